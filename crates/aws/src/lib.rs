@@ -1,0 +1,1 @@
+//! Adapters: DynamoDB, S3 by region, Step Functions, HTTP sources; configuration.

@@ -1,0 +1,21 @@
+//! Disk images as functions over byte ranges.
+//!
+//! Goal: read, check and write virtual disk images of any size on machines
+//! that can hold none of them. Nothing here does I/O: a parser says which byte
+//! ranges of the file it needs ([`Error::Need`]) and is run again once they
+//! are in its [`Regions`]; the same code serves S3, HTTP, a file and a fuzzer.
+//!
+//! Invariants:
+//! - Threat model: every byte of an image is chosen by an attacker. Arithmetic
+//!   on fields is checked, tables are capped, every offset lies inside the
+//!   file, and no path named by an image is ever opened.
+//! - A range that can't be read whole is an error, never zeros.
+//! - Memory is bounded by constants, not by the image's size.
+
+pub mod error;
+pub mod extent;
+pub mod regions;
+
+pub use error::{Code, Error, Refusal, Result};
+pub use extent::{Extent, Stored};
+pub use regions::{ByteRange, Regions};

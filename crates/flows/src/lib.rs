@@ -1,0 +1,1 @@
+//! The phases of import, export and clone: typed state in, typed state out.
