@@ -39,15 +39,18 @@ pub enum Stored {
         /// Length of the decoded unit (a cluster).
         unit: u32,
     },
-    /// A zlib stream (streamOptimized VMDK grain payload).
-    Zlib {
-        /// Offset in the file.
+    /// A grain of a streamOptimized VMDK: a marker of 12 bytes (sector of the virtual disk, u64; length of
+    /// the stream, u32; little-endian), then a zlib stream. The planner learns `len` from where the next
+    /// grain begins, so it is an upper bound; who decodes checks the marker: its sector is
+    /// `(start - skip) / 512` of the extent (cutting an extent moves both alike), its length fits in `len`.
+    Grain {
+        /// Offset of the marker in the file.
         offset: u64,
-        /// Bytes that hold the stream; it may end before them.
+        /// Bytes that hold marker and stream; the stream may end before them.
         len: u32,
         /// Where in the decoded bytes the extent begins.
         skip: u32,
-        /// Length of the decoded unit (a grain).
+        /// Most bytes that may be decoded (a grain); the disk's last grain may hold fewer.
         unit: u32,
     },
     /// A zstd frame.
