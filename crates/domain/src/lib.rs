@@ -1,1 +1,26 @@
-//! Tasks and images: their life, their rules, and the ports to the outside; no I/O.
+//! Tasks and images: their life, their rules, and the ports to the outside.
+//!
+//! Goal: everything that makes the product what it is, in plain values and
+//! functions, with no AWS, HTTP or runtime in sight.
+//!
+//! Invariants:
+//! - A task moves `pending -> processing | failure`, `processing -> success | failure`; end states are final.
+//! - `expires_at` exists exactly in end states; past it a task is gone for every reader.
+//! - An image is `active` only in the same transaction that makes its task a success.
+
+pub mod caller;
+pub mod failure;
+pub mod image;
+pub mod ports;
+pub mod progress;
+pub mod source;
+pub mod task;
+pub mod time;
+pub mod transfer;
+
+pub use caller::Caller;
+pub use failure::{Failure, FailureCode};
+pub use image::{Image, ImageId, ImageStatus, Visibility};
+pub use progress::{Meter, Progress, Step};
+pub use task::{Task, TaskId, TaskStatus, TaskType};
+pub use time::Timestamp;

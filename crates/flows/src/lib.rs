@@ -1,1 +1,3 @@
-//! The phases of import, export and clone: typed state in, typed state out.
+//! The phases of import and lifecycle: typed state in, typed state out.
+
+pub mod ports;

@@ -1,0 +1,156 @@
+//! An image: a record, and an object of bytes once it is active.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::time::Timestamp;
+
+/// An image's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ImageId(pub Uuid);
+
+impl ImageId {
+    /// Key of the image's object in the images bucket.
+    pub fn object_key(&self) -> String {
+        format!("images/{self}")
+    }
+}
+
+impl fmt::Display for ImageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ImageId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::try_parse(text).map(Self)
+    }
+}
+
+/// Where an image is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageStatus {
+    /// A record without bytes.
+    Queued,
+    /// A task is making it.
+    Importing,
+    /// Ready.
+    Active,
+}
+
+impl ImageStatus {
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Importing => "importing",
+            Self::Active => "active",
+        }
+    }
+}
+
+/// Who may see an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Everybody, listed for everybody.
+    Public,
+    /// Everybody who knows the id.
+    Community,
+    /// The owner and accepted members.
+    Shared,
+    /// The owner.
+    Private,
+}
+
+impl Visibility {
+    /// Every visibility.
+    pub const ALL: &'static [Visibility] = &[Self::Public, Self::Community, Self::Shared, Self::Private];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Community => "community",
+            Self::Shared => "shared",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// An image's record, with the names and nulls of Images v2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its id.
+    pub id: ImageId,
+    /// Project that owns it.
+    pub owner: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where it is in its life.
+    pub status: ImageStatus,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// Format of the stored bytes: `raw`, `qcow2`, `vmdk`, `vhd`, `vhdx`, `vdi`, `iso`, ...
+    pub disk_format: Option<String>,
+    /// Envelope of the stored bytes, most often `bare`.
+    pub container_format: Option<String>,
+    /// Bytes stored.
+    pub size: Option<u64>,
+    /// Bytes of the disk that a guest sees.
+    pub virtual_size: Option<u64>,
+    /// MD5 of the stored bytes, hex.
+    pub checksum: Option<String>,
+    /// Algorithm of `os_hash_value`: `sha512`.
+    pub os_hash_algo: Option<String>,
+    /// That hash of the stored bytes, hex.
+    pub os_hash_value: Option<String>,
+    /// GiB of disk that a guest needs.
+    pub min_disk: u32,
+    /// MiB of memory that a guest needs.
+    pub min_ram: u32,
+    /// Whether it can't be deleted.
+    pub protected: bool,
+    /// Whether lists leave it out by default.
+    pub os_hidden: bool,
+    /// Tags, sorted.
+    pub tags: Vec<String>,
+    /// Extra properties.
+    pub properties: BTreeMap<String, String>,
+    /// When the record was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Where its bytes are, once there are any.
+    pub stored: Option<StoredObject>,
+}
+
+/// Where an image's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredObject {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// The object's ETag, by which reads are pinned.
+    pub etag: String,
+    /// CRC64NVME of the whole object, base64 as S3 writes it.
+    pub crc64nvme: String,
+}
+
+impl Image {
+    /// GiB that a disk of `virtual_size` bytes needs, never below what was asked.
+    pub fn raise_min_disk(&mut self, virtual_size: u64) {
+        let needed = u32::try_from(virtual_size.div_ceil(1 << 30)).unwrap_or(u32::MAX);
+        self.min_disk = self.min_disk.max(needed);
+    }
+}

@@ -1,0 +1,217 @@
+//! What the domain needs from outside: small traits, one per capability.
+//!
+//! Each port has one conformance suite (behind the feature `conformance`), run
+//! against every implementation. Adapters map their errors to [`StoreError`];
+//! a kind is added only where a caller acts on it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::image::{Image, ImageId};
+use crate::progress::{Progress, Step};
+use crate::task::{Task, TaskId, TaskStatus, TaskType};
+use crate::time::Timestamp;
+
+/// What went wrong in a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The record is not in the state the write demands (ended, gone, taken). Nothing was written.
+    #[error("the record is not in the state that the write demands")]
+    Conflict,
+    /// The store is throttled or out of reach; the same call may succeed later.
+    #[error("the store can't be reached now")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A fault of ours: a record that can't be read, a call the store rejects.
+    #[error("the store does not work")]
+    Fault(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Result of a store's call.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// The time.
+pub trait Clock: Send + Sync {
+    /// Now, in whole seconds.
+    fn now(&self) -> Timestamp;
+}
+
+/// A client's key for "the same request again", within one tenant, for 24 hours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Tenant.
+    pub owner: String,
+    /// The header's value.
+    pub key: String,
+    /// SHA-256 of the request body, hex: the same key with another body is a conflict.
+    pub body_sha256: String,
+}
+
+/// What `create` found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// The task is new.
+    New,
+    /// This key made that task before, from the same body.
+    Before(TaskId),
+    /// This key made a task before, from another body.
+    OtherBody,
+}
+
+/// Orders a list can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskSort {
+    /// By time of acceptance: the default.
+    CreatedAt,
+    /// By time of the last status.
+    UpdatedAt,
+    /// By time of deletion; tasks without one come first in ascending order.
+    ExpiresAt,
+    /// By id.
+    Id,
+    /// By type.
+    Type,
+    /// By status.
+    Status,
+    /// By owner.
+    Owner,
+}
+
+/// A page of tasks that is asked for. Ties are broken by created_at, then id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskQuery {
+    /// Only this tenant's; `None` is an admin's view over all.
+    pub owner: Option<String>,
+    /// Only this type.
+    pub task_type: Option<TaskType>,
+    /// Only this status.
+    pub status: Option<TaskStatus>,
+    /// Only this id.
+    pub id: Option<TaskId>,
+    /// Order.
+    pub sort: TaskSort,
+    /// Largest first.
+    pub descending: bool,
+    /// At most this many.
+    pub limit: usize,
+    /// Start behind this task (read by the caller, so it exists and may be seen).
+    pub after: Option<Task>,
+    /// Tasks that expired by then are not there.
+    pub now: Timestamp,
+}
+
+/// A page of tasks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskPage {
+    /// In order. `input`, `result`, `message` and `progress` are not filled in: lists leave them out.
+    pub tasks: Vec<Task>,
+    /// Whether another task follows.
+    pub more: bool,
+    /// Items the store read for it.
+    pub items_read: usize,
+}
+
+/// Tasks at rest.
+#[async_trait]
+pub trait TaskStore: Send + Sync {
+    /// Writes a new task; with a key, both or neither.
+    async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created>;
+    /// The task as last written (strongly consistent), also when expired but not yet deleted.
+    async fn get(&self, id: TaskId) -> StoreResult<Option<Task>>;
+    /// A page.
+    async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage>;
+    /// Ids of tasks not ended and created before then, at most `limit`, oldest first.
+    async fn unfinished(&self, created_before: Timestamp, limit: usize) -> StoreResult<Vec<TaskId>>;
+    /// Sets the totals of the meters; counts stay. Conflict unless processing.
+    async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()>;
+    /// Adds bytes to a meter. Conflict unless processing.
+    async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()>;
+}
+
+/// Writes that change a task and its image together, or neither.
+#[async_trait]
+pub trait TaskLife: Send + Sync {
+    /// pending -> processing, and the record of the image it makes. Conflict unless pending.
+    async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()>;
+    /// processing -> success, and the image as given (its status `active`).
+    /// Conflict unless the task is processing and the image `importing`.
+    async fn succeed(
+        &self,
+        id: TaskId,
+        image: &Image,
+        result: &Value,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()>;
+    /// pending or processing -> failure; the record of an image that isn't active is removed. Conflict in an end state.
+    async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()>;
+}
+
+/// A page of images that is asked for, newest first, ties by id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageQuery {
+    /// The caller's project: its own images and public ones. `None`: an admin's view over all.
+    pub visible_to: Option<String>,
+    /// At most this many.
+    pub limit: usize,
+    /// Start behind this image.
+    pub after: Option<Image>,
+}
+
+/// A page of images.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImagePage {
+    /// In order.
+    pub images: Vec<Image>,
+    /// Whether another follows.
+    pub more: bool,
+}
+
+/// Images at rest.
+#[async_trait]
+pub trait ImageStore: Send + Sync {
+    /// The image as last written.
+    async fn get(&self, id: ImageId) -> StoreResult<Option<Image>>;
+    /// A page.
+    async fn list(&self, query: &ImageQuery) -> StoreResult<ImagePage>;
+}
+
+/// What an execution is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutionStatus {
+    /// At work, or about to be.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended by its Fail state, with ASL's error and cause.
+    Failed {
+        /// ASL `Error`.
+        error: String,
+        /// ASL `Cause`.
+        cause: String,
+    },
+    /// Out of time.
+    TimedOut,
+    /// Stopped from outside.
+    Aborted,
+    /// There is none of that name.
+    NotFound,
+}
+
+/// The orchestrator: one execution a task, named by the task's id.
+#[async_trait]
+pub trait Executions: Send + Sync {
+    /// Starts the task's execution; starting it twice is the same as once.
+    async fn start(&self, task: &Task) -> StoreResult<()>;
+    /// What it is doing.
+    async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus>;
+}
+
+/// Where a client fetches an image's bytes.
+#[async_trait]
+pub trait ImageLinks: Send + Sync {
+    /// A URL that gives the image's bytes to whoever has it, for a limited time.
+    async fn download_url(&self, image: &Image, valid_for: Duration) -> StoreResult<String>;
+}

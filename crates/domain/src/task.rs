@@ -1,0 +1,230 @@
+//! A task: what a caller asked for, how far it is, how it ended.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::failure::Failure;
+use crate::image::ImageId;
+use crate::progress::Progress;
+use crate::time::Timestamp;
+
+/// A task's id: a UUID, also the name of its execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskId(pub Uuid);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = NotATaskId;
+
+    /// Only the hyphenated form is an id: it is what we hand out.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = Uuid::try_parse(text).map_err(|_| NotATaskId)?;
+        if id.as_hyphenated().to_string() == text { Ok(Self(id)) } else { Err(NotATaskId) }
+    }
+}
+
+/// A text that is not a lower-case hyphenated UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a task id")]
+pub struct NotATaskId;
+
+/// What a task does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskType {
+    /// Make an image from a source that the user names.
+    Import,
+}
+
+impl TaskType {
+    /// Every type whose flow exists; the schema's `enum`.
+    pub const ALL: &'static [TaskType] = &[TaskType::Import];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Import => "import",
+        }
+    }
+
+    /// The type of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|t| t.name() == name)
+    }
+}
+
+/// Where a task is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskStatus {
+    /// Accepted, not begun.
+    Pending,
+    /// At work.
+    Processing,
+    /// Ended well.
+    Success,
+    /// Ended otherwise; `message` says why.
+    Failure,
+}
+
+impl TaskStatus {
+    /// Every status; the schema's `enum`.
+    pub const ALL: &'static [TaskStatus] = &[Self::Pending, Self::Processing, Self::Success, Self::Failure];
+
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+
+    /// The status of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|s| s.name() == name)
+    }
+
+    /// Whether nothing may follow.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Success | Self::Failure)
+    }
+
+    /// Whether `next` may follow.
+    pub const fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Pending, Self::Processing | Self::Failure)
+                | (Self::Processing, Self::Success | Self::Failure)
+        )
+    }
+}
+
+/// A task as it is stored and shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// What it does.
+    pub task_type: TaskType,
+    /// Where it is.
+    pub status: TaskStatus,
+    /// Project that asked.
+    pub owner: String,
+    /// User that asked.
+    pub user_id: String,
+    /// The `x-openstack-request-id` of the POST.
+    pub request_id: String,
+    /// What was asked, as sent: a JSON object.
+    pub input: Value,
+    /// The product; only in `success`.
+    pub result: Option<Value>,
+    /// Why it failed; in a success, a remark. Empty until there is something to say.
+    pub message: String,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its status last changed.
+    pub updated_at: Timestamp,
+    /// When the task (not its product) is deleted; only in end states.
+    pub expires_at: Option<Timestamp>,
+    /// The image it makes, once bound.
+    pub image_id: Option<ImageId>,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// A step that the life of a task does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a task in {from} can't become {to}", from = .from.name(), to = .to.name())]
+pub struct BadTransition {
+    /// Where it is.
+    pub from: TaskStatus,
+    /// Where it should have gone.
+    pub to: TaskStatus,
+}
+
+impl Task {
+    /// Whether readers must not see it any more, whatever the table still holds.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// pending -> processing.
+    ///
+    /// # Errors
+    /// [`BadTransition`] from any other status.
+    pub fn begin(&mut self, image_id: Option<ImageId>, now: Timestamp) -> Result<(), BadTransition> {
+        self.become_status(TaskStatus::Processing, now)?;
+        self.image_id = image_id.or(self.image_id);
+        Ok(())
+    }
+
+    /// processing -> success.
+    ///
+    /// # Errors
+    /// [`BadTransition`] from any other status.
+    pub fn succeed(&mut self, result: Value, ttl: Duration, now: Timestamp) -> Result<(), BadTransition> {
+        self.become_status(TaskStatus::Success, now)?;
+        self.result = Some(result);
+        self.expires_at = Some(now.plus(ttl));
+        Ok(())
+    }
+
+    /// pending or processing -> failure.
+    ///
+    /// # Errors
+    /// [`BadTransition`] from an end state.
+    pub fn fail(&mut self, failure: &Failure, ttl: Duration, now: Timestamp) -> Result<(), BadTransition> {
+        self.become_status(TaskStatus::Failure, now)?;
+        self.message = failure.to_string();
+        self.expires_at = Some(now.plus(ttl));
+        Ok(())
+    }
+
+    fn become_status(&mut self, to: TaskStatus, now: Timestamp) -> Result<(), BadTransition> {
+        if !self.status.may_become(to) {
+            return Err(BadTransition { from: self.status, to });
+        }
+        self.status = to;
+        self.updated_at = now.max(self.updated_at);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hyphenated_form_is_an_id() {
+        let id = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+        assert_eq!(id.parse::<TaskId>().unwrap().to_string(), id);
+        for bad in ["", "x", "0b5b7b0e6d5c4a3b9a553d9c7d6f1a2b", "0B5B7B0E-6D5C-4A3B-9A55-3D9C7D6F1A2B"] {
+            assert!(bad.parse::<TaskId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn transitions_are_exactly_these() {
+        use TaskStatus::{Failure, Pending, Processing, Success};
+        let allowed =
+            [(Pending, Processing), (Pending, Failure), (Processing, Success), (Processing, Failure)];
+        for from in TaskStatus::ALL {
+            for to in TaskStatus::ALL {
+                assert_eq!(from.may_become(*to), allowed.contains(&(*from, *to)), "{from:?} -> {to:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The local stack: emulators, deployment, demo, test kit.
