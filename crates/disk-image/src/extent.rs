@@ -65,3 +65,63 @@ pub enum Stored {
         unit: u32,
     },
 }
+
+impl Extent {
+    /// One past its last byte on the virtual disk.
+    pub const fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+
+    /// Where its bytes are in the file: offset and length; `None` where nothing is stored.
+    pub const fn source(&self) -> Option<(u64, u64)> {
+        match self.stored {
+            Stored::Zero => None,
+            Stored::Raw { offset } => Some((offset, self.len)),
+            Stored::Deflate { offset, len, .. }
+            | Stored::Grain { offset, len, .. }
+            | Stored::Zstd { offset, len, .. } => Some((offset, len as u64)),
+        }
+    }
+
+    /// The part of it within `start..end` of the virtual disk.
+    pub fn cut(&self, start: u64, end: u64) -> Option<Self> {
+        let (from, to) = (start.max(self.start), end.min(self.end()));
+        let by = from.checked_sub(self.start)?;
+        if to <= from {
+            return None;
+        }
+        Some(Self { start: from, len: to - from, stored: self.stored.skipped(by)? })
+    }
+
+    /// Takes in the extent that follows on the disk, if one extent can say both; else changes nothing.
+    pub(crate) fn join(&mut self, next: &Self) -> bool {
+        let follows = self.end() == next.start && self.stored.skipped(self.len) == Some(next.stored);
+        // An empty rest of a unit is no extent, so two whole units never look like one.
+        if follows {
+            self.len += next.len;
+        }
+        follows
+    }
+}
+
+impl Stored {
+    /// The same, `by` bytes further on the disk; `None` past a unit's end.
+    fn skipped(self, by: u64) -> Option<Self> {
+        let further = |skip: u32, unit: u32| {
+            u32::try_from(by).ok().and_then(|by| skip.checked_add(by)).filter(|skip| *skip < unit)
+        };
+        Some(match self {
+            Self::Zero => Self::Zero,
+            Self::Raw { offset } => Self::Raw { offset: offset.checked_add(by)? },
+            Self::Deflate { offset, len, skip, unit } => {
+                Self::Deflate { offset, len, skip: further(skip, unit)?, unit }
+            }
+            Self::Grain { offset, len, skip, unit } => {
+                Self::Grain { offset, len, skip: further(skip, unit)?, unit }
+            }
+            Self::Zstd { offset, len, skip, unit } => {
+                Self::Zstd { offset, len, skip: further(skip, unit)?, unit }
+            }
+        })
+    }
+}

@@ -12,10 +12,24 @@
 //! - A range that can't be read whole is an error, never zeros.
 //! - Memory is bounded by constants, not by the image's size.
 
+mod claims;
+pub mod drive;
 pub mod error;
 pub mod extent;
+mod fields;
+pub mod format;
+pub mod formats;
+pub mod inspect;
+pub mod limits;
 pub mod regions;
+mod signatures;
+mod walk;
 
 pub use error::{Code, Error, Refusal, Result};
 pub use extent::{Extent, Stored};
+pub use format::{Compression, Format};
+pub use formats::Layout;
+pub use inspect::{Inspection, inspect};
+pub use limits::Limits;
 pub use regions::{ByteRange, Regions};
+pub use walk::Walker;

@@ -1,0 +1,206 @@
+//! What a file is, from its head and tail alone.
+//!
+//! Goal: the format that was declared is the only one that any program could see in the file.
+//!
+//! Threat model: a file that one program reads as format A and another as format B passes the checks of A and
+//! harms through B (CVE-2024-32498, CVE-2024-44082). So all signatures are tried, exactly one may match, and it must be
+//! the declared one; a structured file declared raw is refused, since a hypervisor may probe it again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Code, Error, Result},
+    format::{Compression, Format},
+    regions::Regions,
+    signatures::{self, Meaning},
+};
+
+/// Bytes read at the start: past the last signature (sector 17 of an ISO) and enough for most headers.
+pub const HEAD: u64 = 64 << 10;
+/// Bytes read at the end: footers of VHD and DMG, footer and end marker of VMDK.
+pub const TAIL: u64 = 2 << 10;
+
+/// What the file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inspection {
+    /// A disk image of this format, to be opened with [`Layout::open`](crate::formats::Layout::open).
+    Disk(Format),
+    /// A compressed stream: unpack it, then inspect what comes out with the same declared format.
+    Stream(Compression),
+}
+
+/// Tells what the file is, if that is one thing and the one declared. `None` accepts any format with a signature.
+///
+/// # Errors
+/// [`Error::Need`] for head and tail, then [`Code::UnknownFormat`], [`Code::UnsupportedFormat`], [`Code::FormatMismatch`],
+/// [`Code::Polyglot`], [`Code::Encrypted`], [`Code::ExternalData`].
+pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection> {
+    let (head, tail) = ends(regions)?;
+    let found = signatures::all(head, tail);
+    let partitioned = signatures::partition_table(head);
+    let Some((&only, others)) = found.split_first() else {
+        return without_signature(declared);
+    };
+    if let Some(other) = others.first() {
+        return Err(Error::refused(
+            Code::Polyglot,
+            format!("the file is {} and {} at once", only.name(), other.name()),
+        ));
+    }
+    match only {
+        Meaning::Refused(name) => {
+            Err(Error::refused(Code::UnsupportedFormat, format!("the file is {name}, which is not accepted")))
+        }
+        Meaning::Encrypted(name) => {
+            Err(Error::refused(Code::Encrypted, format!("the file is a {name} encrypted disk")))
+        }
+        Meaning::Descriptor(name) => Err(Error::refused(
+            Code::ExternalData,
+            format!("the file is a {name} that names other files; send the disk itself as one file"),
+        )),
+        Meaning::Stream(stream) => Ok(Inspection::Stream(stream)),
+        Meaning::Disk(format) => {
+            if declared.is_some_and(|declared| declared != format) {
+                let declared = declared.map_or("", Format::name);
+                return Err(Error::refused(
+                    Code::FormatMismatch,
+                    format!("declared as {declared}, but the file is {format}"),
+                ));
+            }
+            if partitioned && !may_begin_with_partition_table(format, declared, head) {
+                return Err(Error::refused(
+                    Code::Polyglot,
+                    format!("the file is {format} and begins with a partition table (55 AA at byte 510)"),
+                ));
+            }
+            Ok(Inspection::Disk(format))
+        }
+    }
+}
+
+fn without_signature(declared: Option<Format>) -> Result<Inspection> {
+    match declared {
+        Some(format) if format.is_opaque() => Ok(Inspection::Disk(format)),
+        Some(format) => Err(Error::refused(
+            Code::FormatMismatch,
+            format!("declared as {format}, but the file has no signature of it"),
+        )),
+        None => Err(Error::refused(Code::UnknownFormat, "the file has no known signature")),
+    }
+}
+
+/// A hybrid ISO has one, only if it was declared so; a fixed VHD begins with the guest's own disk.
+fn may_begin_with_partition_table(format: Format, declared: Option<Format>, head: &[u8]) -> bool {
+    match format {
+        Format::Iso => declared == Some(Format::Iso),
+        Format::Vhd => !head.starts_with(b"conectix"),
+        _ => false,
+    }
+}
+
+/// Head and tail, asked for at once.
+fn ends(regions: &Regions) -> Result<(&[u8], &[u8])> {
+    let size = regions.size();
+    if size == 0 {
+        return Err(Error::refused(Code::Truncated, "the file is empty"));
+    }
+    let (head, tail) = (HEAD.min(size), TAIL.min(size));
+    let length = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    match (regions.read(0, length(head)), regions.read(size - tail, length(tail))) {
+        (Ok(head), Ok(tail)) => Ok((head, tail)),
+        (Err(Error::Need(mut a)), Err(Error::Need(b))) => {
+            // One request where the two ranges meet.
+            match a.last_mut() {
+                Some(last) if size - tail <= last.end => last.end = size,
+                _ => a.extend(b),
+            }
+            Err(Error::Need(a))
+        }
+        (Err(e), _) | (_, Err(e)) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(bytes: &[u8], declared: Option<Format>) -> std::result::Result<Inspection, Code> {
+        let mut regions = Regions::new(bytes.len() as u64);
+        if let Err(Error::Need(ranges)) = inspect(&regions, declared) {
+            for r in ranges {
+                let (start, end) = (usize::try_from(r.start).unwrap(), usize::try_from(r.end).unwrap());
+                regions.insert(r.start, bytes[start..end].to_vec());
+            }
+        }
+        inspect(&regions, declared).map_err(|e| match e {
+            Error::Refused(refusal) => refusal.code,
+            Error::Need(_) => panic!("asked twice"),
+        })
+    }
+
+    fn with(len: usize, parts: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        for (at, part) in parts {
+            bytes[*at..*at + part.len()].copy_from_slice(part);
+        }
+        bytes
+    }
+
+    #[test]
+    fn raw_must_be_declared_and_must_not_be_anything_else() {
+        let disk = with(100_000, &[(510, &[0x55, 0xaa])]);
+        assert_eq!(seen(&disk, Some(Format::Raw)), Ok(Inspection::Disk(Format::Raw)));
+        assert_eq!(seen(&disk, Some(Format::Ami)), Ok(Inspection::Disk(Format::Ami)));
+        assert_eq!(seen(&disk, None), Err(Code::UnknownFormat));
+        assert_eq!(seen(&disk, Some(Format::Qcow2)), Err(Code::FormatMismatch));
+        let qcow2 = with(100_000, &[(0, b"QFI\xfb\0\0\0\x03")]);
+        assert_eq!(seen(&qcow2, Some(Format::Raw)), Err(Code::FormatMismatch));
+        assert_eq!(seen(&qcow2, None), Ok(Inspection::Disk(Format::Qcow2)));
+        assert_eq!(seen(&[], Some(Format::Raw)), Err(Code::Truncated));
+        assert_eq!(seen(&[0], Some(Format::Raw)), Ok(Inspection::Disk(Format::Raw)));
+    }
+
+    #[test]
+    fn a_partition_table_is_for_raw_declared_iso_and_fixed_vhd_only() {
+        let mbr: (usize, &[u8]) = (510, &[0x55, 0xaa]);
+        let iso = with(100_000, &[mbr, (0x8001, b"CD001")]);
+        assert_eq!(seen(&iso, Some(Format::Iso)), Ok(Inspection::Disk(Format::Iso)));
+        assert_eq!(seen(&iso, None), Err(Code::Polyglot));
+        let fixed = with(100_000, &[mbr, (100_000 - 512, b"conectix")]);
+        assert_eq!(seen(&fixed, Some(Format::Vhd)), Ok(Inspection::Disk(Format::Vhd)));
+        let dynamic = with(100_000, &[mbr, (0, b"conectix"), (100_000 - 512, b"conectix")]);
+        assert_eq!(seen(&dynamic, Some(Format::Vhd)), Err(Code::Polyglot));
+        let qcow2 = with(100_000, &[mbr, (0, b"QFI\xfb\0\0\0\x02")]);
+        assert_eq!(seen(&qcow2, Some(Format::Qcow2)), Err(Code::Polyglot));
+    }
+
+    #[test]
+    fn every_pair_of_signatures_that_fits_one_file_is_a_polyglot() {
+        let heads: &[&[u8]] =
+            &[b"QFI\xfb\0\0\0\x03", b"KDMV", b"vhdxfile", b"\x1f\x8b\x08", b"QED\0", b"LUKS\xba\xbe"];
+        for head in heads {
+            for other in [
+                (0x8001, &b"CD001"[..]),
+                (257, b"ustar"),
+                (100_000 - 512, b"conectix"),
+                (0x40, b"\x7f\x10\xda\xbe"),
+            ] {
+                let file = with(100_000, &[(0, head), other]);
+                assert_eq!(seen(&file, None), Err(Code::Polyglot), "{head:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_vmdk_text_descriptor_is_seen_through_case_and_comments() {
+        for text in
+            ["# Disk DescriptorFile\nversion=1\n", "# DISK DESCRIPTORFILE", "\n# x\n\nversion=1\nCID=1"]
+        {
+            let file = with(4096, &[(0, text.as_bytes())]);
+            for declared in [None, Some(Format::Raw), Some(Format::Vmdk)] {
+                assert_eq!(seen(&file, declared), Err(Code::ExternalData), "{text}");
+            }
+        }
+    }
+}

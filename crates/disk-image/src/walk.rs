@@ -1,0 +1,107 @@
+//! Going through a layout once, in virtual order.
+//!
+//! Goal: every format's tables become the same extents under the same checks, with one stretch of one table in memory.
+//!
+//! Invariants of what comes out: no gaps, no overlap, adjacent extents merged, the last one ends at the virtual size, and every
+//! stored byte lies inside the file.
+
+use crate::{
+    error::{Code, Error, Result},
+    extent::{Extent, Stored},
+    regions::Regions,
+};
+
+/// How far ahead a walker asks for tables in one [`Error::Need`]: bytes.
+pub(crate) const READ_AHEAD: u64 = 4 << 20;
+
+/// One format's tables, read a stretch at a time.
+pub(crate) trait Tables: std::fmt::Debug + Send {
+    /// Appends the next stretch of the disk (a few thousand entries of a table), or nothing at the disk's end.
+    /// After `Err(Need)` it is called again with those bytes and goes on: what it appended before that is kept.
+    fn step(&mut self, regions: &Regions, out: &mut Stretch) -> Result<()>;
+}
+
+/// Receives a stretch of the disk. Extents follow each other, so none can overlap or leave a gap.
+#[derive(Debug, Default)]
+pub(crate) struct Stretch {
+    at: u64,
+    extents: std::collections::VecDeque<Extent>,
+}
+
+impl Stretch {
+    /// The next `len` bytes of the disk are `stored`. Nothing for 0 bytes.
+    pub(crate) fn push(&mut self, len: u64, stored: Stored) {
+        let next = Extent { start: self.at, len, stored };
+        self.at = self.at.saturating_add(len);
+        let joined = self.extents.back_mut().is_some_and(|last| last.join(&next));
+        if !joined && len > 0 {
+            self.extents.push_back(next);
+        }
+    }
+}
+
+/// Yields a layout's extents.
+#[derive(Debug)]
+pub struct Walker {
+    tables: Box<dyn Tables>,
+    stretch: Stretch,
+    held: Option<Extent>,
+    virtual_size: u64,
+    file_size: u64,
+}
+
+impl Walker {
+    pub(crate) fn new(tables: Box<dyn Tables>, virtual_size: u64, file_size: u64) -> Self {
+        Self { tables, stretch: Stretch::default(), held: None, virtual_size, file_size }
+    }
+
+    /// The next extent; `None` after the last. After [`Error::Need`] call again once the bytes are there; all that was
+    /// in `regions` before may be dropped then.
+    ///
+    /// # Errors
+    /// [`Error::Need`], or the refusal of an image whose tables are not sound. Extents seen before a refusal are void.
+    pub fn next(&mut self, regions: &Regions) -> Result<Option<Extent>> {
+        loop {
+            while let Some(next) = self.stretch.extents.pop_front() {
+                let Some(next) = self.checked(next)? else { continue };
+                let joined = self.held.as_mut().is_some_and(|held| held.join(&next));
+                if !joined && let Some(done) = self.held.replace(next) {
+                    return Ok(Some(done));
+                }
+            }
+            if self.stretch.at >= self.virtual_size {
+                return Ok(self.held.take());
+            }
+            let before = self.stretch.at;
+            self.tables.step(regions, &mut self.stretch)?;
+            if self.stretch.at == before && self.stretch.extents.is_empty() {
+                return Err(Error::refused(
+                    Code::BadTable,
+                    format!("the tables describe {before} bytes of a disk of {} bytes", self.virtual_size),
+                ));
+            }
+        }
+    }
+
+    /// Cut to the disk's end; its bytes inside the file.
+    fn checked(&self, mut extent: Extent) -> Result<Option<Extent>> {
+        extent.len = extent.len.min(self.virtual_size.saturating_sub(extent.start));
+        if extent.len == 0 {
+            return Ok(None);
+        }
+        if let Some((offset, len)) = extent.source()
+            && offset.checked_add(len).is_none_or(|end| end > self.file_size)
+        {
+            return Err(Error::refused(
+                Code::Truncated,
+                format!(
+                    "bytes {} to {} of the disk are stored in {len} bytes at offset {offset}, but the file has {} bytes",
+                    extent.start,
+                    extent.start + extent.len,
+                    self.file_size
+                ),
+            ));
+        }
+        Ok(Some(extent))
+    }
+}
