@@ -8,6 +8,7 @@
 //! - `expires_at` exists exactly in end states; past it a task is gone for every reader.
 //! - An image is `active` only in the same transaction that makes its task a success.
 
+pub mod address;
 pub mod caller;
 pub mod failure;
 pub mod image;
