@@ -96,4 +96,6 @@ codes! {
     BadData,
     /// An archive whose members can't be taken as one disk.
     BadArchive,
+    /// A range map or allocation map of our own is damaged.
+    BadMap,
 }

@@ -12,24 +12,33 @@
 //! - A range that can't be read whole is an error, never zeros.
 //! - Memory is bounded by constants, not by the image's size.
 
+pub mod allocation;
 mod claims;
+pub mod decode;
 pub mod drive;
 pub mod error;
 pub mod extent;
+pub mod fetch;
 mod fields;
 pub mod format;
 pub mod formats;
 pub mod inspect;
 pub mod limits;
+pub mod map;
 pub mod regions;
 mod signatures;
+mod varint;
 mod walk;
 
+pub use allocation::{AllocationMap, AllocationWriter};
+pub use decode::Decoder;
 pub use error::{Code, Error, Refusal, Result};
 pub use extent::{Extent, Stored};
+pub use fetch::Fetch;
 pub use format::{Compression, Format};
 pub use formats::Layout;
 pub use inspect::{Inspection, inspect};
 pub use limits::Limits;
+pub use map::{ExtentMap, MapWriter};
 pub use regions::{ByteRange, Regions};
 pub use walk::Walker;
