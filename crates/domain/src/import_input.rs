@@ -1,0 +1,248 @@
+//! The input of an import: what is asked for, checked as far as it can be
+//! without asking anybody.
+//!
+//! Invariant: parsing is a function of the input and the operator's policy
+//! alone, so a flow that parses the stored input again gets what the POST got.
+
+use serde_json::Value;
+
+use crate::caller::Caller;
+use crate::image::Visibility;
+use crate::image_properties::ImageProperties;
+use crate::input::{Checked, InvalidInput, Members, lookalike};
+use crate::source::{SUPPORTED, SourceLocation, SourcePolicy};
+
+/// Formats that inspection can find, as Glance names them; `vpc` is QEMU's name for `vhd`.
+pub const SOURCE_FORMATS: &[&str] =
+    &["raw", "qcow2", "vmdk", "vhd", "vpc", "vhdx", "vdi", "iso", "ami", "ari", "aki", "ova"];
+
+/// Formats without a structure: the same bytes under each name.
+const OPAQUE: &[&str] = &["raw", "ami", "ari", "aki"];
+/// Formats that an image can be converted to.
+const CONVERTIBLE: &[&str] = &["raw", "qcow2"];
+
+const KEYS: &[&str] =
+    &["import_from", "import_from_format", "image_properties", "checksum", "os_hash_algo", "os_hash_value"];
+
+const MD5_DIGITS: usize = 32;
+const SHA512_DIGITS: usize = 128;
+
+/// What an import shall do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportInput {
+    /// Where the image is.
+    pub source: SourceLocation,
+    /// The format that it must turn out to be, one of [`SOURCE_FORMATS`] but never `vpc`.
+    pub declared_format: Option<&'static str>,
+    /// What is said of the image to be made. Its `disk_format`, where it differs
+    /// from what is found, asks for a conversion.
+    pub image: ImageProperties,
+    /// MD5 that the source must have, lower-case hex.
+    pub checksum: Option<String>,
+    /// SHA-512 that the source must have, lower-case hex.
+    pub sha512: Option<String>,
+    /// What the caller should know though nothing is refused: keys that look misspelt.
+    pub remarks: Vec<String>,
+}
+
+impl ImportInput {
+    /// Reads and checks an import's `input`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] for the first parameter that can't be taken.
+    pub fn parse(input: &Value, policy: &SourcePolicy) -> Checked<Self> {
+        let members = Members::of(input, "input", "")?;
+        let source = source(&members, policy)?;
+        let declared_format = match members.one_of("import_from_format", SOURCE_FORMATS)? {
+            Some("vpc") => Some("vhd"),
+            other => other,
+        };
+        let image = ImageProperties::parse(members, "image_properties")?;
+        if let (Some(declared), Some(wanted)) = (declared_format, image.disk_format)
+            && !is_possible(declared, wanted)
+        {
+            return Err(InvalidInput::new(
+                "image_properties.disk_format",
+                format!(
+                    "{wanted} can't be made from {declared}; images are converted to {} only",
+                    CONVERTIBLE.join(" or ")
+                ),
+            ));
+        }
+        let checksum = members.hex("checksum", MD5_DIGITS)?;
+        let algorithm = members.one_of("os_hash_algo", &["sha512"])?;
+        let sha512 = members.hex("os_hash_value", SHA512_DIGITS)?;
+        if algorithm.is_some() && sha512.is_none() {
+            return members.refuse("os_hash_value", "is required where os_hash_algo is given");
+        }
+        Ok(Self { source, declared_format, image, checksum, sha512, remarks: remarks(&members) })
+    }
+
+    /// Whether this caller may ask for it.
+    ///
+    /// # Errors
+    /// A sentence that names the parameter: only an admin makes public images,
+    /// and nobody makes images for another project.
+    pub fn check_permitted(&self, caller: &Caller) -> Result<(), String> {
+        if self.image.visibility == Some(Visibility::Public) && !caller.is_admin() {
+            return Err("image_properties.visibility: only an admin may make an image public".to_owned());
+        }
+        if self.image.owner.as_ref().is_some_and(|owner| *owner != caller.project) {
+            return Err("image_properties.owner: an image belongs to the project that imports it".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn source(members: &Members<'_>, policy: &SourcePolicy) -> Checked<SourceLocation> {
+    let Some(text) = members.string("import_from")? else {
+        return members.refuse("import_from", format!("is required: {SUPPORTED}"));
+    };
+    let refused = |e| InvalidInput::new("import_from", format!("{e}"));
+    let source = SourceLocation::parse(text).map_err(refused)?;
+    policy.check(&source).map_err(refused)?;
+    Ok(source)
+}
+
+/// Whether an image found to be `found` can be stored as `wanted`.
+fn is_possible(found: &str, wanted: &str) -> bool {
+    let both_opaque = OPAQUE.contains(&found) && OPAQUE.contains(&wanted);
+    found == wanted || both_opaque || CONVERTIBLE.contains(&wanted)
+}
+
+fn remarks(members: &Members<'_>) -> Vec<String> {
+    // A handful says enough; a thousand misspelt keys don't make a message of a megabyte.
+    const MOST: usize = 5;
+    members
+        .iter()
+        .filter(|(key, _)| !KEYS.contains(key))
+        .filter_map(|(key, _)| Some((key, lookalike(key, KEYS)?)))
+        .take(MOST)
+        .map(|(key, known)| format!("input.{key} is not known and was ignored; did you mean {known}?"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn policy() -> SourcePolicy {
+        SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() }
+    }
+
+    fn parse(input: Value) -> Checked<ImportInput> {
+        ImportInput::parse(&input, &policy())
+    }
+
+    #[test]
+    fn the_least_and_the_most() {
+        let least = parse(json!({"import_from": "https://example.com/a.qcow2"})).unwrap();
+        assert_eq!(least.source.to_string(), "https://example.com/a.qcow2");
+        assert_eq!((least.declared_format, least.remarks.len()), (None, 0));
+        let most = parse(json!({
+            "import_from": "sources/a/b.vhd", "import_from_format": "vpc",
+            "image_properties": {"name": "n", "disk_format": "qcow2"},
+            "checksum": "D41D8CD98F00B204E9800998ECF8427E",
+            "os_hash_algo": "sha512", "os_hash_value": "0".repeat(128),
+            "note": "ignored",
+        }))
+        .unwrap();
+        assert_eq!(most.source, SourceLocation::S3 { bucket: "sources".into(), key: "a/b.vhd".into() });
+        assert_eq!((most.declared_format, most.image.disk_format), (Some("vhd"), Some("qcow2")));
+        assert_eq!(most.checksum.as_deref(), Some("d41d8cd98f00b204e9800998ecf8427e"));
+        assert_eq!(most.remarks, Vec::<String>::new());
+    }
+
+    #[test]
+    fn misspelt_keys_are_remarked_on() {
+        let input = parse(json!({
+            "import_from": "https://example.com/a", "import_from_fromat": "qcow2", "imageProperties": {},
+        }))
+        .unwrap();
+        assert_eq!(
+            input.remarks,
+            [
+                "input.imageProperties is not known and was ignored; did you mean image_properties?",
+                "input.import_from_fromat is not known and was ignored; did you mean import_from_format?",
+            ]
+        );
+    }
+
+    #[test]
+    fn refusals_name_the_parameter() {
+        let url = "https://example.com/a";
+        for (input, parameter, part) in [
+            (json!({}), "import_from", "is required: http://, https://, s3://bucket/key, container/object"),
+            (json!({"import_from": 5}), "import_from", "must be a string, not a number"),
+            (json!({"import_from": null}), "import_from", "must be a string, not null"),
+            (json!({"import_from": ""}), "import_from", "http://, https://, s3://"),
+            (
+                json!({"import_from": "file:///etc/passwd"}),
+                "import_from",
+                "supported are http://, https://, s3://",
+            ),
+            (json!({"import_from": "s3://others/x"}), "import_from", "'others'"),
+            (json!({"import_from": "others/x"}), "import_from", "'others'"),
+            (json!({"import_from": "http://169.254.169.254/x"}), "import_from", "169.254.169.254"),
+            (json!({"import_from": "http://example.com:22/x"}), "import_from", "22"),
+            (
+                json!({"import_from": url, "import_from_format": "docx"}),
+                "import_from_format",
+                "one of raw, qcow2",
+            ),
+            (json!({"import_from": url, "import_from_format": 5}), "import_from_format", "a string"),
+            (json!({"import_from": url, "image_properties": "x"}), "image_properties", "must be an object"),
+            (
+                json!({"import_from": url, "import_from_format": "qcow2", "image_properties": {"disk_format": "vmdk"}}),
+                "image_properties.disk_format",
+                "vmdk can't be made from qcow2",
+            ),
+            (json!({"import_from": url, "checksum": "xyz"}), "checksum", "32 hexadecimal digits"),
+            (json!({"import_from": url, "os_hash_algo": "md5"}), "os_hash_algo", "one of sha512"),
+            (json!({"import_from": url, "os_hash_algo": "sha512"}), "os_hash_value", "required"),
+            (json!({"import_from": url, "os_hash_value": "00"}), "os_hash_value", "128 hexadecimal digits"),
+            (json!("x"), "input", "must be an object, not a string"),
+        ] {
+            let refused = parse(input.clone()).unwrap_err();
+            assert_eq!(refused.parameter, parameter, "{input}");
+            assert!(refused.message.contains(part), "{input}: {}", refused.message);
+        }
+    }
+
+    #[test]
+    fn opaque_formats_are_one() {
+        let url = "https://example.com/a";
+        let pair = |found: &str, wanted: &str| {
+            parse(
+                json!({"import_from": url, "import_from_format": found, "image_properties": {"disk_format": wanted}}),
+            )
+        };
+        assert!(pair("raw", "ami").is_ok());
+        assert!(pair("vhd", "raw").is_ok());
+        assert!(pair("raw", "iso").is_err());
+    }
+
+    #[test]
+    fn public_is_an_admins_word_and_owners_are_fixed() {
+        let caller = |roles: &[&str]| Caller {
+            user: "u".into(),
+            project: "p".into(),
+            roles: roles.iter().map(|r| (*r).into()).collect(),
+        };
+        let with = |properties: Value| {
+            parse(json!({"import_from": "https://example.com/a", "image_properties": properties})).unwrap()
+        };
+        let public = with(json!({"visibility": "public"}));
+        assert!(public.check_permitted(&caller(&["member"])).unwrap_err().contains("visibility"));
+        assert_eq!(public.check_permitted(&caller(&["admin"])), Ok(()));
+        assert_eq!(
+            with(json!({"visibility": "community", "owner": "p"})).check_permitted(&caller(&[])),
+            Ok(())
+        );
+        assert!(
+            with(json!({"owner": "q"})).check_permitted(&caller(&["admin"])).unwrap_err().contains("owner")
+        );
+    }
+}
