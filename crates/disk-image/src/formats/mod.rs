@@ -6,13 +6,21 @@
 
 pub mod iso;
 pub mod qcow2;
+pub(crate) mod ova;
 pub mod raw;
+mod table;
+pub mod vdi;
+pub mod vhd;
+pub mod vhdx;
+mod view;
+pub mod vmdk;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Code, Error, Result},
     format::Format,
+    formats::view::View,
     limits::Limits,
     regions::Regions,
     walk::{Tables, Walker},
@@ -31,6 +39,10 @@ pub struct Layout {
 enum Kind {
     Raw(raw::RawLayout),
     Qcow2(qcow2::Qcow2Layout),
+    Vmdk(vmdk::VmdkLayout),
+    Vhd(vhd::VhdLayout),
+    Vhdx(vhdx::VhdxLayout),
+    Vdi(vdi::VdiLayout),
 }
 
 impl Layout {
@@ -43,13 +55,25 @@ impl Layout {
             Format::Raw | Format::Ami | Format::Ari | Format::Aki => Kind::Raw(raw::RawLayout::open(regions)),
             Format::Iso => Kind::Raw(iso::open(regions)?),
             Format::Qcow2 => Kind::Qcow2(qcow2::Qcow2Layout::open(regions, limits)?),
-            Format::Vmdk | Format::Vhd | Format::Vhdx | Format::Vdi | Format::Ova => {
-                return Err(Error::refused(Code::UnsupportedFormat, format!("{format} is not read")));
-            }
+            Format::Vmdk => Kind::Vmdk(vmdk::VmdkLayout::open(View::whole(regions), limits)?),
+            Format::Vhd => Kind::Vhd(vhd::VhdLayout::open(regions, limits)?),
+            Format::Vhdx => Kind::Vhdx(vhdx::VhdxLayout::open(regions, limits)?),
+            Format::Vdi => Kind::Vdi(vdi::VdiLayout::open(regions, limits)?),
+            Format::Ova => return Self::open_ova(regions, None, limits),
         };
         let layout = Self { file_size: regions.size(), format, kind };
         check_virtual_size(layout.virtual_size(), limits)?;
         Ok(layout)
+    }
+
+    /// As [`open`](Self::open) for an OVA; `disk` names the member to read where the descriptor has several disks.
+    ///
+    /// # Errors
+    /// [`Error::Need`], or the refusal.
+    pub fn open_ova(regions: &Regions, disk: Option<&str>, limits: &Limits) -> Result<Self> {
+        let (offset, size) = ova::find_disk(regions, disk)?;
+        let inner = vmdk::VmdkLayout::open(View::part(regions, offset, size)?, limits)?;
+        Ok(Self { file_size: regions.size(), format: Format::Ova, kind: Kind::Vmdk(inner) })
     }
 
     /// Bytes of the virtual disk.
@@ -57,6 +81,10 @@ impl Layout {
         match &self.kind {
             Kind::Raw(l) => l.virtual_size,
             Kind::Qcow2(l) => l.virtual_size,
+            Kind::Vmdk(l) => l.virtual_size,
+            Kind::Vhd(l) => l.virtual_size,
+            Kind::Vhdx(l) => l.virtual_size,
+            Kind::Vdi(l) => l.virtual_size,
         }
     }
 
@@ -75,6 +103,10 @@ impl Layout {
         let tables: Box<dyn Tables> = match &self.kind {
             Kind::Raw(l) => Box::new(l.tables()),
             Kind::Qcow2(l) => Box::new(l.tables(self.file_size)),
+            Kind::Vmdk(l) => Box::new(l.tables()),
+            Kind::Vhd(l) => Box::new(l.tables(self.file_size)),
+            Kind::Vhdx(l) => Box::new(l.tables(self.file_size)),
+            Kind::Vdi(l) => Box::new(l.tables(self.file_size)),
         };
         Walker::new(tables, self.virtual_size(), self.file_size)
     }

@@ -1,0 +1,65 @@
+//! OVA: a tar with an OVF descriptor and the disk it names.
+//!
+//! Goal: find the one disk and where it lies in the file; nothing is unpacked.
+//!
+//! Threat model: members with paths, links, extension headers that rename the next member, members of the same name, an XML
+//! that defines entities: none is needed by an honest OVA ("ustar" is what DMTF's DSP0243 asks for), so each is refused. Names are
+//! only compared, never opened.
+
+mod envelope;
+mod tar;
+
+use crate::{
+    error::{Code, Error, Result},
+    formats::view::View,
+    regions::Regions,
+};
+
+/// OVF descriptors take some tens of KiB.
+const MAX_DESCRIPTOR: u64 = 1 << 20;
+
+/// Where the disk lies: offset and length in the file. `disk` names a member, needed only where there are several disks.
+pub(crate) fn find_disk(regions: &Regions, disk: Option<&str>) -> Result<(u64, u64)> {
+    let view = View::whole(regions);
+    let members = tar::members(view)?;
+    let mut descriptors = members.iter().filter(|m| m.name.to_ascii_lowercase().ends_with(".ovf"));
+    let (Some(descriptor), None) = (descriptors.next(), descriptors.next()) else {
+        return Err(bad("it needs exactly one OVF descriptor"));
+    };
+    if descriptor.size > MAX_DESCRIPTOR {
+        return Err(Error::refused(
+            Code::TableTooLarge,
+            format!("OVA: the descriptor has {} bytes, more than {MAX_DESCRIPTOR}", descriptor.size),
+        ));
+    }
+    let xml = view.read(descriptor.offset, descriptor.size, "OVF descriptor")?;
+    let named = envelope::disks(xml)?;
+    let chosen = match (disk, named.as_slice()) {
+        (_, []) => return Err(bad("its descriptor names no disk")),
+        (None, [only]) => only,
+        (None, several) => {
+            let names: Vec<_> = several.iter().map(|d| d.name.as_str()).collect();
+            return Err(bad(format!("it holds {} disks ({}); name one", names.len(), names.join(", "))));
+        }
+        (Some(wanted), several) => several
+            .iter()
+            .find(|d| d.name == wanted)
+            .ok_or_else(|| bad(format!("it holds no disk \"{}\"", wanted.escape_default())))?,
+    };
+    let member = members
+        .iter()
+        .find(|m| m.name == chosen.name)
+        .ok_or_else(|| bad(format!("the disk \"{}\" is not in the archive", chosen.name.escape_default())))?;
+    if chosen.size.is_some_and(|size| size != member.size) {
+        return Err(bad(format!(
+            "the disk \"{}\" has {} bytes, the descriptor says otherwise",
+            member.name.escape_default(),
+            member.size
+        )));
+    }
+    Ok((member.offset, member.size))
+}
+
+fn bad(message: impl std::fmt::Display) -> Error {
+    Error::refused(Code::BadArchive, format!("OVA: {message}"))
+}
