@@ -1,1 +1,28 @@
-//! The local stack: emulators, deployment, demo, test kit.
+//! The local stack's library half: what tests need of a running stack.
+//!
+//! - [`Coordinates`]: where the stack listens and what it deployed, as the
+//!   runner wrote it.
+//! - [`SourceServer`]: an HTTP server of images that misbehaves on request and
+//!   counts what it was asked.
+//! - [`pattern`]: bytes of any length, the same on every machine, readable at
+//!   any offset without being stored.
+//! - `Stack` (feature `kit`): SDK clients on the running stack, its functions'
+//!   processes.
+//!
+//! The runner (`cargo local`) is the binary of this package. It brings up the
+//! emulators, deploys `template.yaml` and serves the API; ARCHITECTURE.md,
+//! "Local stack", says what differs from AWS.
+
+mod coordinates;
+pub mod pattern;
+mod source;
+
+#[cfg(feature = "kit")]
+mod kit;
+
+pub use coordinates::{COORDINATES_VARIABLE, Coordinates, Deployment, Resource};
+#[cfg(feature = "kit")]
+pub use kit::{Stack, StackError};
+pub use source::{
+    AskedRange, Content, Cut, EntityTag, RangeSupport, Revision, SeenRequest, Source, SourceServer,
+};

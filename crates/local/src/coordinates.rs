@@ -1,0 +1,60 @@
+//! Where the running stack is: written by the runner, read by tests.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The variable that holds the path of the coordinates' JSON file.
+pub const COORDINATES_VARIABLE: &str = "IMAGE_TASKS_LOCAL";
+
+/// A running local stack.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Coordinates {
+    /// MiniStack: everything but S3. What `AWS_ENDPOINT_URL` is in functions.
+    pub aws_endpoint: String,
+    /// LocalStack's S3. What `AWS_ENDPOINT_URL_S3` is in functions.
+    pub s3_endpoint: String,
+    /// A bucket outside the stacks, allowed as a source of imports.
+    pub source_bucket: String,
+    /// Directory of the emulators' and deployments' logs.
+    pub logs: PathBuf,
+    /// One for each region; the first is where single-region tests run.
+    pub deployments: Vec<Deployment>,
+}
+
+/// `template.yaml` as deployed in one region.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Deployment {
+    /// AWS name of the region.
+    pub region: String,
+    /// CloudFormation stack.
+    pub stack: String,
+    /// Public URL of the API, without a trailing slash.
+    pub endpoint: String,
+    /// Resources by logical id.
+    pub resources: BTreeMap<String, Resource>,
+}
+
+/// One resource of a stack.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resource {
+    /// CloudFormation type, `AWS::DynamoDB::Table`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Physical id: a name, an ARN or an id, as CloudFormation defines it for the type.
+    pub id: String,
+}
+
+impl Deployment {
+    /// Physical id of a resource of the template.
+    #[must_use]
+    pub fn physical_id(&self, logical: &str) -> Option<&str> {
+        self.resources.get(logical).map(|resource| resource.id.as_str())
+    }
+
+    /// Physical ids of every resource of a type, in the order of their logical ids.
+    pub fn of_type<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
+        self.resources.values().filter(move |r| r.kind == kind).map(|r| r.id.as_str())
+    }
+}

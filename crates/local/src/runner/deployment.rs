@@ -1,0 +1,112 @@
+//! `template.yaml` into one region of the emulators, by the real `sam deploy`.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use http::Request;
+use http_body_util::Full;
+use tokio::process::Command;
+
+use image_tasks_local::Deployment;
+
+use super::emulator::Endpoints;
+use super::layout::Layout;
+use super::steps::{self, Stop};
+use super::{client, tools};
+
+/// A bucket outside the stack that imports may read.
+pub(super) const SOURCE_BUCKET: &str = "image-tasks-sources";
+/// Where `sam deploy` puts zips, in MiniStack's own S3, where its Lambda reads them.
+const ARTIFACT_BUCKET: &str = "image-tasks-artifacts";
+const STACK: &str = "image-tasks";
+
+/// One region to deploy to.
+#[derive(Debug, Clone)]
+pub(super) struct Placement {
+    pub region: String,
+    pub port: u16,
+}
+
+impl Placement {
+    pub(super) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+/// Deploys, then does what the emulator leaves out.
+pub(super) async fn deploy(
+    layout: &Layout,
+    endpoints: &Endpoints,
+    template: &Path,
+    placement: &Placement,
+    stop: &Stop,
+) -> Result<Deployment> {
+    let bucket = Request::put(format!("{}/{ARTIFACT_BUCKET}", endpoints.aws())).body(Full::default())?;
+    client::send(bucket).await?;
+
+    let mut sam = Command::new(tools::program(layout, "sam", "sam"));
+    sam.args(["deploy", "--stack-name", STACK, "--region", &placement.region]);
+    sam.args(["--s3-bucket", ARTIFACT_BUCKET, "--s3-prefix", &placement.region]);
+    sam.args(["--capabilities", "CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]);
+    sam.args(["--no-confirm-changeset", "--no-progressbar", "--template-file"]).arg(template);
+    sam.arg("--parameter-overrides").args([
+        format!("PublicEndpoint={}", placement.endpoint()),
+        "Identity=development".to_owned(),
+        format!("SourceBuckets={SOURCE_BUCKET}"),
+        "SourceAllowNetworks=127.0.0.0/8".to_owned(),
+        format!("Architecture={}", architecture()?),
+    ]);
+    aws_environment(&mut sam, layout, endpoints, &placement.region);
+    sam.current_dir(layout.build());
+    let log = layout.logs().join(format!("deploy-{}.log", placement.region));
+    steps::logged("sam deploy", sam, &log, stop).await?;
+
+    let mut finish = control_plane(layout, endpoints, &placement.region);
+    finish.args(["finish", STACK, SOURCE_BUCKET]).stdin(Stdio::null());
+    let output = stop.or(async { Ok(finish.output().await?) }).await?;
+    if !output.status.success() {
+        bail!("infra/local/stack.py failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(Deployment {
+        region: placement.region.clone(),
+        stack: STACK.to_owned(),
+        endpoint: placement.endpoint(),
+        resources: serde_json::from_slice(&output.stdout).context("infra/local/stack.py answered no JSON")?,
+    })
+}
+
+/// The functions' logs, one file for each in the logs directory.
+pub(super) async fn save_function_logs(layout: &Layout, endpoints: &Endpoints, region: &str) {
+    let mut logs = control_plane(layout, endpoints, region);
+    logs.args(["logs", STACK]).arg(layout.logs()).arg(region);
+    logs.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // A convenience for who looks for a failure: its own is none.
+    let _saved = logs.status().await;
+}
+
+fn control_plane(layout: &Layout, endpoints: &Endpoints, region: &str) -> Command {
+    let mut command = Command::new(tools::program(layout, "ministack", "python"));
+    command.arg(layout.infra("stack.py")).kill_on_drop(true);
+    aws_environment(&mut command, layout, endpoints, region);
+    command.env("AWS_ENDPOINT_URL_S3", endpoints.s3());
+    command
+}
+
+/// A cleared environment: no profile or account of the developer's is ever used.
+fn aws_environment(command: &mut Command, layout: &Layout, endpoints: &Endpoints, region: &str) {
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("HOME", layout.home()).env("TMPDIR", layout.home()).env("LANG", "C.UTF-8");
+    command.env("AWS_ENDPOINT_URL", endpoints.aws()).env("SAM_CLI_TELEMETRY", "0");
+    command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+    command.env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region);
+}
+
+/// What the functions were built for, in Lambda's words.
+fn architecture() -> Result<&'static str> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("x86_64"),
+        "aarch64" => Ok("arm64"),
+        other => bail!("Lambda has no {other}"),
+    }
+}

@@ -1,0 +1,147 @@
+//! The commands of `cargo local`.
+//!
+//! Invariants: whatever ends a command (success, failure, a signal), the
+//! emulators, their functions and every child end before the runner does; if
+//! the runner itself is killed, the emulators end with it or at the next start.
+//! Everything it writes is under its directory (`.local`).
+
+mod artifacts;
+mod client;
+mod demo;
+mod deployment;
+mod disk;
+mod emulator;
+mod layout;
+mod proxy;
+mod stack;
+mod steps;
+mod terminal;
+mod tools;
+mod usage;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+use image_tasks_local::COORDINATES_VARIABLE;
+use layout::Layout;
+use stack::RunningStack;
+use steps::{Stop, exit_code};
+use terminal::Terminal;
+
+/// Image Tasks on this machine: API Gateway, Lambda, Step Functions, DynamoDB,
+/// EventBridge and S3 emulated, template.yaml deployed, the API on 127.0.0.1.
+#[derive(Debug, Parser)]
+#[command(name = "cargo local")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything, import a disk image, show the task's life, stop.
+    Demo {
+        /// Leave the stack running after the import, until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+        /// Size of the imported disk in MiB.
+        #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u64).range(1..=65536))]
+        size: u64,
+    },
+    /// Start everything and leave it running, until Ctrl-C.
+    Up,
+    /// Start everything, run the workspace's tests on it, stop.
+    Test {
+        /// Arguments of `cargo nextest run --workspace` (or `cargo test`), after `--`.
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// Port of the API in the first region; each further region takes the next one.
+    #[arg(long, global = true, default_value_t = 9292)]
+    port: u16,
+    /// Port of MiniStack; 0 takes a free one.
+    #[arg(long, global = true, default_value_t = 4566)]
+    aws_port: u16,
+    /// Port of LocalStack's S3; 0 takes a free one.
+    #[arg(long, global = true, default_value_t = 4610)]
+    s3_port: u16,
+    /// Regions to deploy to.
+    #[arg(long, global = true, value_delimiter = ',', default_value = "us-east-1")]
+    regions: Vec<String>,
+    /// Directory of logs and state; objects of S3 are on its file system [default: .local].
+    #[arg(long, global = true)]
+    dir: Option<PathBuf>,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever kept it from its end, for a person to read.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let terminal = Terminal::new();
+    let stop = Stop::on_signals()?;
+    let layout = Layout::new(arguments.options.dir.clone())?;
+    let _lock = layout.claim()?;
+    let tests = matches!(arguments.command, Command::Test { .. });
+    let mut stack = RunningStack::prepare(&layout, &arguments.options, &terminal).await?;
+    let worked = async {
+        stack.start(tests, &stop).await?;
+        match arguments.command {
+            Command::Demo { keep, size } => {
+                demo::run(&stack, size, &terminal, &stop).await?;
+                if keep {
+                    stay(&stack, &terminal, &stop).await;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Up => {
+                stay(&stack, &terminal, &stop).await;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Test { arguments } => test(&stack, arguments, &terminal, &stop).await,
+        }
+    }
+    .await;
+    stack.stop().await;
+    if stop.asked() && worked.is_err() {
+        terminal.line("Stopped.");
+        return Ok(ExitCode::from(130));
+    }
+    worked
+}
+
+async fn stay(stack: &RunningStack, terminal: &Terminal, stop: &Stop) {
+    terminal.text(&usage::text(stack.coordinates(), &stack.coordinates_path()));
+    stop.wait().await;
+}
+
+async fn test(
+    stack: &RunningStack,
+    arguments: Vec<OsString>,
+    terminal: &Terminal,
+    stop: &Stop,
+) -> Result<ExitCode> {
+    let nextest = steps::succeeds("cargo-nextest", ["--version"]).await;
+    let mut command = steps::cargo();
+    if nextest {
+        terminal.line("Running the tests: cargo nextest run --workspace");
+        command.args(["nextest", "run", "--workspace"]);
+    } else {
+        terminal.line("Running the tests: cargo test --workspace (cargo-nextest isn't installed)");
+        command.args(["test", "--workspace"]);
+    }
+    command.args(arguments).current_dir(stack.layout().repository());
+    command.env(COORDINATES_VARIABLE, stack.coordinates_path());
+    let status = steps::status(command, stop).await.context("cannot run cargo")?;
+    Ok(exit_code(status))
+}

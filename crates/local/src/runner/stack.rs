@@ -1,0 +1,134 @@
+//! The stack as a whole: prepared, started, stopped.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use image_tasks_local::Coordinates;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::deployment::{self, Placement, SOURCE_BUCKET};
+use super::emulator::{self, Emulator, Endpoints};
+use super::layout::Layout;
+use super::steps::Stop;
+use super::terminal::Terminal;
+use super::{Options, artifacts, proxy, tools};
+
+/// Everything that runs. [`RunningStack::stop`] ends it whatever was started.
+pub(super) struct RunningStack {
+    layout: Layout,
+    terminal: Terminal,
+    endpoints: Endpoints,
+    placements: Vec<(Placement, Option<TcpListener>)>,
+    emulators: Vec<Emulator>,
+    proxies: Vec<JoinHandle<()>>,
+    coordinates: Coordinates,
+}
+
+impl RunningStack {
+    /// Takes the ports, ends what a killed runner left; starts nothing.
+    pub(super) async fn prepare(layout: &Layout, options: &Options, terminal: &Terminal) -> Result<Self> {
+        emulator::end_stale(layout)?;
+        let endpoints = Endpoints {
+            aws_port: free_port(options.aws_port, "--aws-port").await?,
+            s3_port: free_port(options.s3_port, "--s3-port").await?,
+        };
+        let mut placements = Vec::new();
+        for (port, region) in (options.port..).zip(&options.regions) {
+            let listener = listen(port, "--port").await?;
+            let port = listener.local_addr()?.port();
+            placements.push((Placement { region: region.clone(), port }, Some(listener)));
+        }
+        let coordinates = Coordinates {
+            aws_endpoint: endpoints.aws(),
+            s3_endpoint: endpoints.s3(),
+            source_bucket: SOURCE_BUCKET.to_owned(),
+            logs: layout.logs(),
+            deployments: Vec::new(),
+        };
+        Ok(Self {
+            layout: layout.clone(),
+            terminal: *terminal,
+            endpoints,
+            placements,
+            emulators: Vec::new(),
+            proxies: Vec::new(),
+            coordinates,
+        })
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(super) fn coordinates(&self) -> &Coordinates {
+        &self.coordinates
+    }
+
+    pub(super) fn coordinates_path(&self) -> PathBuf {
+        self.layout.run().join("stack.json")
+    }
+
+    /// Installs, builds, starts, deploys, serves.
+    pub(super) async fn start(&mut self, tests: bool, stop: &Stop) -> Result<()> {
+        let terminal = self.terminal;
+        tools::install(&self.layout, &terminal, stop).await?;
+        // Emptied here and not at the end: what a killed emulator left goes too.
+        fs::remove_dir_all(self.layout.home())?;
+        fs::create_dir_all(self.layout.home())?;
+        terminal.line(format!(
+            "Starting MiniStack on {} and LocalStack's S3 on {}",
+            self.endpoints.aws(),
+            self.endpoints.s3()
+        ));
+        self.emulators.push(Emulator::ministack(&self.layout, &self.endpoints)?);
+        self.emulators.push(Emulator::s3(&self.layout, &self.endpoints)?);
+
+        terminal.line("Building the functions: cargo build --workspace (minutes when nothing is built yet)");
+        let binaries = artifacts::build(&self.layout, tests, stop).await?;
+        let template = artifacts::lay_out(&self.layout, &binaries, &terminal)?;
+        for emulator in &mut self.emulators {
+            stop.or(emulator.ready()).await?;
+        }
+        for (placement, listener) in &mut self.placements {
+            terminal.line(format!("Deploying template.yaml to {} (sam deploy)", placement.region));
+            let deployed =
+                deployment::deploy(&self.layout, &self.endpoints, &template, placement, stop).await?;
+            let api = deployed.of_type("AWS::ApiGatewayV2::Api").next().context("the template has no HTTP API")?;
+            let listener = listener.take().context("this region is served already")?;
+            self.proxies.push(proxy::serve(listener, self.endpoints.aws_port, api)?);
+            terminal.line(format!("The API of {} is at {}", placement.region, placement.endpoint()));
+            self.coordinates.deployments.push(deployed);
+        }
+        fs::write(self.coordinates_path(), serde_json::to_vec_pretty(&self.coordinates)?)?;
+        Ok(())
+    }
+
+    /// Ends everything that was started and returns when it is gone.
+    pub(super) async fn stop(mut self) {
+        self.terminal.line("Stopping");
+        for proxy in &self.proxies {
+            proxy.abort();
+        }
+        for deployed in &self.coordinates.deployments {
+            deployment::save_function_logs(&self.layout, &self.endpoints, &deployed.region).await;
+        }
+        for emulator in self.emulators.drain(..) {
+            emulator.stop().await;
+        }
+        let _gone = fs::remove_file(self.coordinates_path());
+    }
+}
+
+async fn listen(port: u16, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .with_context(|| format!("port {port} can't be used: end what listens there, or choose another with {flag}"))
+}
+
+/// The port if it is free, a free one for 0.
+async fn free_port(port: u16, flag: &str) -> Result<u16> {
+    Ok(listen(port, flag).await?.local_addr()?.port())
+}
