@@ -13,12 +13,17 @@ pub mod caller;
 pub mod failure;
 pub mod image;
 pub mod image_properties;
+pub mod images;
 pub mod import_input;
 pub mod input;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
 pub mod ports;
 pub mod progress;
+pub mod rejection;
 pub mod source;
 pub mod task;
+pub mod tasks;
 pub mod time;
 pub mod transfer;
 

@@ -1,0 +1,251 @@
+//! What callers do with tasks: create, look at, list.
+//!
+//! Invariants:
+//! - A task that a caller may not see, one past its expiry and one that never was are the same: not found.
+//! - Whatever happens between the write of a task and the start of its execution, the task ends: a start that
+//!   fails fails the task, a process that dies in between leaves it to the sweep.
+//! - What a poller reads never goes back: a status is shown only once it is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::caller::Caller;
+use crate::failure::{Failure, FailureCode};
+use crate::import_input::ImportInput;
+use crate::input::InvalidInput;
+use crate::ports::{
+    Clock, Created, Executions, IdempotencyKey, ImageStore, StoreError, TaskLife, TaskPage, TaskQuery,
+    TaskSort, TaskStore,
+};
+use crate::progress::Progress;
+use crate::rejection::{Answer, Rejection};
+use crate::source::SourcePolicy;
+use crate::task::{Task, TaskId, TaskStatus, TaskType};
+
+/// Most tasks of one page.
+pub const MAX_LIMIT: usize = 1000;
+/// Tasks of a page whose size isn't asked for.
+pub const DEFAULT_LIMIT: usize = 25;
+
+/// The use cases of tasks.
+#[derive(Clone)]
+pub struct Tasks {
+    /// Tasks at rest.
+    pub store: Arc<dyn TaskStore>,
+    /// Ends of tasks.
+    pub life: Arc<dyn TaskLife>,
+    /// Images, for ids that are taken.
+    pub images: Arc<dyn ImageStore>,
+    /// The orchestrator.
+    pub executions: Arc<dyn Executions>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where images may come from.
+    pub sources: SourcePolicy,
+    /// From a task's end to its expiry.
+    pub ttl: Duration,
+}
+
+/// A task that is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewTask {
+    /// What it shall do.
+    pub task_type: TaskType,
+    /// Its input, as sent.
+    pub input: Value,
+    /// Id of the request.
+    pub request_id: String,
+    /// The client's key for "the same again", and the SHA-256 of the body under it, hex.
+    pub idempotency: Option<(String, String)>,
+}
+
+/// A page of tasks that is asked for, as far as the wire's own rules go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskListing {
+    /// Only this owner's.
+    pub owner: Option<String>,
+    /// Only this type; `Some(None)` matches none.
+    pub task_type: Option<Option<TaskType>>,
+    /// Only this status; `Some(None)` matches none.
+    pub status: Option<Option<TaskStatus>>,
+    /// Only this id.
+    pub id: Option<String>,
+    /// Order.
+    pub sort: TaskSort,
+    /// Largest first.
+    pub descending: bool,
+    /// At most this many; more than [`MAX_LIMIT`] are never given.
+    pub limit: usize,
+    /// Start behind the task of this id.
+    pub marker: Option<String>,
+}
+
+impl Default for TaskListing {
+    fn default() -> Self {
+        Self {
+            owner: None,
+            task_type: None,
+            status: None,
+            id: None,
+            sort: TaskSort::CreatedAt,
+            descending: true,
+            limit: DEFAULT_LIMIT,
+            marker: None,
+        }
+    }
+}
+
+impl Tasks {
+    /// Whether this caller may make tasks at all: `reader`, OpenStack's role for looking on, may not.
+    ///
+    /// # Errors
+    /// [`Rejection::Forbidden`].
+    pub fn check_may_create(&self, caller: &Caller) -> Answer<()> {
+        if caller.is_admin() || caller.roles.iter().any(|role| role == "member") {
+            return Ok(());
+        }
+        Err(Rejection::Forbidden("Creating tasks needs the role member or admin".to_owned()))
+    }
+
+    /// Accepts a task and starts its work. A repeated request (same key, same body) gives the first one's task.
+    ///
+    /// # Errors
+    /// [`Rejection`]: what can be known to be wrong now is told now.
+    pub async fn create(&self, caller: &Caller, new: NewTask) -> Answer<Task> {
+        self.check_may_create(caller)?;
+        let remarks = match new.task_type {
+            TaskType::Import => self.check_import(caller, &new.input).await?,
+        };
+        let now = self.clock.now();
+        let task = Task {
+            id: TaskId(Uuid::new_v4()),
+            task_type: new.task_type,
+            status: TaskStatus::Pending,
+            owner: caller.project.clone(),
+            user_id: caller.user.clone(),
+            request_id: new.request_id,
+            input: new.input,
+            result: None,
+            message: remarks,
+            created_at: now,
+            updated_at: now,
+            expires_at: None,
+            image_id: None,
+            progress: Progress::default(),
+        };
+        let key = new.idempotency.map(|(key, body_sha256)| IdempotencyKey {
+            owner: caller.project.clone(),
+            key,
+            body_sha256,
+        });
+        match self.store.create(&task, key.as_ref()).await? {
+            Created::New => self.start(task).await,
+            Created::Before(first) => match self.live(first).await? {
+                // Its first request may have died before the start; starting twice is starting once.
+                Some(task) if task.status == TaskStatus::Pending => self.start(task).await,
+                Some(task) => Ok(task),
+                None => Err(Rejection::Conflict(
+                    "The task that this Idempotency-Key made has expired; use a new key".to_owned(),
+                )),
+            },
+            Created::OtherBody => Err(Rejection::Conflict(
+                "This Idempotency-Key was used with another request body in the last 24 hours".to_owned(),
+            )),
+        }
+    }
+
+    /// One task.
+    ///
+    /// # Errors
+    /// [`Rejection::NotFound`] for unknown, malformed, expired and other projects' ids.
+    pub async fn get(&self, caller: &Caller, id: &str) -> Answer<Task> {
+        self.visible(caller, id).await?.ok_or_else(|| Rejection::NotFound { kind: "task", id: id.to_owned() })
+    }
+
+    /// A page of tasks.
+    ///
+    /// # Errors
+    /// [`Rejection::Invalid`] for a marker that is no task of the caller's.
+    pub async fn list(&self, caller: &Caller, listing: TaskListing) -> Answer<TaskPage> {
+        let empty = TaskPage { tasks: Vec::new(), more: false, items_read: 0 };
+        let after = match listing.marker {
+            None => None,
+            Some(marker) => match self.visible(caller, &marker).await? {
+                Some(task) => Some(task),
+                None => {
+                    let told = format!("{} is not a task in this list", crate::input::quoted(&marker));
+                    return Err(InvalidInput::new("marker", told).into());
+                }
+            },
+        };
+        let owner = match listing.owner {
+            Some(owner) if !caller.may_see(&owner) => return Ok(empty),
+            Some(owner) => Some(owner),
+            None if caller.is_admin() => None,
+            None => Some(caller.project.clone()),
+        };
+        let id = match listing.id.map(|id| id.parse::<TaskId>()) {
+            None => None,
+            Some(Ok(id)) => Some(id),
+            Some(Err(_)) => return Ok(empty),
+        };
+        if listing.limit == 0 || listing.task_type == Some(None) || listing.status == Some(None) {
+            return Ok(empty);
+        }
+        let query = TaskQuery {
+            owner,
+            task_type: listing.task_type.flatten(),
+            status: listing.status.flatten(),
+            id,
+            sort: listing.sort,
+            descending: listing.descending,
+            limit: listing.limit.min(MAX_LIMIT),
+            after,
+            now: self.clock.now(),
+        };
+        Ok(self.store.list(&query).await?)
+    }
+
+    /// Checks an import and gives the remarks that its task begins with.
+    async fn check_import(&self, caller: &Caller, input: &Value) -> Answer<String> {
+        let import = ImportInput::parse(input, &self.sources)?;
+        import.check_permitted(caller).map_err(Rejection::Forbidden)?;
+        if let Some(id) = import.image.id
+            && self.images.get(id).await?.is_some()
+        {
+            return Err(Rejection::Conflict(format!("image_properties.id: image {id} exists already")));
+        }
+        Ok(import.remarks.join(" "))
+    }
+
+    /// Starts a pending task's execution; where that fails, the task fails.
+    async fn start(&self, task: Task) -> Answer<Task> {
+        let Err(error) = self.executions.start(&task).await else { return Ok(task) };
+        tracing::error!(task_id = %task.id, error = &error as &dyn std::error::Error, "execution not started");
+        let why = match error {
+            StoreError::Unavailable(_) => "the orchestrator can't be reached now; send the request again",
+            StoreError::Conflict | StoreError::Fault(_) => "the orchestrator refuses it; tell the operator",
+        };
+        let told = format!("the work could not be started: {why} (request {})", task.request_id);
+        let failure = Failure::new(FailureCode::StartFailed, told);
+        match self.life.fail(task.id, &failure, self.ttl, self.clock.now()).await {
+            // Conflict: it did start after all, and may be at work or even done.
+            Ok(()) | Err(StoreError::Conflict) => Ok(self.live(task.id).await?.unwrap_or(task)),
+            // Nobody can write now. The task is as it was written: pending, until the sweep ends it.
+            Err(StoreError::Unavailable(_) | StoreError::Fault(_)) => Ok(task),
+        }
+    }
+
+    async fn visible(&self, caller: &Caller, id: &str) -> Answer<Option<Task>> {
+        let Ok(id) = id.parse::<TaskId>() else { return Ok(None) };
+        Ok(self.live(id).await?.filter(|task| caller.may_see(&task.owner)))
+    }
+
+    async fn live(&self, id: TaskId) -> Answer<Option<Task>> {
+        let task = self.store.get(id).await?;
+        Ok(task.filter(|task| !task.is_expired(self.clock.now())))
+    }
+}
