@@ -49,13 +49,22 @@ pub(super) fn check(view: View<'_>, at: u64, len: u64, expected: &Expected) -> R
     refuse_names(searched, declared)?;
     let end = declared.iter().position(|b| *b == 0).unwrap_or(declared.len());
     let (text, padding) = declared.split_at(end);
-    if padding.iter().any(|b| *b != 0) {
+    if !is_padding(text, padding) {
         return Err(bad("there are bytes behind its end"));
     }
     if let Some(control) = text.iter().find(|b| b.is_ascii_control() && !b"\n\r\t".contains(b)) {
         return Err(bad(format!("control character {control:#04x} in it")));
     }
     parse(text, expected)
+}
+
+/// Zeros; or what QEMU leaves when it writes a shorter CID: the rest of the text moves forward by up to 7 bytes, and the text's old
+/// end stays behind the zero byte that now ends it.
+fn is_padding(text: &[u8], padding: &[u8]) -> bool {
+    const CID_DIGITS: usize = 8;
+    let used = padding.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+    let left = padding.get(1..used).unwrap_or_default();
+    left.len() < CID_DIGITS && text.ends_with(left)
 }
 
 /// Names of other files, anywhere QEMU's search would find them: to the first zero byte of what it reads.
@@ -223,4 +232,21 @@ fn shown(bytes: &[u8]) -> String {
 
 fn bad(message: impl std::fmt::Display) -> Error {
     Error::refused(Code::BadHeader, format!("VMDK descriptor: {message}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_padding;
+
+    #[test]
+    fn only_the_texts_own_end_may_stay_behind_it() {
+        let text = b"ddb.toolsVersion = \"2147483647\"\n";
+        assert!(is_padding(text, b""));
+        assert!(is_padding(text, &[0; 100]));
+        assert!(is_padding(text, b"\0\n\0\0"));
+        assert!(is_padding(text, b"\083647\"\n\0\0"));
+        assert!(!is_padding(text, b"\0483647\"\n\0\0"), "a CID has 8 digits at most");
+        assert!(!is_padding(text, b"\0x\0"));
+        assert!(!is_padding(text, b"\0\0\n"));
+    }
 }
