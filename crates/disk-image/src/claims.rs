@@ -3,9 +3,10 @@
 //! Goal: no byte of the file serves two places of the disk, and no table points to itself. Without it a
 //! small file whose tables repeat one cluster makes a worker write terabytes, and a table that lists itself is read as data.
 //!
-//! Memory: one bit a granule, in pages made on demand. The granule grows with the file, so all pages of any file take at most 64 MiB.
+//! Memory: one bit a granule, in pages made on demand. The granule grows with the file, so all pages of any file take at most 64 MiB, and the
+//! starts of short streams a few MiB.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::{Code, Error, Result};
 
@@ -13,6 +14,8 @@ use crate::error::{Code, Error, Result};
 const MIN_GRANULE: u64 = 512;
 /// Most granules in a file: 64 MiB of bits.
 const MAX_GRANULES: u64 = 1 << 29;
+/// Most starts of short streams remembered: a few MiB.
+const MAX_STARTS: usize = 1 << 18;
 const WORDS: usize = 64;
 const BITS_PER_PAGE: u64 = 64 * WORDS as u64;
 
@@ -22,14 +25,21 @@ pub(crate) struct Claims {
     shift: u32,
     file_size: u64,
     pages: HashMap<u64, Box<[u64; WORDS]>>,
-    shared_bytes: u64,
+    packed_bytes: u64,
+    starts: HashSet<u64>,
 }
 
 impl Claims {
     /// No part claimed yet of a file of `file_size` bytes.
     pub(crate) fn new(file_size: u64) -> Self {
         let granule = file_size.div_ceil(MAX_GRANULES).max(MIN_GRANULE).next_power_of_two();
-        Self { shift: granule.trailing_zeros(), file_size, pages: HashMap::new(), shared_bytes: 0 }
+        Self {
+            shift: granule.trailing_zeros(),
+            file_size,
+            pages: HashMap::new(),
+            packed_bytes: 0,
+            starts: HashSet::new(),
+        }
     }
 
     /// Claims `len` bytes at `offset` for `what`, exclusively: every granule that lies wholly within
@@ -51,10 +61,7 @@ impl Claims {
             let mask = (u64::MAX >> (64 - run)) << bit;
             let index = usize::try_from(in_page / 64).unwrap_or(0);
             if page[index] & mask != 0 {
-                return Err(Error::refused(
-                    Code::BadTable,
-                    format!("{what}: the bytes at offset {offset} are referenced twice"),
-                ));
+                return Err(twice(what, offset));
             }
             page[index] |= mask;
             at += run;
@@ -63,16 +70,18 @@ impl Claims {
     }
 
     /// As [`claim`](Self::claim) for a stream that may share its first and last sector with its neighbours (packed compressed
-    /// clusters): short ones may hold no whole granule, so their sum is held against the file's size too.
+    /// clusters). One that holds no whole granule of its own is known by where it starts; the last [`MAX_STARTS`] of these
+    /// are remembered, and beyond that the sum of all streams, which can't exceed the file, bounds what repeats could cost.
     ///
     /// # Errors
-    /// [`Code::BadTable`] where a granule is taken or where the streams together are longer than the file.
+    /// [`Code::BadTable`] where a granule or a start is taken, or where the streams together are longer than the file.
     pub(crate) fn claim_packed(&mut self, offset: u64, len: u64, what: &str) -> Result<()> {
-        // A stream has at least 1 byte in its first and its last sector.
         let (first, last) =
             (offset.div_ceil(512) * 512, offset.saturating_add(len).saturating_sub(1) / 512 * 512);
-        self.shared_bytes = self.shared_bytes.saturating_add(last.saturating_sub(first) + 1);
-        if self.shared_bytes > self.file_size {
+        let inner = last.saturating_sub(first);
+        // A stream has at least 1 byte in its last sector.
+        self.packed_bytes = self.packed_bytes.saturating_add(inner + 1);
+        if self.packed_bytes > self.file_size {
             return Err(Error::refused(
                 Code::BadTable,
                 format!(
@@ -80,8 +89,20 @@ impl Claims {
                 ),
             ));
         }
-        self.claim(first, last.saturating_sub(first), what)
+        if inner < 2 << self.shift {
+            if self.starts.len() >= MAX_STARTS {
+                self.starts.clear();
+            }
+            if !self.starts.insert(offset) {
+                return Err(twice(what, offset));
+            }
+        }
+        self.claim(first, inner, what)
     }
+}
+
+fn twice(what: &str, offset: u64) -> Error {
+    Error::refused(Code::BadTable, format!("{what}: the bytes at offset {offset} are referenced twice"))
 }
 
 #[cfg(test)]
@@ -105,8 +126,10 @@ mod tests {
         claims.claim_packed(1000, 2000, "a").unwrap();
         claims.claim_packed(3000, 3000, "b").unwrap();
         assert!(claims.claim_packed(1000, 2000, "a again").is_err());
-        // Short streams hold no granule of their own: the sum catches them.
-        let tiny = (0..1 << 20).find(|_| claims.claim_packed(512, 10, "tiny").is_err());
+        claims.claim_packed(512, 10, "tiny").unwrap();
+        assert!(claims.claim_packed(512, 10, "tiny again").is_err());
+        // However many there are, they aren't longer than the file.
+        let tiny = (0..1 << 21).find(|n| claims.claim_packed(600_000 + n % 512, 10, "tiny").is_err());
         assert!(tiny.is_some());
     }
 
