@@ -1,1 +1,21 @@
-//! Adapters: DynamoDB, S3 by region, Step Functions, HTTP sources; configuration.
+//! Adapters of the domain's and the flows' ports: DynamoDB, S3, Step Functions,
+//! sources over HTTP and S3; and the configuration that builds them.
+//!
+//! Invariants:
+//! - The environment is read once, in [`config`]; clients are made once, in [`clients`].
+//! - No table is scanned. Records change under conditions only.
+//! - Bodies are streams; no part is ever held whole.
+
+pub mod clients;
+pub mod clock;
+pub mod config;
+pub mod dynamo;
+mod failures;
+pub mod step_functions;
+pub mod telemetry;
+
+pub use clients::Clients;
+pub use clock::SystemClock;
+pub use config::{ApiConfig, ConfigError, Identity, ImportConfig, LifecycleConfig, Stores};
+pub use dynamo::{DynamoImages, DynamoTasks};
+pub use step_functions::StepFunctions;

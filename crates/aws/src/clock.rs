@@ -1,0 +1,18 @@
+//! The system's time.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use image_tasks_domain::Timestamp;
+use image_tasks_domain::ports::Clock;
+
+/// The system's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        #[expect(clippy::disallowed_methods, reason = "this is the Clock port's implementation")]
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_epoch(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+}

@@ -1,0 +1,331 @@
+//! The `TaskStore` port.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use image_tasks_domain::ports::{
+    Created, IdempotencyKey, StoreError, StoreResult, TaskPage, TaskQuery, TaskSort, TaskStore,
+};
+use image_tasks_domain::{Progress, Step, Task, TaskId, TaskStatus, Timestamp};
+
+use super::item::{
+    Item, SHARDS, created_sort, meter, meter_names, number, string, task, task_id, task_item, text,
+    updated_sort,
+};
+use super::merge::{Filter, Found, Merge, Partition};
+use super::write::{Outcome, refused, transact, update};
+use crate::failures::store_error;
+
+/// How long an idempotency key is remembered.
+const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Tasks, and the transactions of tasks with their images, in DynamoDB.
+#[derive(Debug, Clone)]
+pub struct DynamoTasks {
+    pub(super) client: Client,
+    pub(super) tasks: String,
+    pub(super) images: String,
+}
+
+impl DynamoTasks {
+    /// In these tables.
+    pub fn new(client: Client, tasks_table: impl Into<String>, images_table: impl Into<String>) -> Self {
+        Self { client, tasks: tasks_table.into(), images: images_table.into() }
+    }
+
+    async fn create_plain(&self, task: &Task) -> StoreResult<Created> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.tasks)
+            .set_item(Some(task_item(task)))
+            .condition_expression("attribute_not_exists(id)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match put {
+            Ok(_) => Ok(Created::New),
+            Err(error) => match error.as_service_error() {
+                // The SDK repeats a put whose answer was lost; then it meets its own.
+                Some(PutItemError::ConditionalCheckFailedException(failed))
+                    if failed.item().is_some_and(|found| same_request(found, task)) =>
+                {
+                    Ok(Created::New)
+                }
+                _ => Err(store_error(error)),
+            },
+        }
+    }
+
+    async fn create_with(&self, new: &Task, key: &IdempotencyKey) -> StoreResult<Created> {
+        let id = text(format!("idempotency#{}#{}", key.owner, key.key));
+        let remembered = Put::builder()
+            .table_name(&self.tasks)
+            .item("id", id)
+            .item("task_id", text(new.id))
+            .item("body_sha256", text(&key.body_sha256))
+            .item("expires_at_epoch", number(new.created_at.plus(KEY_TTL).epoch()))
+            .condition_expression("attribute_not_exists(id) OR expires_at_epoch <= :now")
+            .expression_attribute_values(":now", number(new.created_at.epoch()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .build();
+        let put = Put::builder()
+            .table_name(&self.tasks)
+            .set_item(Some(task_item(new)))
+            .condition_expression("attribute_not_exists(id)")
+            .build();
+        match transact(&self.client, vec![action(remembered)?, action(put)?]).await? {
+            Outcome::Written => Ok(Created::New),
+            Outcome::Refused(reasons) if refused(&reasons, 0) => {
+                let Some(found) = reasons.first().and_then(|reason| reason.item()) else {
+                    return Err(StoreError::Fault(
+                        "an idempotency key is taken, but its item is not shown".into(),
+                    ));
+                };
+                if string(found, "body_sha256")? != key.body_sha256 {
+                    return Ok(Created::OtherBody);
+                }
+                let before = string(found, "task_id")?;
+                let before = before.parse().map_err(|e| StoreError::Fault(Box::new(e)))?;
+                Ok(Created::Before(before))
+            }
+            Outcome::Refused(_) => Err(StoreError::Conflict),
+        }
+    }
+
+    /// A page of one task at most.
+    async fn list_one(&self, query: &TaskQuery, id: TaskId) -> StoreResult<TaskPage> {
+        let found = TaskStore::get(self, id).await?;
+        let items_read = usize::from(found.is_some());
+        let tasks: Vec<Task> = found.into_iter().filter(|t| shows(query, t)).map(listed).collect();
+        Ok(TaskPage { tasks, more: false, items_read })
+    }
+
+    /// An order that an index has.
+    async fn list_indexed(&self, query: &TaskQuery, order: Order) -> StoreResult<TaskPage> {
+        let merge = self.merge(query, order);
+        let Found { items, more, read } = merge.page(query.limit).await?;
+        let tasks = items.iter().map(task).collect::<StoreResult<_>>()?;
+        Ok(TaskPage { tasks, more, items_read: read })
+    }
+
+    /// Any other order: every listed item of the tenant (for an admin: of all tenants) is read, and no more
+    /// than two pages are held.
+    async fn list_sorted(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
+        let keep = query.limit.saturating_add(1);
+        let mut page: Vec<Task> = Vec::new();
+        let unmarked = TaskQuery { after: None, ..query.clone() };
+        let items_read = self
+            .merge(&unmarked, Order::Created)
+            .each(|item| {
+                let task = task(&item)?;
+                if shows(query, &task) {
+                    page.push(task);
+                }
+                if page.len() >= keep.saturating_mul(2) {
+                    page.sort_by(|a, b| order(query, a, b));
+                    page.truncate(keep);
+                }
+                Ok(())
+            })
+            .await?;
+        page.sort_by(|a, b| order(query, a, b));
+        let more = page.len() > query.limit;
+        page.truncate(query.limit);
+        Ok(TaskPage { tasks: page, more, items_read })
+    }
+
+    fn merge(&self, query: &TaskQuery, order: Order) -> Merge<'_> {
+        let partitions = match (&query.owner, order) {
+            (Some(owner), Order::Created) => vec![Partition::new("owner-created", "owner", owner)],
+            (Some(owner), Order::Updated) => vec![Partition::new("owner-updated", "owner", owner)],
+            (None, Order::Created) => shards("all-created", "shard"),
+            (None, Order::Updated) => shards("all-updated", "shard"),
+        };
+        let mut filter = Filter::default();
+        filter.clauses.push("(attribute_not_exists(#expires) OR #expires > :now)".to_owned());
+        filter.names.push(("#expires".to_owned(), "expires_at_epoch".to_owned()));
+        filter.values.push((":now".to_owned(), number(query.now.epoch())));
+        if let Some(task_type) = query.task_type {
+            filter.equals("type", text(task_type.name()));
+        }
+        if let Some(status) = query.status {
+            filter.equals("status", text(status.name()));
+        }
+        let behind = query.after.as_ref().map(|task| match order {
+            Order::Created => created_sort(task.created_at, task.id),
+            Order::Updated => updated_sort(task.updated_at, task.created_at, task.id),
+        });
+        Merge {
+            client: &self.client,
+            table: &self.tasks,
+            partitions,
+            sort: match order {
+                Order::Created => "created_sort",
+                Order::Updated => "updated_sort",
+            },
+            behind,
+            descending: query.descending,
+            filter,
+        }
+    }
+}
+
+#[async_trait]
+impl TaskStore for DynamoTasks {
+    async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created> {
+        match key {
+            Some(key) => self.create_with(task, key).await,
+            None => self.create_plain(task).await,
+        }
+    }
+
+    async fn get(&self, id: TaskId) -> StoreResult<Option<Task>> {
+        let found = self
+            .client
+            .get_item()
+            .table_name(&self.tasks)
+            .key("id", text(id))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(store_error)?;
+        found.item.as_ref().map(task).transpose()
+    }
+
+    async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
+        if query.limit == 0 {
+            return Ok(TaskPage { tasks: Vec::new(), more: false, items_read: 0 });
+        }
+        match (query.id, query.sort) {
+            (Some(id), _) => self.list_one(query, id).await,
+            (None, TaskSort::CreatedAt) => self.list_indexed(query, Order::Created).await,
+            (None, TaskSort::UpdatedAt) => self.list_indexed(query, Order::Updated).await,
+            // One tenant's tasks have one owner: what orders them are the ties.
+            (None, TaskSort::Owner) if query.owner.is_some() => {
+                self.list_indexed(query, Order::Created).await
+            }
+            (None, _) => self.list_sorted(query).await,
+        }
+    }
+
+    async fn unfinished(&self, created_before: Timestamp, limit: usize) -> StoreResult<Vec<TaskId>> {
+        let merge = Merge {
+            client: &self.client,
+            table: &self.tasks,
+            partitions: shards("unfinished", "unfinished"),
+            sort: "created_sort",
+            behind: None,
+            descending: false,
+            filter: Filter::default(),
+        };
+        let found = merge.page(limit).await?;
+        // Oldest first, and `created_sort` begins with the time: the first that is too young ends the list.
+        let before = created_before.to_string();
+        let old = |item: &&Item| string(item, "created_sort").is_ok_and(|sort| sort < before.as_str());
+        found.items.iter().take_while(old).map(task_id).collect()
+    }
+
+    async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()> {
+        let mut change = "SET stages = :stages".to_owned();
+        let mut write = self
+            .client
+            .update_item()
+            .table_name(&self.tasks)
+            .key("id", text(id))
+            .expression_attribute_values(
+                ":stages",
+                aws_sdk_dynamodb::types::AttributeValue::Bool(work.stages),
+            );
+        for step in [Step::Staged, Step::Copied, Step::Hashed] {
+            let (_, total) = meter_names(step);
+            change += &format!(", {total} = :{total}");
+            write = write.expression_attribute_values(format!(":{total}"), number(meter(work, step).total));
+        }
+        update(write.update_expression(change).processing()).await
+    }
+
+    async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()> {
+        let (done, _) = meter_names(step);
+        let write = self
+            .client
+            .update_item()
+            .table_name(&self.tasks)
+            .key("id", text(id))
+            .update_expression(format!("ADD {done} :bytes"))
+            .expression_attribute_values(":bytes", number(bytes));
+        update(write.processing()).await
+    }
+}
+
+/// Orders that indexes have.
+#[derive(Clone, Copy)]
+enum Order {
+    Created,
+    Updated,
+}
+
+trait Processing {
+    /// Only while the task is processing.
+    fn processing(self) -> Self;
+}
+
+impl Processing for aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
+    fn processing(self) -> Self {
+        self.condition_expression("#status = :processing")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":processing", text(TaskStatus::Processing.name()))
+    }
+}
+
+fn shards(index: &'static str, attribute: &'static str) -> Vec<Partition> {
+    (0..SHARDS).map(|shard| Partition::new(index, attribute, shard.to_string())).collect()
+}
+
+fn action(put: Result<Put, aws_sdk_dynamodb::error::BuildError>) -> StoreResult<TransactWriteItem> {
+    Ok(TransactWriteItem::builder().put(put.map_err(|e| StoreError::Fault(e.into()))?).build())
+}
+
+fn same_request(found: &Item, new: &Task) -> bool {
+    task(found).is_ok_and(|found| found == *new)
+}
+
+/// Whether a task belongs on the page that is asked for, apart from the limit.
+fn shows(query: &TaskQuery, task: &Task) -> bool {
+    query.owner.as_ref().is_none_or(|owner| *owner == task.owner)
+        && query.task_type.is_none_or(|t| t == task.task_type)
+        && query.status.is_none_or(|s| s == task.status)
+        && query.after.as_ref().is_none_or(|after| order(query, after, task) == Ordering::Less)
+        && !task.is_expired(query.now)
+}
+
+fn order(query: &TaskQuery, a: &Task, b: &Task) -> Ordering {
+    let by = match query.sort {
+        TaskSort::CreatedAt | TaskSort::Id => Ordering::Equal,
+        TaskSort::UpdatedAt => a.updated_at.cmp(&b.updated_at),
+        TaskSort::ExpiresAt => a.expires_at.cmp(&b.expires_at),
+        TaskSort::Type => a.task_type.name().cmp(b.task_type.name()),
+        TaskSort::Status => a.status.name().cmp(b.status.name()),
+        TaskSort::Owner => a.owner.cmp(&b.owner),
+    };
+    let ties = match query.sort {
+        TaskSort::Id => a.id.cmp(&b.id),
+        _ => a.created_at.cmp(&b.created_at).then(a.id.cmp(&b.id)),
+    };
+    if query.descending { by.then(ties).reverse() } else { by.then(ties) }
+}
+
+/// What lists show of a task.
+fn listed(task: Task) -> Task {
+    Task {
+        input: serde_json::Value::Null,
+        result: None,
+        message: String::new(),
+        progress: Progress::default(),
+        ..task
+    }
+}

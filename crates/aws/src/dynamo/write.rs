@@ -1,0 +1,81 @@
+//! Transactions, and what their cancellation says.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
+use image_tasks_domain::ports::{StoreError, StoreResult};
+
+use crate::failures::{chain, store_error};
+
+/// Tries of a transaction that lost against another write of the same item. The SDK doesn't repeat these.
+const TRIES: u32 = 6;
+
+/// What became of a transaction.
+pub(super) enum Outcome {
+    /// Everything is written.
+    Written,
+    /// Nothing is; the reasons, one for each action in order, hold at least one failed condition.
+    Refused(Vec<CancellationReason>),
+}
+
+/// Writes all of `actions` or none of them.
+pub(super) async fn transact(client: &Client, actions: Vec<TransactWriteItem>) -> StoreResult<Outcome> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        // The SDK adds a client request token, so its own repeats after a lost answer write once.
+        let sent = client.transact_write_items().set_transact_items(Some(actions.clone())).send().await;
+        let error = match sent {
+            Ok(_) => return Ok(Outcome::Written),
+            Err(error) => error,
+        };
+        let reasons = match error.as_service_error() {
+            Some(TransactWriteItemsError::TransactionCanceledException(canceled)) => {
+                canceled.cancellation_reasons().to_vec()
+            }
+            _ => return Err(store_error(error)),
+        };
+        let has = |codes: &[&str]| reasons.iter().any(|r| codes.contains(&r.code().unwrap_or_default()));
+        if has(&["ConditionalCheckFailed"]) {
+            return Ok(Outcome::Refused(reasons));
+        }
+        if !has(&["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"]) {
+            return Err(StoreError::Fault(chain(&error).into()));
+        }
+        if tried == TRIES {
+            return Err(StoreError::Unavailable(chain(&error).into()));
+        }
+        backoff(tried).await;
+    }
+}
+
+/// Whether the action at this place failed its condition.
+pub(super) fn refused(reasons: &[CancellationReason], action: usize) -> bool {
+    reasons.get(action).and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
+}
+
+/// Sends one update, again while a transaction holds its item.
+pub(super) async fn update(update: UpdateItemFluentBuilder) -> StoreResult<()> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        match update.clone().send().await {
+            Ok(_) => return Ok(()),
+            Err(e) if e.code() == Some("TransactionConflictException") && tried < TRIES => {
+                backoff(tried).await
+            }
+            Err(e) => return Err(store_error(e)),
+        }
+    }
+}
+
+/// 20, 40, 80, ... ms, each up to half longer, so that two that collided don't collide again.
+async fn backoff(tried: u32) {
+    let base = 20u64 << tried.min(6);
+    let jitter = uuid::Uuid::new_v4().as_u128() % u128::from(base / 2 + 1);
+    tokio::time::sleep(Duration::from_millis(base / 2 + u64::try_from(jitter).unwrap_or(0))).await;
+}

@@ -1,0 +1,57 @@
+//! What an SDK's error means to a caller.
+//!
+//! Goal: one place that tells faults that pass (throttling, broken connections,
+//! 5xx) from those that don't, by the stable error codes of AWS.
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use image_tasks_domain::ports::StoreError;
+
+/// Codes by which AWS services say "later" with a 4xx (DynamoDB developer guide, "Error handling"; S3 and
+/// Step Functions API references, "Error responses").
+const LATER: &[&str] = &[
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
+    "Throttling",
+    "TransactionConflictException",
+    "TransactionInProgressException",
+    "ExecutionLimitExceeded",
+    "SlowDown",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "RequestTimeTooSkewed",
+];
+
+/// Whether the same call may succeed later.
+pub(crate) fn passes<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    match error {
+        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => true,
+        SdkError::ServiceError(service) => {
+            let status = service.raw().status().as_u16();
+            status >= 500 || status == 429 || service.err().code().is_some_and(|code| LATER.contains(&code))
+        }
+        // Construction failures, and whatever the SDK may add.
+        _ => false,
+    }
+}
+
+/// The whole chain of causes in one line, for operators.
+pub(crate) fn chain<E: std::error::Error + 'static>(error: &E) -> String {
+    DisplayErrorContext(error).to_string()
+}
+
+/// An error of DynamoDB or Step Functions as the domain sees it.
+pub(crate) fn store_error<E>(error: SdkError<E, HttpResponse>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    if error.code() == Some("ConditionalCheckFailedException") {
+        return StoreError::Conflict;
+    }
+    let passes = passes(&error);
+    let text = chain(&error);
+    if passes { StoreError::Unavailable(text.into()) } else { StoreError::Fault(text.into()) }
+}

@@ -1,0 +1,102 @@
+//! Step Functions: one execution a task, named by the task's id.
+
+use async_trait::async_trait;
+use aws_sdk_sfn::Client;
+use aws_sdk_sfn::error::ProvideErrorMetadata;
+use aws_sdk_sfn::types::ExecutionStatus as SfnStatus;
+use image_tasks_domain::ports::{ExecutionStatus, Executions, StoreError, StoreResult};
+use image_tasks_domain::{Task, TaskId, TaskType};
+use serde_json::json;
+
+use crate::failures::store_error;
+
+/// Executions of the state machines that tasks run on.
+#[derive(Debug, Clone)]
+pub struct StepFunctions {
+    client: Client,
+    import_state_machine: String,
+}
+
+impl StepFunctions {
+    /// On this state machine.
+    pub fn new(client: Client, import_state_machine: impl Into<String>) -> Self {
+        Self { client, import_state_machine: import_state_machine.into() }
+    }
+
+    fn machine(&self, task_type: TaskType) -> &str {
+        match task_type {
+            TaskType::Import => &self.import_state_machine,
+        }
+    }
+}
+
+#[async_trait]
+impl Executions for StepFunctions {
+    async fn start(&self, task: &Task) -> StoreResult<()> {
+        let started = self
+            .client
+            .start_execution()
+            .state_machine_arn(self.machine(task.task_type))
+            .name(task.id.to_string())
+            .input(json!({ "task_id": task.id }).to_string())
+            .send()
+            .await;
+        match started {
+            Ok(_) => Ok(()),
+            // AWS answers a repeat with the first execution while it runs, and with this once it ended;
+            // the name is the task's, so either way it has been started.
+            Err(e) if e.code() == Some("ExecutionAlreadyExists") => Ok(()),
+            Err(e) => Err(store_error(e)),
+        }
+    }
+
+    async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
+        let machine = self.machine(task.task_type);
+        let arn = execution_arn(machine, task.id)
+            .ok_or_else(|| StoreError::Fault(format!("'{machine}' is not a state machine's ARN").into()))?;
+        let found = match self.client.describe_execution().execution_arn(arn).send().await {
+            Ok(found) => found,
+            Err(e) if e.code() == Some("ExecutionDoesNotExist") => return Ok(ExecutionStatus::NotFound),
+            Err(e) => return Err(store_error(e)),
+        };
+        match found.status() {
+            SfnStatus::Running | SfnStatus::PendingRedrive => Ok(ExecutionStatus::Running),
+            SfnStatus::Succeeded => Ok(ExecutionStatus::Succeeded),
+            SfnStatus::Failed => Ok(ExecutionStatus::Failed {
+                error: found.error().unwrap_or_default().to_owned(),
+                cause: found.cause().unwrap_or_default().to_owned(),
+            }),
+            SfnStatus::TimedOut => Ok(ExecutionStatus::TimedOut),
+            SfnStatus::Aborted => Ok(ExecutionStatus::Aborted),
+            other => {
+                Err(StoreError::Fault(format!("unknown status '{}' of an execution", other.as_str()).into()))
+            }
+        }
+    }
+}
+
+/// `arn:aws:states:region:account:stateMachine:name` and `...:execution:name:id`
+/// (Step Functions developer guide, "Resource types" of the service authorization reference).
+fn execution_arn(machine: &str, id: TaskId) -> Option<String> {
+    let (place, name) = machine.split_once(":stateMachine:")?;
+    (!name.is_empty() && !name.contains(':')).then(|| format!("{place}:execution:{name}:{id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_execution_is_found_by_machine_and_task() {
+        let id: TaskId = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b".parse().unwrap();
+        assert_eq!(
+            execution_arn("arn:aws:states:eu-west-1:123456789012:stateMachine:import", id).as_deref(),
+            Some(
+                "arn:aws:states:eu-west-1:123456789012:execution:import:0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b"
+            )
+        );
+        for bad in ["", "import", "arn:aws:states:eu-west-1:1:stateMachine:", "a:stateMachine:x:version"] {
+            assert_eq!(execution_arn(bad, id), None, "{bad}");
+        }
+    }
+}
