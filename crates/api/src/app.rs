@@ -1,0 +1,139 @@
+//! Requests to answers: the router.
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use image_tasks_domain::Caller;
+use image_tasks_domain::images::Images;
+use image_tasks_domain::tasks::Tasks;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::error::ApiError;
+use crate::identity::Identity;
+use crate::links::{self, Query};
+use crate::{images, reply, schemas, tasks, versions};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
+
+/// The Images API over use cases.
+#[derive(Clone)]
+pub struct App {
+    /// Tasks.
+    pub tasks: Tasks,
+    /// Images.
+    pub images: Images,
+    /// How callers are known.
+    pub identity: Identity,
+    /// Scheme and host that clients see; `None`: what each request says.
+    pub public_endpoint: Option<String>,
+}
+
+/// A request on its way through the handlers.
+pub(crate) struct Call {
+    pub(crate) caller: Caller,
+    pub(crate) query: Query,
+    pub(crate) endpoint: String,
+    pub(crate) request_id: String,
+    pub(crate) parts: Parts,
+    pub(crate) body: Bytes,
+}
+
+/// Where a path leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route<'a> {
+    Versions(StatusCode),
+    Tasks,
+    Task(&'a str),
+    Images,
+    Image(&'a str),
+    ImageFile(&'a str),
+    Schema(&'static str),
+}
+
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let segments: Vec<&str> = path.strip_suffix('/').unwrap_or(path).split('/').collect();
+        match segments.as_slice() {
+            [""] => Some(Self::Versions(StatusCode::MULTIPLE_CHOICES)),
+            ["versions"] => Some(Self::Versions(StatusCode::OK)),
+            [v2] if versions::is_v2(v2) => Some(Self::Versions(StatusCode::MULTIPLE_CHOICES)),
+            [v2, rest @ ..] if versions::is_v2(v2) => match *rest {
+                ["tasks"] => Some(Self::Tasks),
+                ["tasks", id] => Some(Self::Task(id)),
+                ["images"] => Some(Self::Images),
+                ["images", id] => Some(Self::Image(id)),
+                ["images", id, "file"] => Some(Self::ImageFile(id)),
+                ["schemas", name] => schemas::NAMES.iter().find(|n| **n == name).map(|n| Self::Schema(n)),
+                _ => None,
+            },
+            [version, ..] if versions::is_version(version) => {
+                Some(Self::Versions(StatusCode::MULTIPLE_CHOICES))
+            }
+            _ => None,
+        }
+    }
+
+    const fn allow(self) -> &'static str {
+        match self {
+            Self::Tasks => "GET, POST",
+            Self::Versions(_)
+            | Self::Task(_)
+            | Self::Images
+            | Self::Image(_)
+            | Self::ImageFile(_)
+            | Self::Schema(_) => "GET",
+        }
+    }
+}
+
+impl App {
+    /// Answers one request. With [`Identity::Iam`] the request's extensions hold the principal.
+    pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let request_id = format!("req-{}", Uuid::new_v4());
+        let span = tracing::info_span!(
+            "request", request_id, method = %request.method(), path = request.uri().path()
+        );
+        let (parts, body) = request.into_parts();
+        let answer = self.route(parts, body, &request_id).instrument(span.clone()).await;
+        let mut response = span.in_scope(|| answer.unwrap_or_else(|error| error.into_response(&request_id)));
+        reply::set(&mut response, REQUEST_ID, &request_id);
+        response
+    }
+
+    async fn route(&self, parts: Parts, body: Bytes, request_id: &str) -> Result<Response<Bytes>, ApiError> {
+        let path = parts.uri.path().to_owned();
+        let route = Route::of(&path);
+        let endpoint = links::endpoint(self.public_endpoint.as_deref(), &parts);
+        // Discovery comes before authentication.
+        if let Some(Route::Versions(status)) = route {
+            return match parts.method {
+                Method::GET => Ok(reply::json(status, &versions::document(&endpoint))),
+                method => Err(ApiError::MethodNotAllowed { method, allow: "GET" }),
+            };
+        }
+        let caller = self.identity.caller(&parts).ok_or(ApiError::Unauthenticated(self.identity))?;
+        let route = route.ok_or_else(|| ApiError::NoSuchPath(path.clone()))?;
+        let call = Call {
+            caller,
+            query: Query::of(&parts.uri),
+            endpoint,
+            request_id: request_id.to_owned(),
+            parts,
+            body,
+        };
+        let method = call.parts.method.clone();
+        match (route, method) {
+            (Route::Tasks, Method::POST) => tasks::create(&self.tasks, call).await,
+            (Route::Tasks, Method::GET) => tasks::list(&self.tasks, call).await,
+            (Route::Task(id), Method::GET) => tasks::get(&self.tasks, call, id).await,
+            (Route::Images, Method::GET) => images::list(&self.images, call).await,
+            (Route::Image(id), Method::GET) => images::get(&self.images, call, id).await,
+            (Route::ImageFile(id), Method::GET) => images::file(&self.images, call, id).await,
+            (Route::Schema(name), Method::GET) => Ok(reply::json(StatusCode::OK, &schemas::schema(name))),
+            (route, method) => Err(ApiError::MethodNotAllowed { method, allow: route.allow() }),
+        }
+    }
+}

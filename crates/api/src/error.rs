@@ -1,0 +1,106 @@
+//! The one place where errors become HTTP, without a `_` arm: a new kind of
+//! error doesn't compile until its status is decided here.
+
+use bytes::Bytes;
+use http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+use image_tasks_domain::InvalidInput;
+use image_tasks_domain::ports::StoreError;
+use image_tasks_domain::rejection::Rejection;
+use serde_json::json;
+
+use crate::identity::Identity;
+use crate::reply;
+
+/// Why a request has no other answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("The request requires user authentication")]
+    Unauthenticated(Identity),
+    #[error("{0}")]
+    BadBody(String),
+    #[error("The request body has {size} bytes; at most {most} are taken")]
+    BodyTooLarge { size: usize, most: usize },
+    #[error("There is nothing at {0}")]
+    NoSuchPath(String),
+    #[error("{method} is not allowed here; allowed is {allow}")]
+    MethodNotAllowed { method: http::Method, allow: &'static str },
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+}
+
+impl From<InvalidInput> for ApiError {
+    fn from(invalid: InvalidInput) -> Self {
+        Self::Rejected(invalid.into())
+    }
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::BadBody(_) => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoSuchPath(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Rejected(rejection) => match rejection {
+                Rejection::Invalid(_) => StatusCode::BAD_REQUEST,
+                Rejection::Forbidden(_) => StatusCode::FORBIDDEN,
+                Rejection::NotFound { .. } => StatusCode::NOT_FOUND,
+                Rejection::Conflict(_) => StatusCode::CONFLICT,
+                Rejection::Store(store) => match store {
+                    StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    // A use case that can meet a Conflict turns it into words of its own.
+                    StoreError::Conflict | StoreError::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                },
+            },
+        }
+    }
+
+    /// What the caller reads. What the operator reads is the error itself, in the log.
+    fn told(&self, status: StatusCode, request_id: &str) -> String {
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                format!("The service is overloaded or out of reach; try again later (request {request_id})")
+            }
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                format!("A fault of the service; tell its operator the request: {request_id}")
+            }
+            _ => self.to_string(),
+        }
+    }
+
+    /// The answer.
+    pub(crate) fn into_response(self, request_id: &str) -> Response<Bytes> {
+        let status = self.status();
+        if status.is_server_error() {
+            tracing::error!(
+                status = status.as_u16(),
+                error = &self as &dyn std::error::Error,
+                "request failed"
+            );
+        } else {
+            tracing::debug!(status = status.as_u16(), error = %self, "request refused");
+        }
+        let title = status.canonical_reason().unwrap_or_default();
+        let body = json!({
+            "message": self.told(status, request_id),
+            "code": format!("{} {title}", status.as_u16()),
+            "title": title,
+        });
+        let mut response = reply::json(status, &body);
+        if let Some((name, value)) = self.header() {
+            reply::set(&mut response, name, value);
+        }
+        response
+    }
+
+    fn header(&self) -> Option<(HeaderName, &'static str)> {
+        match self {
+            Self::Unauthenticated(identity) => Some((WWW_AUTHENTICATE, identity.challenge())),
+            Self::MethodNotAllowed { allow, .. } => Some((ALLOW, allow)),
+            Self::Rejected(Rejection::Store(StoreError::Unavailable(_))) => Some((RETRY_AFTER, "1")),
+            Self::BadBody(_) | Self::BodyTooLarge { .. } | Self::NoSuchPath(_) | Self::Rejected(_) => None,
+        }
+    }
+}

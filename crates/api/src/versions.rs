@@ -1,0 +1,32 @@
+//! The versions document: what discovery reads first.
+
+use serde_json::{Value, json};
+
+/// Highest minor version of Images v2 whose shapes are followed; Glance takes `/v2.0` to this in paths too.
+pub(crate) const MINOR: u32 = 17;
+
+/// Whether a path's first segment names this API.
+pub(crate) fn is_v2(segment: &str) -> bool {
+    match segment.strip_prefix("v2") {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix('.')
+            .and_then(|minor| minor.parse::<u32>().ok())
+            .is_some_and(|minor| minor <= MINOR),
+        None => false,
+    }
+}
+
+/// Whether a path's first segment looks like a version, served or not.
+pub(crate) fn is_version(segment: &str) -> bool {
+    segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// The document.
+pub(crate) fn document(endpoint: &str) -> Value {
+    json!({"versions": [{
+        "id": format!("v2.{MINOR}"),
+        "status": "CURRENT",
+        "links": [{"rel": "self", "href": format!("{endpoint}/v2/")}],
+    }]})
+}
