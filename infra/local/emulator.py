@@ -1,12 +1,14 @@
 """Start one emulator of the local stack: `emulator.py ministack|s3`.
 
-Settings come from the environment, which crates/local/src/emulator.rs makes.
-Two things are done here since neither emulator has an option for them:
+Settings come from the environment, which crates/local/src/runner/emulator.rs
+makes. What is done here has no option in the emulators:
 
 - it ends when the process that started it ends, however that ended;
 - LocalStack listens on the loopback interface only. Its server passes no
   interface to the listener, so GATEWAY_LISTEN=127.0.0.1:... still opens every
-  interface to anonymous requests.
+  interface to anonymous requests;
+- LocalStack keeps objects in TMPDIR. Its directory is fixed, and /tmp may be
+  memory.
 """
 
 import ctypes
@@ -33,10 +35,12 @@ def ministack() -> None:
 
 
 def s3() -> None:
+    from localstack.services.s3 import provider
     from twisted.internet import endpoints
 
     listen = endpoints.TCP4ServerEndpoint
     endpoints.TCP4ServerEndpoint = functools.partial(listen, interface="127.0.0.1")
+    provider.DEFAULT_S3_TMP_DIR = os.path.join(os.environ["TMPDIR"], "s3-objects")
     sys.argv = ["localstack"]
     runpy.run_module("localstack.runtime.main", run_name="__main__")
 

@@ -60,6 +60,7 @@ impl Emulator {
             ("IOT_MTLS_ENABLED", "0".to_owned()),
             // The default grows with memory from 16; AWS's is 1000.
             ("LAMBDA_ACCOUNT_CONCURRENCY", "1000".to_owned()),
+            ("STATE_DIR", layout.home().join("ministack").display().to_string()),
             ("AWS_ENDPOINT_URL", endpoints.aws()),
             ("AWS_ENDPOINT_URL_S3", endpoints.s3()),
         ];

@@ -59,6 +59,9 @@ pub(super) fn start(plan: Plan, shared: Arc<Shared>) -> SourceBody {
 
 async fn next(mut sending: Sending) -> Option<(io::Result<Frame<Bytes>>, Sending)> {
     if sending.plan.cut_at.is_some_and(|cut| sending.at >= cut) {
+        // A pause lets hyper flush what it holds, the answer's head for one: at
+        // an error it drops the connection and its buffer.
+        tokio::task::yield_now().await;
         let cut = io::Error::new(io::ErrorKind::ConnectionReset, "cut on purpose");
         return Some((Err(cut), sending));
     }

@@ -72,7 +72,7 @@ pub enum EntityTag {
 /// Bodies that break: the connection closes before the announced end.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
-    /// Bytes of the body that are still sent.
+    /// Bytes of the body that are still sent; a slow reader may get fewer.
     pub after_bytes: u64,
     /// So many GET requests with a body are cut, then no more.
     pub requests: u64,
