@@ -5,8 +5,8 @@
 //! claims each part of the file in [`Claims`](crate::claims::Claims). Signatures are all in one place, `signatures.rs`.
 
 pub mod iso;
-pub mod qcow2;
 pub(crate) mod ova;
+pub mod qcow2;
 pub mod raw;
 mod table;
 pub mod vdi;
