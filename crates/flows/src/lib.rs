@@ -1,3 +1,26 @@
 //! The phases of import and lifecycle: typed state in, typed state out.
+//!
+//! Goal: what happens to an image's bytes, over ports: the same code runs in a Lambda over S3 and in a test over memory.
+//!
+//! Invariants:
+//! - Every phase may be repeated, and a fault at any call of any port leaves a state from which repeating ends the task.
+//! - Memory is bounded by the constants in [`bounds`], not by an image's size.
+//! - An error is a [`Failure`](image_tasks_domain::Failure): its code is what a state machine matches, its message what the user reads.
 
+pub mod bounds;
+mod cleanup;
+mod deadline;
+mod digests;
+mod error;
+pub mod events;
+mod import;
+mod lifecycle;
+mod origin;
 pub mod ports;
+mod settings;
+mod verdict;
+
+pub use deadline::Deadline;
+pub use import::Importer;
+pub use lifecycle::Lifecycle;
+pub use settings::Settings;

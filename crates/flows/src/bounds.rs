@@ -1,0 +1,71 @@
+//! What one invocation holds and does at once: every constant that bounds memory, requests and patience.
+//!
+//! Memory of a worker, independent of the image's size:
+//!
+//! | phase | holds at most |
+//! |---|---|
+//! | plan | [`PROBE_BYTES`] of the image's headers or tables |
+//! | stage | a decoder's window ([`DECODER_MEMORY`]), [`STAGE_UPLOADS`] + 1 parts of [`STAGE_PART`], [`QUEUE`] chunks of [`CHUNK`] on each side of the decoder |
+//! | transfer, as is | [`PARTS_AT_ONCE`] streams of network chunks |
+//! | finish | [`HASH_AHEAD`] + [`HASH_QUEUE`] + 2 chunks of [`HASH_CHUNK`] |
+
+use std::time::Duration;
+
+use image_tasks_domain::transfer::{PART, SINGLE, TooLarge, TransferPlan};
+
+/// Bytes of headers and tables held at once while an image is inspected.
+pub const PROBE_BYTES: usize = disk_image::drive::MAX_OPEN_BYTES;
+/// Parts that a transfer worker moves at once: one waits for its source while the other is stored.
+pub const PARTS_AT_ONCE: usize = 2;
+/// Part size of a staged object. 10,000 of them are 156 GiB, more than one invocation of 15 minutes can fetch.
+pub const STAGE_PART: usize = 16 << 20;
+/// Parts of a staged object that are on their way while the next one fills.
+pub const STAGE_UPLOADS: usize = 2;
+/// Memory that a decoder of a compressed stream may take: zstd's and xz's highest levels need 128 and 65 MiB.
+pub const DECODER_MEMORY: u64 = 128 << 20;
+/// zstd's window of that size, as a power of two.
+pub const ZSTD_WINDOW_LOG: u32 = 27;
+/// Decoded bytes handed on at once.
+pub const CHUNK: usize = 256 << 10;
+/// Chunks that wait on each side of a decoder.
+pub const QUEUE: usize = 16;
+/// Bytes of one read while a stored object is hashed.
+pub const HASH_CHUNK: u64 = 8 << 20;
+/// Reads on their way while an object is hashed.
+pub const HASH_AHEAD: usize = 4;
+/// Chunks read and not yet hashed by the slower of the two hashes.
+pub const HASH_QUEUE: usize = 2;
+/// Bytes between two reports of progress.
+pub const REPORT_EVERY: u64 = 64 << 20;
+/// Tries of one read or one part before the source or store counts as out of reach.
+pub const TRIES: u32 = 5;
+/// Wait before the second try; it doubles from try to try.
+pub const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Time kept at an invocation's end to save what was done and to answer.
+pub const TIME_TO_ANSWER: Duration = Duration::from_secs(15);
+
+/// How objects are cut. Other than the default only in tests, which need many parts of few bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Images below this many bytes are made in one call.
+    pub single_below: u64,
+    /// Largest part where 10,000 of them are enough.
+    pub part: u64,
+    /// Part of a staged object.
+    pub stage_part: usize,
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self { single_below: SINGLE, part: PART, stage_part: STAGE_PART }
+    }
+}
+
+impl Cut {
+    /// How an object of that size is cut.
+    pub(crate) fn plan(&self, size: u64) -> Result<TransferPlan, TooLarge> {
+        let plan = TransferPlan::new(size)?;
+        let part_size = if plan.part_size == PART { self.part } else { plan.part_size };
+        Ok(TransferPlan { part_size, ..plan })
+    }
+}

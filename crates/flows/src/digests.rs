@@ -1,0 +1,187 @@
+//! Hashes of an object: Glance's `checksum` (MD5) and `os_hash_value` (SHA-512), and S3's CRC64NVME.
+//!
+//! MD5 and SHA-512 are serial by nature. Where one invocation sees all bytes they are made in its stream; else a chain of
+//! invocations passes their state on.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use crc_fast::CrcAlgorithm::Crc64Nvme;
+use digest::common::hazmat::SerializableState;
+use futures::StreamExt as _;
+use image_tasks_domain::{Failure, FailureCode, ImportInput};
+use md5::{Digest as _, Md5};
+use serde::{Deserialize, Serialize};
+use sha2::Sha512;
+
+use crate::ports::{Body, StoredPart};
+
+/// Hashes of some bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Digests {
+    /// MD5, lower-case hex.
+    pub(crate) md5: String,
+    /// SHA-512, lower-case hex.
+    pub(crate) sha512: String,
+}
+
+impl Digests {
+    /// Whether a source with these hashes is what the caller said.
+    pub(crate) fn check(&self, input: &ImportInput) -> Result<(), Failure> {
+        for (name, said, found) in
+            [("checksum", &input.checksum, &self.md5), ("os_hash_value", &input.sha512, &self.sha512)]
+        {
+            if said.as_ref().is_some_and(|said| said != found) {
+                let said = said.as_deref().unwrap_or_default();
+                return Err(Failure::new(
+                    FailureCode::ChecksumMismatch,
+                    format!("{name} of the source is {found}, not {said} as given"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes [`Digests`] and the CRC64NVME in one pass.
+#[derive(Clone)]
+pub(crate) struct Hasher {
+    md5: Md5,
+    sha512: Sha512,
+    crc: crc_fast::Digest,
+}
+
+impl Hasher {
+    pub(crate) fn new() -> Self {
+        Self { md5: Md5::new(), sha512: Sha512::new(), crc: crc_fast::Digest::new(Crc64Nvme) }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        self.sha512.update(bytes);
+        self.crc.update(bytes);
+    }
+
+    /// Bytes seen.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.crc.get_amount()
+    }
+
+    pub(crate) fn crc64nvme(&self) -> u64 {
+        self.crc.finalize()
+    }
+
+    pub(crate) fn digests(self) -> Digests {
+        Digests { md5: hex(&self.md5.finalize()), sha512: hex(&self.sha512.finalize()) }
+    }
+}
+
+/// A body that is hashed while it passes; the hasher is complete once the body has been read to its end.
+pub(crate) fn hashed(body: Body) -> (Body, Arc<Mutex<Hasher>>) {
+    let hasher = Arc::new(Mutex::new(Hasher::new()));
+    let seen = Arc::clone(&hasher);
+    let body = body.inspect(move |chunk| {
+        if let Ok(bytes) = chunk {
+            seen.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
+        }
+    });
+    (Box::pin(body), hasher)
+}
+
+/// Where a chain of invocations that hash one object is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChainState {
+    /// The version that is hashed.
+    pub(crate) etag: String,
+    /// Bytes hashed.
+    pub(crate) offset: u64,
+    /// MD5's state, hex.
+    md5: String,
+    /// SHA-512's state, hex.
+    sha512: String,
+}
+
+impl ChainState {
+    pub(crate) fn save(etag: &str, offset: u64, md5: &Md5, sha512: &Sha512) -> Self {
+        Self { etag: etag.to_owned(), offset, md5: hex(&md5.serialize()), sha512: hex(&sha512.serialize()) }
+    }
+
+    /// The two hashes as they were, if this is a state of them.
+    pub(crate) fn resume(&self) -> Option<(Md5, Sha512)> {
+        let md5 = Md5::deserialize(unhex(&self.md5)?.as_slice().try_into().ok()?).ok()?;
+        let sha512 = Sha512::deserialize(unhex(&self.sha512)?.as_slice().try_into().ok()?).ok()?;
+        Some((md5, sha512))
+    }
+}
+
+/// CRC64NVME of the whole from those of its parts, in order.
+pub(crate) fn combined(parts: &[StoredPart]) -> u64 {
+    parts.iter().fold(crc_fast::Digest::new(Crc64Nvme).finalize(), |crc, part| {
+        crc_fast::checksum_combine(Crc64Nvme, crc, part.crc64nvme, part.size)
+    })
+}
+
+/// A CRC64NVME as S3 writes it: big-endian, base64.
+pub(crate) fn base64(crc: u64) -> String {
+    base64::prelude::BASE64_STANDARD.encode(crc.to_be_bytes())
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    text.as_bytes().chunks(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_may_be_cut_anywhere() {
+        let bytes: Vec<u8> = (0..1000u32).map(|n| (n % 251) as u8).collect();
+        let mut whole = Hasher::new();
+        whole.update(&bytes);
+        let crc = whole.crc64nvme();
+        let digests = whole.digests();
+        for cut in [0, 1, 63, 64, 127, 128, 500, 1000] {
+            let (mut md5, mut sha512) = (Md5::new(), Sha512::new());
+            md5.update(&bytes[..cut]);
+            sha512.update(&bytes[..cut]);
+            let state = ChainState::save("\"e\"", cut as u64, &md5, &sha512);
+            let text = serde_json::to_string(&state).unwrap();
+            let (mut md5, mut sha512) = serde_json::from_str::<ChainState>(&text).unwrap().resume().unwrap();
+            md5.update(&bytes[cut..]);
+            sha512.update(&bytes[cut..]);
+            let ends = Digests { md5: hex(&md5.finalize()), sha512: hex(&sha512.finalize()) };
+            assert_eq!(ends, digests, "{cut}");
+            let part = |number, bytes: &[u8]| StoredPart {
+                number,
+                size: bytes.len() as u64,
+                etag: String::new(),
+                crc64nvme: crc_fast::checksum(Crc64Nvme, bytes),
+            };
+            assert_eq!(combined(&[part(1, &bytes[..cut]), part(2, &bytes[cut..])]), crc, "{cut}");
+        }
+        assert_eq!(
+            ChainState { md5: "zz".into(), ..ChainState::save("", 0, &Md5::new(), &Sha512::new()) }
+                .resume()
+                .map(|_| ()),
+            None
+        );
+    }
+
+    #[test]
+    fn checksums_are_written_as_s3_does() {
+        assert_eq!(base64(0x0123_4567_89ab_cdef), "ASNFZ4mrze8=");
+        // The catalogue's check value of CRC-64/NVME.
+        assert_eq!(crc_fast::checksum(Crc64Nvme, b"123456789"), 0xae8b_1486_0a79_9888);
+    }
+}

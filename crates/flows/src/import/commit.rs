@@ -1,0 +1,115 @@
+//! Phase `finish`: complete the upload, hash what is stored, and make image and task final together.
+
+use image_tasks_domain::image::StoredObject;
+use image_tasks_domain::{Failure, FailureCode, ImageStatus, TaskId};
+use serde_json::json;
+
+use super::saved::Planned;
+use super::{Importer, Job};
+use crate::deadline::Deadline;
+use crate::digests::{Digests, base64, combined};
+use crate::error::{Step, Stop};
+use crate::events::Next;
+use crate::origin::Origin;
+use crate::ports::{ObjectError, ObjectInfo, ObjectRef, UploadId};
+
+impl Importer {
+    /// Completes and hashes; `Next::Finish` where the time was too short.
+    ///
+    /// # Errors
+    /// Why the task fails, or `Transient`: then again.
+    pub async fn finish(&self, id: TaskId, deadline: Deadline) -> Result<Next, Failure> {
+        match self.try_finish(id, deadline).await {
+            Ok(next) => Ok(next),
+            Err(stop) => self.stopped(id, stop).await.map(|()| Next::Done),
+        }
+    }
+
+    async fn try_finish(&self, id: TaskId, deadline: Deadline) -> Step<Next> {
+        let job = self.at_work(id).await?;
+        let planned = self.planned(id).await?;
+        let upload = planned.upload.as_ref().ok_or_else(|| Stop::internal("a finish without an upload"))?;
+        self.complete(&self.settings.image(job.image_id), upload, &planned).await?;
+        self.conclude(&job, &planned, None, deadline).await
+    }
+
+    /// Makes the parts an object, unless an earlier call did.
+    async fn complete(&self, at: &ObjectRef, upload: &UploadId, planned: &Planned) -> Step<()> {
+        if self.objects.head(at).await?.is_some() {
+            return Ok(());
+        }
+        let parts = self.objects.parts(at, upload).await?;
+        let count = usize::try_from(planned.transfer.parts()).unwrap_or(usize::MAX);
+        let sound = parts.len() == count
+            && parts
+                .iter()
+                .all(|p| planned.transfer.part(p.number).is_some_and(|planned| planned.len == p.size));
+        if !sound {
+            return Err(Stop::internal(format!("{} of {count} parts are there", parts.len())));
+        }
+        match self.objects.complete(at, upload, &parts, combined(&parts), true).await {
+            // An earlier call's answer was lost, or one runs at the same time.
+            Ok(_) | Err(ObjectError::Precondition(_)) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Hashes the stored object where that isn't done yet, and ends the task.
+    pub(super) async fn conclude(
+        &self,
+        job: &Job,
+        planned: &Planned,
+        digests: Option<Digests>,
+        deadline: Deadline,
+    ) -> Step<Next> {
+        let at = self.settings.image(job.image_id);
+        let object = self.objects.head(&at).await?.ok_or(Stop::Ended)?;
+        if object.size != planned.transfer.size {
+            return Err(Stop::internal("the stored object has another size than planned"));
+        }
+        let digests = match digests.or_else(|| planned.digests.clone()) {
+            Some(digests) => digests,
+            None => match self.hash(job, &at, &object, deadline).await? {
+                Some(digests) => digests,
+                None => return Ok(Next::Finish),
+            },
+        };
+        // What was spooled was checked on its way; here the source and the stored object are the same bytes.
+        if matches!(planned.origin, Origin::Source { .. }) {
+            digests.check(&job.input)?;
+        }
+        self.commit(job, planned, at, object, digests).await?;
+        self.cleaner().work(job.task.id).await?;
+        Ok(Next::Done)
+    }
+
+    /// Image active and task a success, in one transaction.
+    async fn commit(
+        &self,
+        job: &Job,
+        planned: &Planned,
+        at: ObjectRef,
+        object: ObjectInfo,
+        digests: Digests,
+    ) -> Step<()> {
+        let mut image = self.images.get(job.image_id).await?.ok_or(Stop::Ended)?;
+        let crc = object.crc64nvme.ok_or_else(|| {
+            Failure::new(FailureCode::ChecksumMismatch, "the store has no checksum of the stored image")
+        })?;
+        let now = self.clock.now();
+        image.status = ImageStatus::Active;
+        image.disk_format = Some(planned.disk_format.clone());
+        image.container_format = Some(planned.container_format.clone());
+        image.size = Some(object.size);
+        image.virtual_size = Some(planned.virtual_size);
+        image.checksum = Some(digests.md5);
+        image.os_hash_algo = Some("sha512".to_owned());
+        image.os_hash_value = Some(digests.sha512);
+        image.raise_min_disk(planned.virtual_size);
+        image.updated_at = now.max(image.updated_at);
+        image.stored =
+            Some(StoredObject { bucket: at.bucket, key: at.key, etag: object.etag, crc64nvme: base64(crc) });
+        let result = json!({"image_id": image.id});
+        Ok(self.life.succeed(job.task.id, &image, &result, self.settings.task_ttl, now).await?)
+    }
+}

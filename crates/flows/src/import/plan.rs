@@ -1,0 +1,169 @@
+//! Phase `plan`: open and inspect the source, decide how it is brought in; small images from start to end.
+
+use std::sync::PoisonError;
+
+use disk_image::{ByteRange, Format, Layout};
+use image_tasks_domain::progress::{Meter, Progress};
+use image_tasks_domain::{Failure, FailureCode, TaskId};
+
+use super::inspection::{Found, too_slow};
+use super::saved::{Planned, Saved};
+use super::{Importer, Job};
+use crate::deadline::Deadline;
+use crate::digests::{Digests, hashed};
+use crate::error::{Step, Stop};
+use crate::events::Next;
+use crate::origin::{Origin, Patience, open_pinned};
+use crate::ports::{ObjectError, Source};
+
+impl Importer {
+    /// Plans an import.
+    ///
+    /// # Errors
+    /// Why the task fails, or `Transient`: then again.
+    pub async fn plan(&self, id: TaskId, deadline: Deadline) -> Result<Next, Failure> {
+        match self.try_plan(id, deadline).await {
+            Ok(next) => Ok(next),
+            Err(stop) => self.stopped(id, stop).await.map(|()| Next::Done),
+        }
+    }
+
+    async fn try_plan(&self, id: TaskId, deadline: Deadline) -> Step<Next> {
+        let job = self.begun(id).await?;
+        let (origin, digests) = match self.saved(id).await? {
+            Some(Saved::Planned(planned)) => return self.follow(&job, planned, deadline).await,
+            Some(Saved::Stage(_)) => return Ok(Next::Stage),
+            Some(Saved::Staged { object, digests }) => (Origin::Staged(object), Some(digests)),
+            None => {
+                let source = open_pinned(&*self.sources, &job.input.source, None).await?;
+                let info = source.info().clone();
+                if let Some(size) = info.size {
+                    self.check_quota(size)?;
+                }
+                if !info.ranges || info.size.is_none() {
+                    self.save(id, &Saved::Stage(info)).await?;
+                    return Ok(Next::Stage);
+                }
+                (Origin::Source { location: job.input.source.clone(), pin: info.pin }, None)
+            }
+        };
+        let source = self.open(id, &origin).await?;
+        let size = source.info().size.ok_or_else(|| Stop::internal("an origin without a size"))?;
+        let layout = match self.inspect(&*source, size, &job.input).await? {
+            Found::Disk(layout) => layout,
+            Found::Stream if matches!(origin, Origin::Staged(_)) => {
+                let message = "the source is compressed more than once";
+                return Err(Failure::new(FailureCode::UnsupportedFormat, message).into());
+            }
+            Found::Stream => {
+                self.save(id, &Saved::Stage(source.info().clone())).await?;
+                return Ok(Next::Stage);
+            }
+        };
+        let (disk_format, container_format) = stored_formats(&layout, &job)?;
+        self.check_map(&*source, &layout, deadline).await?;
+        let transfer = self
+            .settings
+            .cut
+            .plan(size)
+            .map_err(|e| Failure::new(FailureCode::SourceTooLarge, e.to_string()))?;
+        let upload = if size < self.settings.cut.single_below {
+            None
+        } else {
+            // Of an earlier call that died before it could save the plan.
+            self.cleaner().uploads(job.image_id).await?;
+            Some(self.objects.create_upload(&self.settings.image(job.image_id)).await?)
+        };
+        let virtual_size = layout.virtual_size();
+        let planned =
+            Planned { origin, disk_format, container_format, virtual_size, transfer, upload, digests };
+        self.save(id, &Saved::Planned(planned.clone())).await?;
+        self.follow(&job, planned, deadline).await
+    }
+
+    /// Does what a plan says, as far as it is this phase's.
+    async fn follow(&self, job: &Job, planned: Planned, deadline: Deadline) -> Step<Next> {
+        if planned.upload.is_some() {
+            let meter = |total| Meter { done: 0, total };
+            let size = planned.transfer.size;
+            let to_hash = if planned.digests.is_some() { 0 } else { size };
+            let work = Progress { copied: meter(size), hashed: meter(to_hash), ..job.task.progress };
+            self.tasks.set_work(job.task.id, &work).await?;
+            return Ok(Next::Transfer { batches: planned.transfer.batches() });
+        }
+        let digests = tokio::select! {
+            digests = self.store_whole(job, &planned) => digests?,
+            () = deadline.reached() => {
+                return Err(too_slow("the source did not deliver its bytes in the time of one call"));
+            }
+        };
+        match self.conclude(job, &planned, digests, deadline).await? {
+            Next::Finish => Err(Failure::transient("a small image could not be hashed in one call").into()),
+            next => Ok(next),
+        }
+    }
+
+    /// Stores a small image in one request; its hashes, unless an earlier call has stored it.
+    async fn store_whole(&self, job: &Job, planned: &Planned) -> Step<Option<Digests>> {
+        let at = self.settings.image(job.image_id);
+        let size = planned.transfer.size;
+        if let Origin::Staged(object) = &planned.origin {
+            let from = self.settings.staged(job.task.id);
+            return match self.objects.copy(&at, &from, &object.etag, true).await {
+                Ok(_) | Err(ObjectError::Precondition(_)) => Ok(None),
+                Err(e) => Err(e.into()),
+            };
+        }
+        let source = self.open(job.task.id, &planned.origin).await?;
+        let mut patience = Patience::default();
+        loop {
+            match self.put_whole(&*source, &at, size).await {
+                Ok(digests) => return Ok(digests),
+                Err(stop) => patience.after_stop(stop).await?,
+            }
+        }
+    }
+
+    async fn put_whole(
+        &self,
+        source: &dyn Source,
+        at: &crate::ports::ObjectRef,
+        size: u64,
+    ) -> Step<Option<Digests>> {
+        let (body, hasher) = hashed(source.read(ByteRange { start: 0, end: size }).await?);
+        let stored = match self.objects.put_stream(at, size, body, true).await {
+            Ok(stored) => stored,
+            Err(ObjectError::Precondition(_)) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let hasher = hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if stored.size != size || stored.crc64nvme.is_some_and(|crc| crc != hasher.crc64nvme()) {
+            return Err(Stop::internal("the store holds other bytes than it was given"));
+        }
+        Ok(Some(hasher.digests()))
+    }
+
+    /// Opens an origin for reads by range.
+    pub(super) async fn open(&self, id: TaskId, origin: &Origin) -> Step<Box<dyn Source>> {
+        origin.open(&*self.sources, &self.objects, self.settings.staged(id)).await
+    }
+}
+
+/// `disk_format` and `container_format` of what will be stored.
+fn stored_formats(layout: &Layout, job: &Job) -> Step<(String, String)> {
+    let found = layout.format();
+    let wanted = job.input.image.disk_format.and_then(Format::from_name).unwrap_or(found);
+    let container = job.input.image.container_format.unwrap_or("bare").to_owned();
+    if found == Format::Ova && matches!(wanted, Format::Ova | Format::Vmdk) {
+        return Ok((Format::Vmdk.name().to_owned(), "ova".to_owned()));
+    }
+    // Opaque formats are the same bytes by another name.
+    if wanted == found || wanted.is_opaque() && found.is_opaque() {
+        return Ok((wanted.name().to_owned(), container));
+    }
+    Err(Failure::new(
+        FailureCode::UnsupportedFormat,
+        format!("the image is {found}; it can't be stored as {wanted}"),
+    )
+    .into())
+}

@@ -1,0 +1,69 @@
+//! The plan of an import, as it lies in the work bucket between the phases.
+
+use bytes::Bytes;
+use image_tasks_domain::TaskId;
+use image_tasks_domain::transfer::TransferPlan;
+use serde::{Deserialize, Serialize};
+
+use super::Importer;
+use crate::digests::Digests;
+use crate::error::{Step, Stop};
+use crate::origin::{Origin, Staged};
+use crate::ports::{SourceInfo, UploadId};
+
+/// How far planning is. Each state is only ever replaced by one below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Saved {
+    /// The source has to be spooled.
+    Stage(SourceInfo),
+    /// It has been.
+    Staged {
+        /// The object.
+        object: Staged,
+        /// Its hashes.
+        digests: Digests,
+    },
+    /// What will be stored, and how.
+    Planned(Planned),
+}
+
+/// What will be stored, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Planned {
+    /// Where the bytes come from.
+    pub(super) origin: Origin,
+    /// Format of the stored bytes.
+    pub(super) disk_format: String,
+    /// Their envelope.
+    pub(super) container_format: String,
+    /// Bytes of the virtual disk.
+    pub(super) virtual_size: u64,
+    /// How the object is cut.
+    pub(super) transfer: TransferPlan,
+    /// The upload that takes the parts; none for an image that is made in one call.
+    pub(super) upload: Option<UploadId>,
+    /// Hashes of the object, where they are known before it is stored.
+    pub(super) digests: Option<Digests>,
+}
+
+impl Importer {
+    pub(super) async fn saved(&self, id: TaskId) -> Step<Option<Saved>> {
+        let Some(bytes) = self.objects.get(&self.settings.plan(id)).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(Stop::internal)
+    }
+
+    pub(super) async fn save(&self, id: TaskId, saved: &Saved) -> Step<()> {
+        let bytes = serde_json::to_vec(saved).map_err(Stop::internal)?;
+        self.objects.put(&self.settings.plan(id), Bytes::from(bytes)).await?;
+        Ok(())
+    }
+
+    /// The finished plan. None while the task is at work: somebody has just ended it.
+    pub(super) async fn planned(&self, id: TaskId) -> Step<Planned> {
+        match self.saved(id).await? {
+            Some(Saved::Planned(planned)) => Ok(planned),
+            _ => Err(Stop::Ended),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What an operator decides, and where things are kept.
+
+use std::time::Duration;
+
+use image_tasks_domain::source::SourcePolicy;
+use image_tasks_domain::{ImageId, TaskId};
+
+use crate::bounds::Cut;
+use crate::ports::ObjectRef;
+
+/// Settings of the flows.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bucket of image objects.
+    pub images_bucket: String,
+    /// Bucket of plans and staged sources.
+    pub work_bucket: String,
+    /// Largest size and virtual size of an image, bytes.
+    pub max_image_bytes: u64,
+    /// From a task's end to its expiry.
+    pub task_ttl: Duration,
+    /// Where images may come from.
+    pub sources: SourcePolicy,
+    /// How objects are cut.
+    pub cut: Cut,
+}
+
+impl Settings {
+    /// An image's bytes.
+    pub(crate) fn image(&self, id: ImageId) -> ObjectRef {
+        ObjectRef { bucket: self.images_bucket.clone(), key: id.object_key() }
+    }
+
+    /// Prefix of all that is kept for a task while it works.
+    pub(crate) fn work_prefix(id: TaskId) -> String {
+        format!("work/{id}/")
+    }
+
+    fn work(&self, id: TaskId, name: &str) -> ObjectRef {
+        ObjectRef { bucket: self.work_bucket.clone(), key: format!("{}{name}", Self::work_prefix(id)) }
+    }
+
+    /// What is to be done.
+    pub(crate) fn plan(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "plan.json")
+    }
+
+    /// The spooled source.
+    pub(crate) fn staged(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "staged")
+    }
+
+    /// State of the hashes.
+    pub(crate) fn hash(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "hash")
+    }
+}
