@@ -5,9 +5,14 @@
 //! is refused for that thing and no other. Files are kilobytes, or sparse.
 
 mod iso;
+mod ova;
 mod qcow2;
 mod signatures;
 mod sparse;
+mod vdi;
+mod vhd;
+mod vhdx;
+mod vmdk;
 
 use disk_image::{Code, Format};
 pub use sparse::Sparse;
@@ -44,10 +49,29 @@ pub struct Sound {
 
 /// Every hostile image. All are beyond no quota but where [`Code::TooLarge`] is expected, which a quota of 1 TiB gives.
 pub fn all() -> Vec<Hostile> {
-    [signatures::hostile(), iso::hostile(), qcow2::hostile()].concat()
+    [
+        signatures::hostile(),
+        iso::hostile(),
+        qcow2::hostile(),
+        vmdk::hostile(),
+        vhd::hostile(),
+        vhdx::hostile(),
+        vdi::hostile(),
+        ova::hostile(),
+    ]
+    .concat()
 }
 
 /// Every image that the hostile ones are made from.
 pub fn sound() -> Vec<Sound> {
-    [iso::sound(), qcow2::sound()].concat()
+    [
+        iso::sound(),
+        qcow2::sound(),
+        vmdk::sound(),
+        vhd::sound(),
+        vhdx::sound(),
+        vdi::sound(),
+        ova::sound(),
+    ]
+    .concat()
 }

@@ -117,7 +117,7 @@ fn check_kind(header: &[u8]) -> Result<()> {
     if version != VERSION {
         return Err(Error::refused(
             Code::UnsupportedFeature,
-            format!("VDI version {}.{}", version >> 16, version & 0xffff),
+            format!("VDI version {}.{}; 1.1 is read", version >> 16, version & 0xffff),
         ));
     }
     // The header counts from byte 72: 384 bytes in VDI 1.1, 400 with the second geometry.

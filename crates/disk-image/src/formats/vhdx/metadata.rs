@@ -71,7 +71,10 @@ fn list(table: &[u8], region: (u64, u64)) -> Result<HashMap<[u8; 16], (u64, u64)
     }
     let count = le16(table, 10)?;
     if count > MAX_ENTRIES {
-        return Err(Error::refused(Code::TableTooLarge, format!("VHDX: {count} metadata items")));
+        return Err(Error::refused(
+            Code::TableTooLarge,
+            format!("VHDX: {count} metadata items, more than {MAX_ENTRIES}"),
+        ));
     }
     let mut items = HashMap::new();
     for entry in

@@ -153,7 +153,10 @@ fn open_headers(view: View<'_>) -> Result<Option<(u64, u64)>> {
 fn check_header(view: View<'_>, header: &[u8]) -> Result<Option<(u64, u64)>> {
     let version = le16(header, 66)?;
     if version != 1 {
-        return Err(Error::refused(Code::UnsupportedFeature, format!("VHDX version {version}")));
+        return Err(Error::refused(
+            Code::UnsupportedFeature,
+            format!("VHDX version {version}; version 1 is read"),
+        ));
     }
     if header.get(48..64).is_none_or(|guid| guid.iter().any(|b| *b != 0)) {
         return Err(Error::refused(

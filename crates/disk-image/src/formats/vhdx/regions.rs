@@ -46,7 +46,10 @@ pub(super) fn open(view: View<'_>) -> Result<Found> {
 fn parse(view: View<'_>, table: &[u8]) -> Result<Found> {
     let count = le32(table, 8)?;
     if count > MAX_ENTRIES {
-        return Err(Error::refused(Code::TableTooLarge, format!("VHDX: {count} regions")));
+        return Err(Error::refused(
+            Code::TableTooLarge,
+            format!("VHDX: {count} regions, more than {MAX_ENTRIES}"),
+        ));
     }
     let (mut bat, mut metadata) = (None, None);
     let mut seen = HashSet::new();

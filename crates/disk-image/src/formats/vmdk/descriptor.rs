@@ -35,7 +35,10 @@ pub(super) fn check(view: View<'_>, at: u64, len: u64, expected: &Expected) -> R
         return Err(bad(format!("at sector {at} instead of {PLACE}")));
     }
     if len > MAX_SECTORS {
-        return Err(Error::refused(Code::TableTooLarge, format!("VMDK descriptor: {len} sectors")));
+        return Err(Error::refused(
+            Code::TableTooLarge,
+            format!("VMDK descriptor: {len} sectors, more than {MAX_SECTORS}"),
+        ));
     }
     if !view.holds(at * SECTOR, len * SECTOR) {
         return Err(Error::refused(
@@ -184,9 +187,6 @@ fn check_extent(line: &[u8], expected: &Expected) -> Result<()> {
     let &[mode, sectors, kind] = words.as_slice() else {
         return Err(bad(format!("the extent line {}", shown(line))));
     };
-    let Some(name) = name.strip_suffix(b"\"") else {
-        return Err(bad(format!("the extent line {} goes on behind the name", shown(line))));
-    };
     if mode.eq_ignore_ascii_case(b"NOACCESS") {
         return Err(bad("the extent is marked NOACCESS"));
     }
@@ -196,6 +196,9 @@ fn check_extent(line: &[u8], expected: &Expected) -> Result<()> {
             format!("VMDK descriptor: an extent of type {} lies in another file", shown(kind)),
         ));
     }
+    let Some(name) = name.strip_suffix(b"\"") else {
+        return Err(bad(format!("the extent line {} goes on behind the name", shown(line))));
+    };
     let sectors = std::str::from_utf8(sectors).ok().and_then(|n| n.parse::<u64>().ok());
     if sectors != Some(expected.capacity) {
         return Err(bad(format!(
@@ -245,7 +248,7 @@ mod tests {
         assert!(is_padding(text, &[0; 100]));
         assert!(is_padding(text, b"\0\n\0\0"));
         assert!(is_padding(text, b"\083647\"\n\0\0"));
-        assert!(!is_padding(text, b"\0483647\"\n\0\0"), "a CID has 8 digits at most");
+        assert!(!is_padding(text, b"\x00483647\"\n\0\0"), "a CID has 8 digits at most");
         assert!(!is_padding(text, b"\0x\0"));
         assert!(!is_padding(text, b"\0\0\n"));
     }

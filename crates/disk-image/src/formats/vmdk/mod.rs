@@ -102,7 +102,10 @@ impl Header {
 
     fn check(&self) -> Result<()> {
         if !(1..=3).contains(&self.version) {
-            return Err(Error::refused(Code::UnsupportedFeature, format!("VMDK version {}", self.version)));
+            return Err(Error::refused(
+                Code::UnsupportedFeature,
+                format!("VMDK version {}; 1 to 3 are read", self.version),
+            ));
         }
         let known = FLAG_NEWLINES | FLAG_REDUNDANT | FLAG_ZERO_GRAIN | FLAG_COMPRESSED | FLAG_MARKERS;
         if self.flags & !known != 0 {

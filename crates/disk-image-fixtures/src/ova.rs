@@ -1,0 +1,271 @@
+//! OVAs: archive, descriptor and disk, each lying.
+
+use disk_image::{ByteRange, Code, Format};
+
+use crate::{Hostile, Sound, Sparse, vmdk};
+
+const NAME: u64 = 0;
+const SIZE: u64 = 124;
+const SUM: u64 = 148;
+const KIND: u64 = 156;
+const MAGIC: u64 = 257;
+const PREFIX: u64 = 345;
+
+/// A member's header, with its checksum set after `change`.
+fn header(name: &str, len: u64, change: impl Fn(Sparse) -> Sparse) -> Vec<u8> {
+    let file = Sparse::zeros(512)
+        .with(NAME, name.as_bytes())
+        .with(100, b"0000644\0")
+        .with(SIZE, format!("{len:011o}\0").as_bytes())
+        .with(KIND, b"0")
+        .with(MAGIC, b"ustar\x0000");
+    let file = change(file).with(SUM, b"        ");
+    let sum: u32 = file.read(ByteRange { start: 0, end: 512 }).iter().map(|b| u32::from(*b)).sum();
+    file.with(SUM, format!("{sum:06o}\0 ").as_bytes()).read(ByteRange { start: 0, end: 512 })
+}
+
+fn disk() -> Vec<u8> {
+    let disk = vmdk::stream();
+    disk.read(ByteRange { start: 0, end: disk.len() })
+}
+
+struct Archive(Sparse);
+
+impl Archive {
+    fn new() -> Self {
+        Self(Sparse::zeros(0))
+    }
+
+    fn member(self, name: &str, bytes: &[u8]) -> Self {
+        self.changed(name, bytes, |header| header)
+    }
+
+    fn changed(self, name: &str, bytes: &[u8], change: impl Fn(Sparse) -> Sparse) -> Self {
+        let at = self.0.len();
+        let file = self.0.with(at, &header(name, bytes.len() as u64, change)).with(at + 512, bytes);
+        let padding =
+            vec![0; usize::try_from(file.len().next_multiple_of(512) - file.len()).unwrap_or_default()];
+        let end = file.len();
+        Self(file.with(end, &padding))
+    }
+
+    fn end(self) -> Sparse {
+        let end = self.0.len();
+        self.0.with(end, &[0; 1024])
+    }
+}
+
+/// A descriptor of these files, each a disk.
+fn descriptor(files: &[&str]) -> String {
+    let len = disk().len();
+    let listed: String =
+        files.iter().map(|f| format!("<File ovf:id=\"{f}\" ovf:href=\"{f}\" ovf:size=\"{len}\"/>")).collect();
+    let disks: String =
+        files.iter().map(|f| format!("<Disk ovf:diskId=\"d-{f}\" ovf:fileRef=\"{f}\"/>")).collect();
+    format!(
+        "<?xml version=\"1.0\"?><Envelope xmlns:ovf=\"http://schemas.dmtf.org/ovf/envelope/1\">\
+         <References>{listed}</References><DiskSection>{disks}</DiskSection></Envelope>"
+    )
+}
+
+fn with_descriptor(xml: &str) -> Archive {
+    Archive::new().member("vm.ovf", xml.as_bytes())
+}
+
+/// One disk; `change` is made to its descriptor.
+fn described(change: impl Fn(String) -> String) -> Sparse {
+    with_descriptor(&change(descriptor(&["a.vmdk"]))).member("a.vmdk", &disk()).end()
+}
+
+/// One disk, whose member's header is changed.
+fn headed(change: impl Fn(Sparse) -> Sparse) -> Sparse {
+    with_descriptor(&descriptor(&["a.vmdk"])).changed("a.vmdk", &disk(), change).end()
+}
+
+/// One disk and another member.
+fn beside(name: &str, bytes: &[u8], change: impl Fn(Sparse) -> Sparse) -> Sparse {
+    with_descriptor(&descriptor(&["a.vmdk"])).changed(name, bytes, change).member("a.vmdk", &disk()).end()
+}
+
+fn sound_one() -> Sparse {
+    described(|xml| xml)
+}
+
+pub(crate) fn sound() -> Vec<Sound> {
+    let dotted = with_descriptor(&descriptor(&["a.vmdk"])).member("./a.vmdk", &disk()).end();
+    let base_256 = headed(|h| {
+        let len = disk().len() as u64;
+        h.with(SIZE, &[0x80, 0, 0, 0]).be64(SIZE + 4, len)
+    });
+    [("ova", sound_one()), ("ova-dotted-name", dotted), ("ova-size-in-base-256", base_256)]
+        .map(|(name, file)| Sound { name, format: Format::Ova, file })
+        .to_vec()
+}
+
+pub(crate) fn hostile() -> Vec<Hostile> {
+    [members(), archives(), descriptors(), files(), disks()]
+        .concat()
+        .into_iter()
+        .map(|(name, file, code)| Hostile::new(format!("ova-{name}"), Format::Ova, file, code))
+        .collect()
+}
+
+type Case = (&'static str, Sparse, Code);
+
+fn members() -> Vec<Case> {
+    use Code::{BadArchive, UnsafeName};
+    let kind =
+        |kind: &'static [u8; 1]| beside("x", b"", move |h| h.with(KIND, kind).with(157, b"/etc/shadow"));
+    vec![
+        ("traversal", beside("../x", b"x", |h| h), UnsafeName),
+        ("absolute-name", beside("/etc/x", b"x", |h| h), UnsafeName),
+        ("directory-in-name", beside("a/x", b"x", |h| h), UnsafeName),
+        ("backslash-in-name", beside("..\\x", b"x", |h| h), UnsafeName),
+        ("hidden-name", beside(".x", b"x", |h| h), UnsafeName),
+        ("empty-name", beside("", b"x", |h| h), UnsafeName),
+        ("protocol-in-name", beside("json:{}", b"x", |h| h), UnsafeName),
+        ("control-character-in-name", beside("a\u{1b}x", b"x", |h| h), UnsafeName),
+        ("no-unicode-in-name", beside("x", b"x", |h| h.with(NAME, &[0xff, 0xfe])), UnsafeName),
+        ("prefix", beside("x", b"x", |h| h.with(PREFIX, b"..")), UnsafeName),
+        ("hard-link", kind(b"1"), BadArchive),
+        ("symbolic-link", kind(b"2"), BadArchive),
+        ("device", kind(b"3"), BadArchive),
+        ("directory", kind(b"5"), BadArchive),
+        ("pipe", kind(b"6"), BadArchive),
+        ("pax-header", beside("x", b"19 path=/etc/shadow\n", |h| h.with(KIND, b"x")), BadArchive),
+        ("pax-global-header", beside("x", b"11 size=99\n", |h| h.with(KIND, b"g")), BadArchive),
+        ("gnu-long-name", beside("././@LongLink", b"/etc/shadow\0", |h| h.with(KIND, b"L")), BadArchive),
+        ("gnu-sparse", beside("x", b"x", |h| h.with(KIND, b"S")), BadArchive),
+        ("disk-as-a-link", headed(|h| h.with(KIND, b"2").with(157, b"/etc/shadow")), BadArchive),
+    ]
+}
+
+fn archives() -> Vec<Case> {
+    use Code::{BadArchive, TableTooLarge, Truncated};
+    let disk_header = 1024 + descriptor(&["a.vmdk"]).len().next_multiple_of(512) as u64 - 512;
+    let many =
+        (0..70).fold(with_descriptor(&descriptor(&["a.vmdk"])), |a, n| a.member(&format!("f{n}"), b""));
+    let large = Archive::new().member("vm.ovf", &vec![b' '; (1 << 20) + 1]).member("a.vmdk", &disk()).end();
+    let unended = with_descriptor(&descriptor(&["a.vmdk"])).member("a.vmdk", &disk()).0;
+    vec![
+        ("member-twice", beside("a.vmdk", b"x", |h| h), BadArchive),
+        ("member-twice-in-other-case", beside("A.VMDK", b"x", |h| h), BadArchive),
+        ("header-checksum", sound_one().with(disk_header + 100, b"7"), BadArchive),
+        ("header-magic", headed(|h| h.with(MAGIC, b"xxxxx")), BadArchive),
+        ("size-no-number", headed(|h| h.with(SIZE, b"99999999999\0")), BadArchive),
+        ("size-negative", headed(|h| h.with(SIZE, &[0xff; 12])), BadArchive),
+        (
+            "size-beyond-64-bits",
+            headed(|h| h.with(SIZE, &[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+            BadArchive,
+        ),
+        ("size-beyond-the-file", headed(|h| h.with(SIZE, b"00077777777\0")), Truncated),
+        ("size-of-all-bits", headed(|h| h.with(SIZE, &[0x80, 0, 0, 0]).be64(SIZE + 4, u64::MAX)), Truncated),
+        ("no-end", unended, Truncated),
+        ("members-too-many", many.end(), TableTooLarge),
+        ("descriptor-too-large", large, TableTooLarge),
+    ]
+}
+
+fn descriptors() -> Vec<Case> {
+    use Code::BadArchive;
+    let entity = "<!DOCTYPE x [<!ENTITY a \"&b;&b;\"><!ENTITY f SYSTEM \"file:///etc/shadow\">]>";
+    let two = descriptor(&["a.vmdk"]);
+    vec![
+        ("no-descriptor", Archive::new().member("a.vmdk", &disk()).end(), BadArchive),
+        (
+            "two-descriptors",
+            with_descriptor(&two).member("b.OVF", two.as_bytes()).member("a.vmdk", &disk()).end(),
+            BadArchive,
+        ),
+        (
+            "document-type",
+            described(|xml| xml.replace("<Envelope", &format!("{entity}<Envelope"))),
+            BadArchive,
+        ),
+        ("entity-in-name", described(|xml| xml.replace("ovf:href=\"a.", "ovf:href=\"&f;a.")), BadArchive),
+        ("xml-not-closed", described(|xml| xml.replace("</References>", "</Reference>")), BadArchive),
+        (
+            "xml-not-text",
+            Archive::new().member("vm.ovf", &[0xff, 0xfe, 0, 1]).member("a.vmdk", &disk()).end(),
+            BadArchive,
+        ),
+        (
+            "xml-attribute-twice",
+            described(|xml| xml.replace("<File ", "<File x:href=\"b.vmdk\" ")),
+            BadArchive,
+        ),
+        ("no-disk", described(|xml| xml.replace("<Disk ", "<Other ")), BadArchive),
+        ("disk-without-file", described(|xml| xml.replace("<File ", "<Other ")), BadArchive),
+        ("file-without-id", described(|xml| xml.replace("ovf:id", "ovf:no")), BadArchive),
+        (
+            "file-id-twice",
+            described(|xml| xml.replace("</References>", "<File id=\"a.vmdk\" href=\"b\"/></References>")),
+            BadArchive,
+        ),
+        (
+            "two-disks-in-one-file",
+            described(|xml| xml.replace("<Disk ", "<Disk fileRef=\"a.vmdk\"/><Disk ")),
+            BadArchive,
+        ),
+    ]
+}
+
+fn files() -> Vec<Case> {
+    use Code::{BackingFile, BadArchive, UnsafeName, UnsupportedFeature};
+    let href = |to: &'static str| {
+        described(move |xml| xml.replace("ovf:href=\"a.vmdk\"", &format!("ovf:href=\"{to}\"")))
+    };
+    let attribute = |add: &'static str| described(move |xml| xml.replace("<File ", &format!("<File {add} ")));
+    let several = with_descriptor(&descriptor(&["a.vmdk", "b.vmdk"]))
+        .member("a.vmdk", &disk())
+        .member("b.vmdk", &disk());
+    vec![
+        ("href-absolute", href("/etc/shadow"), UnsafeName),
+        ("href-url", href("http://169.254.169.254/latest"), UnsafeName),
+        ("href-traversal", href("../a.vmdk"), UnsafeName),
+        ("href-empty", href(""), UnsafeName),
+        ("disk-not-in-archive", href("b.vmdk"), BadArchive),
+        (
+            "disk-of-other-size",
+            described(|xml| xml.replace(&format!("\"{}\"", disk().len()), "\"1\"")),
+            BadArchive,
+        ),
+        (
+            "disk-size-no-number",
+            described(|xml| xml.replace(&format!("\"{}\"", disk().len()), "\"-1\"")),
+            BadArchive,
+        ),
+        ("disk-gzip", attribute("ovf:compression=\"gzip\""), UnsupportedFeature),
+        ("disk-in-chunks", attribute("ovf:chunkSize=\"65536\""), UnsupportedFeature),
+        (
+            "disk-with-parent",
+            described(|xml| xml.replace("<Disk ", "<Disk ovf:parentRef=\"d0\" ")),
+            BackingFile,
+        ),
+        ("several-disks", several.end(), BadArchive),
+    ]
+}
+
+/// What is inside is held to the same rules.
+fn disks() -> Vec<Case> {
+    let inside = |bytes: &[u8]| {
+        let xml = descriptor(&["a.vmdk"]).replace(&format!(" ovf:size=\"{}\"", disk().len()), "");
+        with_descriptor(&xml).member("a.vmdk", bytes).end()
+    };
+    let text = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len(), "the text keeps its length");
+        let mut bytes = disk();
+        let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap_or_default();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        bytes
+    };
+    vec![
+        ("disk-of-zeros", inside(&[0; 4096]), Code::FormatMismatch),
+        ("disk-empty", inside(&[]), Code::Truncated),
+        ("disk-qcow2", inside(b"QFI\xfb\0\0\0\x03").with(10_000, &[0; 512]), Code::Truncated),
+        ("disk-with-parent-cid", inside(&text("ffffffff", "fffffffe")), Code::BackingFile),
+        ("disk-of-flat-extent", inside(&text("SPARSE", "VMFSRA")), Code::ExternalData),
+        ("disk-cut", inside(&disk()[..40 * 512]), Code::Truncated),
+    ]
+}

@@ -1,0 +1,195 @@
+//! VHD images: footer, dynamic header and table, each field lying, with checksums that hold.
+
+use disk_image::{ByteRange, Code, Format};
+
+use crate::{Hostile, Sound, Sparse};
+
+// Footer.
+const VERSION: u64 = 12;
+const HEADER_AT: u64 = 16;
+const CREATOR: u64 = 28;
+const CURRENT_SIZE: u64 = 48;
+const GEOMETRY: u64 = 56;
+const KIND: u64 = 60;
+const SUM: u64 = 64;
+const SAVED: u64 = 84;
+// Dynamic header, from its own begin.
+const TABLE_AT: u64 = 16;
+const HEADER_VERSION: u64 = 24;
+const ENTRIES: u64 = 28;
+const BLOCK: u64 = 32;
+const HEADER_SUM: u64 = 36;
+const PARENT_UUID: u64 = 40;
+const PARENT_NAME: u64 = 64;
+const LOCATORS: u64 = 576;
+
+const HEADER: u64 = 512;
+const TABLE: u64 = 1536;
+const END: u64 = 22 * 512;
+
+fn summed(file: Sparse, from: u64, len: u64, sum: u64) -> Sparse {
+    let file = file.be32(from + sum, 0);
+    let total: u32 =
+        file.read(ByteRange { start: from, end: from + len }).iter().map(|b| u32::from(*b)).sum();
+    file.be32(from + sum, !total)
+}
+
+fn footer(kind: u32, size: u64) -> Sparse {
+    Sparse::zeros(512)
+        .with(0, b"conectix")
+        .be32(8, 2)
+        .be32(VERSION, 0x0001_0000)
+        .be64(HEADER_AT, if kind == 2 { u64::MAX } else { HEADER })
+        .with(CREATOR, b"win ")
+        .be64(40, size)
+        .be64(CURRENT_SIZE, size)
+        .be32(KIND, kind)
+}
+
+/// A dynamic disk with this footer and, behind the headers, what `change` makes of it. Checksums are set last.
+fn dynamic_with(footer: Sparse, change: impl Fn(Sparse) -> Sparse) -> Sparse {
+    let footer = summed(footer, 0, 512, SUM).read(ByteRange { start: 0, end: 512 });
+    let file = Sparse::zeros(END)
+        .with(HEADER, b"cxsparse")
+        .be64(HEADER + 8, u64::MAX)
+        .be64(HEADER + TABLE_AT, TABLE)
+        .be32(HEADER + HEADER_VERSION, 0x0001_0000)
+        .be32(HEADER + ENTRIES, 4)
+        .be32(HEADER + BLOCK, 4096)
+        .be32(TABLE, 4)
+        .be32(TABLE + 4, u32::MAX)
+        .be32(TABLE + 8, 13)
+        .be32(TABLE + 12, u32::MAX)
+        .with(5 * 512, &[9; 4096])
+        .with(14 * 512, &[8; 4096]);
+    summed(change(file), HEADER, 1024, HEADER_SUM).with(0, &footer).with(END, &footer)
+}
+
+/// 16 KiB in blocks of 4 KiB: 0 and 2 are stored.
+fn dynamic() -> Sparse {
+    dynamic_with(footer(3, 16 << 10), |file| file)
+}
+
+fn with_footer(change: impl Fn(Sparse) -> Sparse) -> Sparse {
+    dynamic_with(change(footer(3, 16 << 10)), |file| file)
+}
+
+fn with_header(change: impl Fn(Sparse) -> Sparse) -> Sparse {
+    dynamic_with(footer(3, 16 << 10), change)
+}
+
+fn fixed_of(size: u64) -> Sparse {
+    let footer = summed(footer(2, size), 0, 512, SUM).read(ByteRange { start: 0, end: 512 });
+    Sparse::zeros(8192).with(100, &[1; 600]).with(8192, &footer)
+}
+
+pub(crate) fn sound() -> Vec<Sound> {
+    // 4 cylinders, 4 heads, 2 sectors: 16 KiB.
+    let by_geometry = with_footer(|f| f.with(CREATOR, b"vpc ").with(GEOMETRY, &[0, 4, 4, 2]));
+    [("vhd-dynamic", dynamic()), ("vhd-fixed", fixed_of(8192)), ("vhd-by-geometry", by_geometry)]
+        .map(|(name, file)| Sound { name, format: Format::Vhd, file })
+        .to_vec()
+}
+
+pub(crate) fn hostile() -> Vec<Hostile> {
+    [footers(), headers(), blocks()]
+        .concat()
+        .into_iter()
+        .map(|(name, file, code)| Hostile::new(format!("vhd-{name}"), Format::Vhd, file, code))
+        .collect()
+}
+
+type Case = (&'static str, Sparse, Code);
+
+fn footers() -> Vec<Case> {
+    use Code::{BackingFile, BadHeader, Corrupt, OutOfBounds, TooLarge, Truncated, UnsupportedFeature};
+    vec![
+        ("checksum", dynamic().be32(SUM, 1).be32(END + SUM, 1), BadHeader),
+        ("version-2", with_footer(|f| f.be32(VERSION, 0x0002_0000)), UnsupportedFeature),
+        ("kind-0", with_footer(|f| f.be32(KIND, 0)), UnsupportedFeature),
+        ("kind-6", with_footer(|f| f.be32(KIND, 6)), UnsupportedFeature),
+        ("differencing", with_footer(|f| f.be32(KIND, 4)), BackingFile),
+        ("fixed-with-dynamic-header", with_footer(|f| f.be32(KIND, 2).be64(HEADER_AT, u64::MAX)), BadHeader),
+        (
+            "footer-other-than-header",
+            dynamic().with(END + 70, &[1]).be32(END + SUM, sum_plus_one()),
+            BadHeader,
+        ),
+        ("header-other-than-footer", dynamic().with(70, &[1]), BadHeader),
+        ("header-of-fixed-dynamic-kind", fixed_kind_dynamic(), BadHeader),
+        ("saved-state", with_footer(|f| f.with(SAVED, &[1])), Corrupt),
+        ("size-0", with_footer(|f| f.be64(CURRENT_SIZE, 0)), BadHeader),
+        ("size-64-tib", with_footer(|f| f.be64(CURRENT_SIZE, 64 << 40)), TooLarge),
+        ("size-beyond-table", with_footer(|f| f.be64(CURRENT_SIZE, 20 << 10)), Code::BadTable),
+        ("geometry-0", with_footer(|f| f.with(CREATOR, b"vpc ")), BadHeader),
+        (
+            "geometry-beyond-size",
+            with_footer(|f| f.with(CREATOR, b"vpc ").with(GEOMETRY, &[0, 5, 4, 2])),
+            BadHeader,
+        ),
+        ("header-outside", with_footer(|f| f.be64(HEADER_AT, END)), OutOfBounds),
+        ("header-unaligned", with_footer(|f| f.be64(HEADER_AT, 513)), OutOfBounds),
+        ("header-over-footer", with_footer(|f| f.be64(HEADER_AT, 0)), OutOfBounds),
+        ("header-beyond-64-bits", with_footer(|f| f.be64(HEADER_AT, u64::MAX - 511)), OutOfBounds),
+        ("footer-cut-off", dynamic().cut(END), Truncated),
+        ("footer-of-511-bytes", dynamic().cut(END + 511), Truncated),
+        ("bytes-behind-footer", dynamic().with(END + 512, &[0; 512]), Truncated),
+        ("fixed-cut", fixed_of(8704), Truncated),
+        ("fixed-64-gib", fixed_of(64 << 30), Truncated),
+    ]
+}
+
+/// The checksum of the footer with one byte set to 1.
+fn sum_plus_one() -> u32 {
+    let footer = dynamic().with(70, &[1]);
+    let bytes = summed(footer, 0, 512, SUM).read(ByteRange { start: SUM, end: SUM + 4 });
+    bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
+}
+
+/// A dynamic disk's footer at the end of a disk that begins otherwise.
+fn fixed_kind_dynamic() -> Sparse {
+    let footer = dynamic().read(ByteRange { start: 0, end: 512 });
+    Sparse::zeros(END).with(END, &footer)
+}
+
+fn headers() -> Vec<Case> {
+    use Code::{BackingFile, BadHeader, BadTable, OutOfBounds, TableTooLarge, UnsupportedFeature};
+    let field = |at: u64, n: u32| with_header(move |h| h.be32(HEADER + at, n));
+    let offset = |n: u64| with_header(move |h| h.be64(HEADER + TABLE_AT, n));
+    vec![
+        ("header-missing", with_header(|h| h.with(HEADER, b"xxsparse")), BadHeader),
+        ("header-checksum", dynamic().be32(HEADER + HEADER_SUM, 7), BadHeader),
+        ("header-version-2", field(HEADER_VERSION, 0x0002_0000), UnsupportedFeature),
+        ("parent-uuid", with_header(|h| h.with(HEADER + PARENT_UUID, &[1])), BackingFile),
+        ("parent-name", with_header(|h| h.with(HEADER + PARENT_NAME, b"\0/\0e\0t\0c")), BackingFile),
+        ("parent-locator", with_header(|h| h.with(HEADER + LOCATORS, b"W2ku")), BackingFile),
+        ("last-parent-locator", with_header(|h| h.with(HEADER + LOCATORS + 191, &[1])), BackingFile),
+        ("block-0", field(BLOCK, 0), BadHeader),
+        ("block-256", field(BLOCK, 256), BadHeader),
+        ("block-3000", field(BLOCK, 3000), BadHeader),
+        ("block-2-gib", field(BLOCK, 1 << 31), BadHeader),
+        ("entries-0", field(ENTRIES, 0), BadTable),
+        ("entries-3", field(ENTRIES, 3), BadTable),
+        ("entries-4-billion", field(ENTRIES, u32::MAX), TableTooLarge),
+        ("table-behind-the-end", offset(END), OutOfBounds),
+        ("table-beyond-64-bits", offset(u64::MAX), OutOfBounds),
+        ("table-over-footer", offset(0), OutOfBounds),
+        ("table-over-header", offset(1532), BadTable),
+        ("table-in-header", offset(512), BadTable),
+    ]
+}
+
+fn blocks() -> Vec<Case> {
+    use Code::{BadTable, OutOfBounds, Truncated};
+    let entry = |at: u64, n: u32| dynamic().be32(TABLE + at, n);
+    vec![
+        ("block-twice", entry(8, 4), BadTable),
+        ("block-over-block", entry(8, 12), BadTable),
+        ("block-over-the-footers-copy", entry(0, 0), BadTable),
+        ("block-over-header", entry(0, 2), BadTable),
+        ("block-over-table", entry(0, 3), BadTable),
+        ("block-over-footer", entry(8, 14), Truncated),
+        ("block-outside", entry(8, 22), OutOfBounds),
+        ("block-far-outside", entry(8, u32::MAX - 1), OutOfBounds),
+    ]
+}
