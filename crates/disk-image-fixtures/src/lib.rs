@@ -4,6 +4,7 @@
 //! `sound` function of its module, which tests show to be accepted) with one thing changed, so that it
 //! is refused for that thing and no other. Files are kilobytes, or sparse.
 
+mod import;
 mod iso;
 mod ova;
 mod qcow2;
@@ -15,6 +16,7 @@ mod vhdx;
 mod vmdk;
 
 use disk_image::{Code, Format};
+pub use import::{Counting, Imported, import};
 pub use sparse::Sparse;
 
 /// An image that must be refused.

@@ -1,0 +1,18 @@
+//! Writes every sound and hostile image to `DIR/<format>/<name>`: seeds for the fuzzers, files to try other programs with.
+
+use std::{env, fs, io, path::PathBuf};
+
+use disk_image::Format;
+
+fn main() -> io::Result<()> {
+    let dir =
+        PathBuf::from(env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: write-images DIR"))?);
+    let sound = disk_image_fixtures::sound().into_iter().map(|s| (s.name.to_owned(), Some(s.format), s.file));
+    let hostile = disk_image_fixtures::all().into_iter().map(|h| (h.name, h.declared, h.file));
+    for (name, format, file) in sound.chain(hostile) {
+        let dir = dir.join(format.map_or("inspect", Format::name));
+        fs::create_dir_all(&dir)?;
+        file.write_to(&dir.join(name))?;
+    }
+    Ok(())
+}
