@@ -243,6 +243,12 @@ impl SourceServer {
         lock(&self.shared.ledger).most_open
     }
 
+    /// Bodies that are on their way now.
+    #[must_use]
+    pub fn bodies_now(&self) -> usize {
+        lock(&self.shared.ledger).bodies
+    }
+
     /// Bodies that were on their way at the same time, at most.
     #[must_use]
     pub fn most_bodies_at_once(&self) -> usize {

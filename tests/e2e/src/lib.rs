@@ -1,0 +1,239 @@
+//! A tenant of the local stack: what the end-to-end tests do and look at.
+//!
+//! Everything goes over the wire: requests to the API's public endpoint, reads
+//! of S3, DynamoDB and Step Functions by the SDK. Waiting is polling; a test
+//! that waits for what never comes is ended by the test runner.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "test support: a panic is the test's failure"
+)]
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
+use futures::StreamExt;
+use image_tasks_local::{Stack, pattern};
+use md5::{Digest, Md5};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use sha2::Sha512;
+
+/// A tenant with its own token, on the running stack.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// The stack.
+    pub stack: Stack,
+    token: String,
+    http: reqwest::Client,
+}
+
+/// What a user was answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Header `Location`.
+    pub location: Option<String>,
+    /// Body.
+    pub body: Value,
+}
+
+impl Tenant {
+    /// A member of `project`.
+    #[must_use]
+    pub fn new(project: &str) -> Self {
+        let stack = Stack::from_env().expect("the local stack");
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { stack, token: format!("tester:{project}"), http }
+    }
+
+    /// The same client with another token; an empty one sends none.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// One request to the API.
+    pub async fn request(&self, method: Method, path: &str, body: Option<String>) -> Response {
+        let mut request = self.http.request(method, format!("{}{path}", self.stack.endpoint()));
+        if !self.token.is_empty() {
+            request = request.header("X-Auth-Token", &self.token);
+        }
+        if let Some(body) = body {
+            request = request.header("Content-Type", "application/json").body(body);
+        }
+        request.send().await.expect("the API answers")
+    }
+
+    /// GET of a JSON document.
+    pub async fn get(&self, path: &str) -> Answer {
+        answer(self.request(Method::GET, path, None).await).await
+    }
+
+    /// POST of a task.
+    pub async fn post_task(&self, body: &Value) -> Answer {
+        answer(self.request(Method::POST, "/v2/tasks", Some(body.to_string())).await).await
+    }
+
+    /// POST of a task under an idempotency key.
+    pub async fn post_task_with_key(&self, body: &Value, key: &str) -> Answer {
+        let request = self.http.post(format!("{}/v2/tasks", self.stack.endpoint())).body(body.to_string());
+        answer(
+            request.header("X-Auth-Token", &self.token).header("Idempotency-Key", key).send().await.unwrap(),
+        )
+        .await
+    }
+
+    /// Asks for an import and gives the task as accepted.
+    pub async fn import(&self, input: Value) -> Value {
+        let accepted = self.post_task(&json!({"type": "import", "input": input})).await;
+        assert_eq!(accepted.status, StatusCode::CREATED, "{}", accepted.body);
+        assert_eq!(accepted.body["status"], "pending");
+        accepted.body
+    }
+
+    /// The task now.
+    pub async fn task(&self, id: &Value) -> Value {
+        let found = self.get(&format!("/v2/tasks/{}", id.as_str().unwrap())).await;
+        assert_eq!(found.status, StatusCode::OK, "{}", found.body);
+        found.body
+    }
+
+    /// Polls the task to its end, and holds what every poller relies on: status
+    /// and progress never go back, `expires_at` stands exactly at the end.
+    pub async fn ended(&self, task: &Value) -> Value {
+        let mut last = (0, 0);
+        loop {
+            let now = self.task(&task["id"]).await;
+            let rank = match now["status"].as_str().unwrap() {
+                "pending" => 0,
+                "processing" => 1,
+                "success" | "failure" => 2,
+                other => panic!("status {other}"),
+            };
+            let seen = (rank, now["progress"].as_u64().unwrap());
+            assert!(seen.0 > last.0 || seen >= last, "went back from {last:?}: {now}");
+            assert_eq!(rank == 2, now["expires_at"].is_string(), "{now}");
+            last = seen;
+            if rank == 2 {
+                return now;
+            }
+            pause().await;
+        }
+    }
+
+    /// Imports to the end; the task and its active image.
+    pub async fn imported(&self, input: Value) -> (Value, Value) {
+        let task = self.ended(&self.import(input).await).await;
+        assert_eq!(task["status"], "success", "{task}");
+        let id = task["result"]["image_id"].as_str().expect("an image id").to_owned();
+        let image = self.get(&format!("/v2/images/{id}")).await;
+        assert_eq!(image.status, StatusCode::OK, "{}", image.body);
+        assert_eq!(image.body["status"], "active", "{}", image.body);
+        (task, image.body)
+    }
+
+    /// Imports to a failure; the task, after looking that nothing is left.
+    pub async fn refused(&self, input: Value) -> Value {
+        let task = self.ended(&self.import(input).await).await;
+        assert_eq!(task["status"], "failure", "{task}");
+        self.nothing_left(&task).await;
+        task
+    }
+
+    /// The image's bytes, as a client gets them: redirected to S3 and streamed.
+    pub async fn download(&self, image: &Value, mut chunk: impl FnMut(&Bytes)) {
+        let path = format!("/v2/images/{}/file", image["id"].as_str().unwrap());
+        let link = self.request(Method::GET, &path, None).await;
+        assert_eq!(link.status(), StatusCode::FOUND);
+        let url = link.headers()["location"].to_str().unwrap().to_owned();
+        let response = self.http.get(url).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut body = response.bytes_stream();
+        while let Some(bytes) = body.next().await {
+            chunk(&bytes.unwrap());
+        }
+    }
+
+    /// Holds the image's bytes against the pattern and its checksums against those of the pattern.
+    pub async fn is_pattern(&self, image: &Value, seed: u64, size: u64) {
+        let (mut md5, mut sha512, mut at) = (Md5::new(), Sha512::new(), 0u64);
+        self.download(image, |bytes| {
+            assert_eq!(pattern::bytes(seed, at, bytes.len()), bytes[..], "differs in the chunk at {at}");
+            md5.update(bytes);
+            sha512.update(bytes);
+            at += bytes.len() as u64;
+        })
+        .await;
+        assert_eq!(at, size);
+        assert_eq!(image["size"], size);
+        assert_eq!(image["checksum"], hex(&md5.finalize()));
+        assert_eq!(image["os_hash_algo"], "sha512");
+        assert_eq!(image["os_hash_value"], hex(&sha512.finalize()));
+    }
+
+    /// A failed task leaves no upload, no object, no work and no image record.
+    pub async fn nothing_left(&self, task: &Value) {
+        self.nothing_left_of_work(task).await;
+        if let Some(image) = task["image_id"].as_str() {
+            self.nothing_under(self.stack.images_bucket(), &format!("images/{image}")).await;
+            let found = self
+                .stack
+                .dynamodb()
+                .get_item()
+                .table_name(self.stack.images_table())
+                .key("id", AttributeValue::S(image.to_owned()))
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(found.item, None, "the image's record");
+        }
+    }
+
+    /// A task that has ended leaves nothing in the work bucket.
+    pub async fn nothing_left_of_work(&self, task: &Value) {
+        let prefix = format!("work/{}/", task["id"].as_str().unwrap());
+        self.nothing_under(self.stack.work_bucket(), &prefix).await;
+    }
+
+    async fn nothing_under(&self, bucket: &str, prefix: &str) {
+        let s3 = self.stack.s3();
+        let objects = s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await.unwrap();
+        assert_eq!(objects.contents(), [], "objects under {prefix}");
+        let uploads = s3.list_multipart_uploads().bucket(bucket).prefix(prefix).send().await.unwrap();
+        assert_eq!(uploads.uploads(), [], "uploads under {prefix}");
+    }
+}
+
+async fn answer(response: Response) -> Answer {
+    let status = response.status();
+    let location = response.headers().get("location").map(|l| l.to_str().unwrap().to_owned());
+    let text = response.text().await.unwrap();
+    let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}, not JSON: {text}"));
+    Answer { status, location, body }
+}
+
+/// Between two polls.
+pub async fn pause() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Lower-case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Most memory that any process of a function ever held, bytes (`VmHWM`); 0 where there is none.
+pub fn peak_memory(stack: &Stack, function: &str) -> u64 {
+    let peaks = stack.function_processes(function).unwrap().into_iter().filter_map(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    peaks.max().unwrap_or(0) * 1024
+}
