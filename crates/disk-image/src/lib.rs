@@ -29,6 +29,7 @@ pub mod regions;
 mod signatures;
 mod varint;
 mod walk;
+pub mod write;
 
 pub use allocation::{AllocationMap, AllocationWriter};
 pub use decode::Decoder;

@@ -1,0 +1,12 @@
+//! Writing disk images for S3: in parallel, in one pass, with no scratch disk.
+//!
+//! Goal: a worker sees a range of the virtual disk once and turns it into bytes that need no later change; what ties the ranges
+//! together is computed at the end, from small indexes alone, and goes to the front as part 1 of the multipart upload. S3 takes
+//! parts in any order, so the file is whole without a second pass.
+//!
+//! - [`qcow2`]: the format, in map ([`BlobWriter`](qcow2::BlobWriter)) and reduce ([`Assembly`](qcow2::Assembly)) form, and the
+//!   copy of a raw object's ranges ([`CopyPlan`](qcow2::CopyPlan)).
+//! - [`parts`]: S3's rules for parts, as pure functions.
+
+pub mod parts;
+pub mod qcow2;

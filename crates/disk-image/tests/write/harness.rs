@@ -1,0 +1,220 @@
+//! An export as the flow does it, with files for S3, and the oracles: `qemu-img check`, `qemu-img compare`, our own reader.
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use disk_image::{
+    Format,
+    write::{
+        parts::{MAX_PART, MIN_PART},
+        qcow2::{Assembly, BlobIndex, BlobSummary, BlobWriter, Geometry, Place, Step},
+    },
+};
+
+use crate::support::{self, Numbers, PART, qemu_img};
+
+/// A disk of which only some bytes are given; in order, apart from each other.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    pub size: u64,
+    pub data: Vec<(u64, Vec<u8>)>,
+}
+
+impl Disk {
+    pub fn full(bytes: Vec<u8>) -> Self {
+        Self { size: bytes.len() as u64, data: vec![(0, bytes)] }
+    }
+
+    pub fn zeros(size: u64) -> Self {
+        Self { size, data: Vec::new() }
+    }
+
+    pub fn save(&self, path: &Path) {
+        let file = File::create(path).unwrap();
+        file.set_len(self.size).unwrap();
+        for (at, bytes) in &self.data {
+            file.write_all_at(bytes, *at).unwrap();
+        }
+    }
+
+    /// Its bytes from `start` to `end`, as the source yields them: zeros as runs, data in chunks of any size.
+    fn feed(&self, start: u64, end: u64, numbers: &mut Numbers, writer: &mut BlobWriter, out: &mut Vec<u8>) {
+        let mut at = start;
+        for (offset, bytes) in &self.data {
+            let (from, to) = ((*offset).max(start), (offset + bytes.len() as u64).min(end));
+            if from >= to {
+                continue;
+            }
+            writer.zeros(from - at, out).unwrap();
+            let index = |n: u64| usize::try_from(n - offset).unwrap();
+            let mut rest = &bytes[index(from)..index(to)];
+            while !rest.is_empty() {
+                let n = 1 + usize::try_from(numbers.below(200_000)).unwrap();
+                let (now, later) = rest.split_at(n.min(rest.len()));
+                writer.write(now, out).unwrap();
+                rest = later;
+            }
+            at = to;
+        }
+        writer.zeros(end - at, out).unwrap();
+        assert_eq!(writer.position(), end);
+    }
+}
+
+/// An export that is done.
+pub struct Exported {
+    pub path: PathBuf,
+    pub parts: Vec<u64>,
+    pub single: bool,
+    /// Indexes that the assembly asked for.
+    pub indexes: usize,
+}
+
+/// Map and reduce. `cuts` are where a new worker takes over.
+pub fn export(disk: &Disk, geometry: Geometry, cuts: &[u64], path: &Path) -> Exported {
+    let mut numbers = Numbers::new(disk.size);
+    let edges = [&[0], cuts, &[disk.size]].concat();
+    let (mut blobs, mut indexes) = (Vec::new(), Vec::new());
+    for edge in edges.windows(2) {
+        let mut writer = BlobWriter::new(geometry, edge[0]).unwrap();
+        let mut out = Vec::new();
+        disk.feed(edge[0], edge[1], &mut numbers, &mut writer, &mut out);
+        let index = writer.finish(&mut out).unwrap();
+        assert_eq!(index.blob_len(), out.len() as u64);
+        indexes.push(index.as_bytes().to_vec());
+        blobs.push(out);
+    }
+    let summaries = indexes.iter().map(|i| BlobIndex::decode(i.clone()).unwrap().summary()).collect();
+    assemble(
+        geometry,
+        summaries,
+        |k| BlobIndex::decode(indexes[k].clone()).unwrap(),
+        |k| blobs[k].clone(),
+        path,
+    )
+}
+
+/// Puts the file together: part 1 from the assembly, then the blobs with parts of their own.
+pub fn assemble(
+    geometry: Geometry,
+    summaries: Vec<BlobSummary>,
+    index: impl Fn(usize) -> BlobIndex,
+    blob: impl Fn(usize) -> Vec<u8>,
+    path: &Path,
+) -> Exported {
+    let mut assembly = Assembly::new(geometry, summaries.clone()).unwrap();
+    let file = File::create(path).unwrap();
+    let (mut at, mut asked) = (0, 0);
+    let mut append = |bytes: &[u8]| {
+        file.write_all_at(bytes, at).unwrap();
+        at += bytes.len() as u64;
+        at
+    };
+    let mut written = 0;
+    loop {
+        match assembly.step().unwrap() {
+            Step::Bytes(bytes) => {
+                assert!(!bytes.is_empty() && bytes.len() < 8 << 20, "a chunk of {}", bytes.len());
+                written = append(&bytes);
+            }
+            Step::Index(k) => {
+                asked += 1;
+                assembly.give(k, index(k)).unwrap();
+            }
+            Step::Blob(k) => {
+                let bytes = blob(k);
+                assert_eq!(bytes.len() as u64, summaries[k].len);
+                written = append(&bytes);
+            }
+            Step::Done => break,
+        }
+    }
+    assert_eq!(written, assembly.first_part_len());
+    let mut parts = vec![written];
+    for (k, summary) in summaries.iter().enumerate().filter(|(_, s)| s.place == Place::Own) {
+        written = append(&blob(k));
+        parts.push(summary.len);
+    }
+    assert_eq!(written, assembly.file_len());
+    assert_eq!(assembly.is_single(), parts.len() == 1);
+    let (_, all_but_last) = parts.split_last().unwrap();
+    assert!(all_but_last.iter().all(|len| (MIN_PART..=MAX_PART).contains(len)), "{parts:?}");
+    Exported { path: path.to_path_buf(), single: assembly.is_single(), parts, indexes: asked }
+}
+
+impl Exported {
+    pub fn len(&self) -> u64 {
+        self.parts.iter().sum()
+    }
+
+    /// Clean, and the same disk to QEMU and to our own reader.
+    pub fn assert_is(&self, disk: &Disk) {
+        let path = self.path.to_str().unwrap();
+        qemu_img(&["check", "-q", "-f", "qcow2", path]);
+        let raw = self.path.with_extension("raw");
+        disk.save(&raw);
+        qemu_img(&["compare", "-q", "-f", "qcow2", "-F", "raw", path, raw.to_str().unwrap()]);
+        std::fs::remove_file(raw).unwrap();
+
+        if disk.size == 0 {
+            // QEMU takes a disk without bytes; an import never does.
+            return;
+        }
+        let mut opened = support::open(&self.path, Format::Qcow2).unwrap();
+        assert_eq!(opened.layout.virtual_size(), disk.size.next_multiple_of(512));
+        for (offset, bytes) in &disk.data {
+            for (i, expected) in bytes.chunks(usize::try_from(PART).unwrap()).enumerate() {
+                let found = opened.read(offset + i as u64 * PART, expected.len());
+                assert!(found == expected, "own reader: data at {offset}, part {i}");
+            }
+        }
+        // What it holds beyond the data is at most the rest of the clusters that data lies in.
+        let held = opened.allocation.data_bytes();
+        let given: u64 = disk.data.iter().map(|(_, b)| b.len() as u64 + (4 << 20)).sum();
+        assert!(held <= given, "{held} bytes allocated for {given}");
+    }
+}
+
+/// Bytes that don't compress.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut numbers = Numbers::new(seed);
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| numbers.next().to_le_bytes()).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Bytes that compress to something like a third.
+pub fn text(len: usize, seed: u64) -> Vec<u8> {
+    const WORDS: [&str; 16] = [
+        "disk ",
+        "image ",
+        "cluster ",
+        "table ",
+        "entry ",
+        "offset ",
+        "part ",
+        "range ",
+        "the ",
+        "of ",
+        "a ",
+        "at ",
+        "0x",
+        "\n",
+        "refcount ",
+        "zero ",
+    ];
+    let mut numbers = Numbers::new(seed);
+    let mut bytes = Vec::with_capacity(len + 32);
+    while bytes.len() < len {
+        let n = numbers.next();
+        bytes.extend_from_slice(WORDS[usize::try_from(n % 16).unwrap()].as_bytes());
+        if n >> 60 == 0 {
+            bytes.extend_from_slice(n.to_string().as_bytes());
+        }
+    }
+    bytes.truncate(len);
+    bytes
+}
