@@ -10,6 +10,8 @@
 
 pub mod address;
 pub mod caller;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod failure;
 pub mod image;
 pub mod image_properties;

@@ -1,7 +1,6 @@
 //! The ports in memory: the reference that every adapter's conformance suite is
 //! held against, and what tests of flows and of the wire run on.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -78,20 +77,6 @@ impl From<BadTransition> for StoreError {
     }
 }
 
-/// Order of two tasks in ascending lists.
-pub fn compare(sort: TaskSort, a: &Task, b: &Task) -> Ordering {
-    let by_key = match sort {
-        TaskSort::CreatedAt => Ordering::Equal,
-        TaskSort::UpdatedAt => a.updated_at.cmp(&b.updated_at),
-        TaskSort::ExpiresAt => a.expires_at.cmp(&b.expires_at),
-        TaskSort::Id => a.id.cmp(&b.id),
-        TaskSort::Type => a.task_type.name().cmp(b.task_type.name()),
-        TaskSort::Status => a.status.name().cmp(b.status.name()),
-        TaskSort::Owner => a.owner.cmp(&b.owner),
-    };
-    by_key.then(a.created_at.cmp(&b.created_at)).then(a.id.cmp(&b.id))
-}
-
 #[async_trait]
 impl TaskStore for MemoryStore {
     async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created> {
@@ -122,7 +107,7 @@ impl TaskStore for MemoryStore {
     async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
         let tables = self.tables();
         let order = |a: &Task, b: &Task| {
-            let ascending = compare(query.sort, a, b);
+            let ascending = query.sort.compare(a, b);
             if query.descending { ascending.reverse() } else { ascending }
         };
         let mut tasks: Vec<Task> = tables
@@ -150,7 +135,7 @@ impl TaskStore for MemoryStore {
         let tables = self.tables();
         let mut open: Vec<&Task> =
             tables.tasks.values().filter(|t| !t.status.is_end() && t.created_at < created_before).collect();
-        open.sort_by(|a, b| compare(TaskSort::CreatedAt, a, b));
+        open.sort_by(|a, b| TaskSort::CreatedAt.compare(a, b));
         Ok(open.into_iter().take(limit).map(|t| t.id).collect())
     }
 
@@ -326,5 +311,21 @@ impl ImageLinks for MemoryLinks {
     async fn download_url(&self, image: &Image, valid_for: Duration) -> StoreResult<String> {
         let stored = image.stored.as_ref().ok_or(StoreError::Conflict)?;
         Ok(format!("https://{}.example/{}?expires={}", stored.bucket, stored.key, valid_for.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance;
+
+    #[tokio::test]
+    async fn the_reference_keeps_what_it_demands() {
+        let store = MemoryStore::default();
+        conformance::task_store(&store, &store).await;
+        let store = MemoryStore::default();
+        conformance::task_life(&store, &store, &store).await;
+        let store = MemoryStore::default();
+        conformance::image_store(&store, &store, &store).await;
     }
 }

@@ -4,6 +4,7 @@
 //! against every implementation. Adapters map their errors to [`StoreError`];
 //! a kind is added only where a caller acts on it.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -77,6 +78,22 @@ pub enum TaskSort {
     Status,
     /// By owner.
     Owner,
+}
+
+impl TaskSort {
+    /// Ascending order of two tasks; ties by created_at, then id.
+    pub fn compare(self, a: &Task, b: &Task) -> Ordering {
+        let by_key = match self {
+            Self::CreatedAt => Ordering::Equal,
+            Self::UpdatedAt => a.updated_at.cmp(&b.updated_at),
+            Self::ExpiresAt => a.expires_at.cmp(&b.expires_at),
+            Self::Id => a.id.cmp(&b.id),
+            Self::Type => a.task_type.name().cmp(b.task_type.name()),
+            Self::Status => a.status.name().cmp(b.status.name()),
+            Self::Owner => a.owner.cmp(&b.owner),
+        };
+        by_key.then(a.created_at.cmp(&b.created_at)).then(a.id.cmp(&b.id))
+    }
 }
 
 /// A page of tasks that is asked for. Ties are broken by created_at, then id.
