@@ -17,6 +17,7 @@ mod vmdk;
 
 use disk_image::{Code, Format};
 pub use import::{Counting, Imported, import};
+pub use ova::ova;
 pub use sparse::Sparse;
 
 /// An image that must be refused.

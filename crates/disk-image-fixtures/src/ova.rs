@@ -55,13 +55,24 @@ impl Archive {
     }
 }
 
-/// A descriptor of these files, each a disk.
+/// A sound OVA of these disks.
+pub fn ova(disks: &[(&str, &[u8])]) -> Sparse {
+    let files: Vec<_> = disks.iter().map(|(name, bytes)| (*name, bytes.len())).collect();
+    disks.iter().fold(with_descriptor(&describe(&files)), |a, (name, bytes)| a.member(name, bytes)).end()
+}
+
+/// A descriptor of these files, each a disk as long as [`disk`].
 fn descriptor(files: &[&str]) -> String {
     let len = disk().len();
-    let listed: String =
-        files.iter().map(|f| format!("<File ovf:id=\"{f}\" ovf:href=\"{f}\" ovf:size=\"{len}\"/>")).collect();
+    describe(&files.iter().map(|name| (*name, len)).collect::<Vec<_>>())
+}
+
+fn describe(files: &[(&str, usize)]) -> String {
+    let file =
+        |(f, len): &(&str, usize)| format!("<File ovf:id=\"{f}\" ovf:href=\"{f}\" ovf:size=\"{len}\"/>");
+    let listed: String = files.iter().map(file).collect();
     let disks: String =
-        files.iter().map(|f| format!("<Disk ovf:diskId=\"d-{f}\" ovf:fileRef=\"{f}\"/>")).collect();
+        files.iter().map(|(f, _)| format!("<Disk ovf:diskId=\"d-{f}\" ovf:fileRef=\"{f}\"/>")).collect();
     format!(
         "<?xml version=\"1.0\"?><Envelope xmlns:ovf=\"http://schemas.dmtf.org/ovf/envelope/1\">\
          <References>{listed}</References><DiskSection>{disks}</DiskSection></Envelope>"

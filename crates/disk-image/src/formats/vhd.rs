@@ -1,6 +1,6 @@
 //! Microsoft VHD, fixed and dynamic ("Virtual Hard Disk Image Format Specification", 2006).
 //!
-//! Goal: the bytes and the size that QEMU sees (`block/vpc.c`): some writers mean the footer's size, others its geometry.
+//! Goal: the bytes and the size that QEMU sees (`block/vpc.c`): some writers mean the geometry, all others the footer's size.
 //!
 //! Threat model: a dynamic disk has its footer at both ends, so two readers could see two disks: both must be alike. Block offsets
 //! are an attacker's: no block may lie over another, over the tables or past the footer. Parents are refused.
@@ -38,8 +38,8 @@ const MAX_BLOCK: u64 = 256 << 20;
 const ABSENT: u32 = u32::MAX;
 /// Entries walked in one step.
 const STEP: u64 = 4096;
-/// Creators whose disks have the footer's size, not the geometry's: QEMU's table.
-const BY_SIZE: [&[u8; 4]; 6] = [b"win ", b"qem2", b"d2v ", b"tap\0", b"CTXS", b"wa\0\0"];
+/// Creators whose disks end where the geometry says; all others have the footer's size (QEMU 10's `vpc.c`).
+const BY_GEOMETRY: [&[u8; 4]; 2] = [b"vpc ", b"qemu"];
 
 /// What a walk over the blocks needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,9 +135,9 @@ fn check_footer(footer: &[u8], limits: &Limits) -> Result<u64> {
     let (heads, sectors) =
         (footer.get(58).copied().unwrap_or_default(), footer.get(59).copied().unwrap_or_default());
     let geometry = u64::from(be16(footer, 56)?) * u64::from(heads) * u64::from(sectors);
-    let by_size = BY_SIZE.iter().any(|creator| footer.get(28..32) == Some(creator.as_slice()))
-        || geometry == MAX_GEOMETRY;
-    let virtual_size = if by_size { current / SECTOR * SECTOR } else { geometry * SECTOR };
+    let creator = footer.get(28..32);
+    let by_geometry = geometry != MAX_GEOMETRY && BY_GEOMETRY.iter().any(|by| creator == Some(by.as_slice()));
+    let virtual_size = if by_geometry { geometry * SECTOR } else { current / SECTOR * SECTOR };
     check_virtual_size(virtual_size, limits)?;
     if virtual_size > MAX_BYTES {
         return Err(bad(format!("a disk of {virtual_size} bytes; the format ends at 2040 GiB")));
