@@ -5,7 +5,7 @@
 use std::io;
 
 use crate::{
-    error::{Code, Error, Result},
+    error::{Code, Error, Refusal, Result},
     extent::Extent,
     formats::Layout,
     regions::{ByteRange, Regions},
@@ -22,7 +22,7 @@ pub enum DriveError {
     Source(#[from] io::Error),
     /// The image is refused.
     #[error(transparent)]
-    Refused(#[from] crate::error::Refusal),
+    Refused(#[from] Refusal),
 }
 
 /// Something with a size whose bytes can be read at any place.
@@ -114,13 +114,8 @@ fn fetch(
 ) -> std::result::Result<(), DriveError> {
     let asked: u64 = ranges.iter().map(|r| r.len()).sum();
     if asked.saturating_add(regions.held() as u64) > MAX_OPEN_BYTES as u64 {
-        let Error::Refused(refusal) = Error::refused(
-            Code::TableTooLarge,
-            format!("the image's headers take more than {MAX_OPEN_BYTES} bytes"),
-        ) else {
-            return Ok(());
-        };
-        return Err(refusal.into());
+        let message = format!("the image's headers take more than {MAX_OPEN_BYTES} bytes");
+        return Err(Refusal { code: Code::TableTooLarge, message }.into());
     }
     for range in ranges {
         regions.insert(range.start, source.read_range(*range)?);

@@ -114,14 +114,17 @@ impl Read {
         self.range
     }
 
-    /// Where in the window the fetched bytes belong as they are: they can be read right into it, and nothing is to be decoded.
-    pub fn direct(&self) -> Option<Range<usize>> {
-        match self.pieces.as_slice() {
-            [Piece { at, extent: Extent { stored: Stored::Raw { .. }, len, .. } }] => {
-                usize::try_from(*len).ok().map(|len| *at..*at + len)
-            }
+    /// Where nothing is to be decoded: which bytes of the file belong where in the window, in the order of the file. They can be put
+    /// there as they arrive, without a buffer between; what lies between them is not needed.
+    pub fn verbatim(&self) -> Option<impl Iterator<Item = (ByteRange, Range<usize>)> + '_> {
+        let raw = |piece: &Piece| match piece.extent.stored {
+            Stored::Raw { offset } => ByteRange::at(offset, piece.extent.len)
+                .zip(usize::try_from(piece.extent.len).ok())
+                .map(|(range, len)| (range, piece.at..piece.at + len)),
             _ => None,
-        }
+        };
+        let all = self.pieces.iter().all(|piece| raw(piece).is_some());
+        all.then(|| self.pieces.iter().filter_map(raw))
     }
 
     /// Puts the fetched bytes of [`range`](Self::range) where they belong in the window.

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use disk_image::drive::{DriveError, MAX_OPEN_BYTES};
+use disk_image::{
+    Code,
+    drive::{DriveError, MAX_OPEN_BYTES},
+};
 use disk_image_fixtures::{Counting, import};
 
 #[test]
@@ -29,6 +32,17 @@ fn every_hostile_image_is_refused_with_its_own_code() {
     assert!(all.len() >= 80, "{} images", all.len());
     let names: BTreeSet<_> = all.iter().map(|h| &h.name).collect();
     assert_eq!(names.len(), all.len(), "names are unique");
+}
+
+#[test]
+fn every_code_has_its_hostile_image() {
+    let mut seen: BTreeMap<Code, usize> = BTreeMap::new();
+    for hostile in disk_image_fixtures::all() {
+        *seen.entry(hostile.code).or_default() += 1;
+    }
+    // Our own sidecars are not images.
+    let missing: Vec<_> = Code::ALL.iter().filter(|c| **c != Code::BadMap && !seen.contains_key(c)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

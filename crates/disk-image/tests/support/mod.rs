@@ -101,8 +101,11 @@ impl Opened {
         let mut decoder = Decoder::new();
         for read in fetch.reads() {
             let bytes = self.source.read_range(read.range()).expect("source");
-            if let Some(place) = read.direct() {
-                window[place].copy_from_slice(&bytes);
+            if let Some(parts) = read.verbatim() {
+                for (part, place) in parts {
+                    let from = usize::try_from(part.start - read.range().start).unwrap();
+                    window[place.clone()].copy_from_slice(&bytes[from..from + place.len()]);
+                }
             } else {
                 read.decode(&bytes, &mut window, &mut decoder).expect("decodes");
             }
