@@ -73,10 +73,15 @@ impl Fetch {
                 Stored::Deflate { skip, unit, .. }
                 | Stored::Grain { skip, unit, .. }
                 | Stored::Zstd { skip, unit, .. } => {
-                    if unit > MAX_UNIT || u64::from(skip) + extent.len > u64::from(unit) {
+                    let stored = extent.source().map_or(0, |(_, len)| len);
+                    let fits = u64::from(skip) + extent.len <= u64::from(unit) && stored <= MAX_SPAN;
+                    if unit > MAX_UNIT || !fits {
                         return Err(Error::refused(
                             Code::BadMap,
-                            format!("a compressed unit of {unit} bytes at disk offset {}", extent.start),
+                            format!(
+                                "a compressed unit of {unit} bytes, {stored} stored, at disk offset {}",
+                                extent.start
+                            ),
                         ));
                     }
                     pieces.push(Piece { at, extent });
@@ -204,4 +209,82 @@ fn join(pieces: Vec<Piece>) -> Result<Vec<Read>> {
 
 fn uncovered(at: u64) -> Error {
     Error::refused(Code::BadMap, format!("the extents don't say what is at disk offset {at}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+
+    fn raw(start: u64, len: u64, offset: u64) -> Extent {
+        Extent { start, len, stored: Stored::Raw { offset } }
+    }
+
+    fn unit(start: u64, len: u64, skip: u32) -> Extent {
+        Extent { start, len, stored: Stored::Deflate { offset: 9, len: 100, skip, unit: 65536 } }
+    }
+
+    fn ranges(fetch: &Fetch) -> Vec<(u64, u64)> {
+        fetch.reads().iter().map(|r| (r.range().start, r.range().end)).collect()
+    }
+
+    #[test]
+    fn reads_join_over_small_gaps_whatever_the_order_on_the_disk() {
+        let extents = [
+            raw(0, 64 * KIB, 10 * MIB + 320 * KIB),
+            Extent { start: 64 * KIB, len: 64 * KIB, stored: Stored::Zero },
+            raw(128 * KIB, 64 * KIB, 10 * MIB),
+            raw(192 * KIB, 64 * KIB, 11 * MIB),
+        ];
+        let fetch = Fetch::plan(0, 256 << 10, extents).unwrap();
+        // MAX_GAP between the first two, more before the third.
+        assert_eq!(ranges(&fetch), [(10 * MIB, 10 * MIB + 384 * KIB), (11 * MIB, 11 * MIB + 64 * KIB)]);
+        assert_eq!(fetch.zeros(), std::slice::from_ref(&(65536..131_072)));
+        let parts: Vec<_> = fetch.reads()[0].verbatim().unwrap().map(|(from, to)| (from.start, to)).collect();
+        assert_eq!(parts, [(10 * MIB, 131_072..196_608), (10 * MIB + 320 * KIB, 0..65536)]);
+        assert_eq!(fetch.fetched(), 448 * KIB);
+    }
+
+    #[test]
+    fn raw_bytes_are_cut_at_the_span_and_every_byte_is_read_once() {
+        let fetch = Fetch::plan(5, 64 << 20, [raw(0, 100 * MIB, 7)]).unwrap();
+        let reads = ranges(&fetch);
+        assert_eq!(reads.len(), 8);
+        assert_eq!((reads[0], reads[7]), ((12, 12 + 8 * MIB), (12 + 56 * MIB, 12 + 64 * MIB)));
+        assert!(reads.iter().all(|(start, end)| end - start == MAX_SPAN));
+    }
+
+    #[test]
+    fn a_unit_in_pieces_is_one_piece_again() {
+        let fetch = Fetch::plan(100, 60_000, [unit(0, 30_000, 0), unit(30_000, 35_536, 30_000)]).unwrap();
+        assert_eq!(fetch.reads().len(), 1);
+        assert_eq!(fetch.reads()[0].pieces.len(), 1);
+        assert!(fetch.reads()[0].verbatim().is_none());
+    }
+
+    #[test]
+    fn holes_and_impossible_units_are_refused() {
+        let plan =
+            |extents: &[Extent]| Fetch::plan(0, 65536, extents.iter().copied()).map_err(|e| e.to_string());
+        assert!(plan(&[raw(0, 65535, 0)]).unwrap_err().contains("65535"));
+        assert!(plan(&[raw(1, 65536, 0)]).is_err());
+        assert!(plan(&[raw(0, 10, 0), raw(20, 70_000, 0)]).is_err());
+        assert!(plan(&[raw(0, 65536, u64::MAX - 3)]).is_err());
+        assert!(plan(&[unit(0, 65536, 1)]).is_err());
+        assert!(plan(&[unit(0, 65536, 0)]).is_ok());
+        let large = Stored::Deflate { offset: 0, len: u32::MAX, skip: 0, unit: 65536 };
+        assert!(plan(&[Extent { start: 0, len: 65536, stored: large }]).is_err());
+    }
+
+    #[test]
+    fn a_short_read_is_an_error() {
+        let fetch = Fetch::plan(0, 10, [raw(0, 10, 0)]).unwrap();
+        let mut window = [0; 10];
+        let error = fetch.reads()[0].decode(&[1; 9], &mut window, &mut Decoder::new());
+        assert!(matches!(error, Err(Error::Refused(r)) if r.code == Code::Truncated));
+        fetch.reads()[0].decode(&[1; 10], &mut window, &mut Decoder::new()).unwrap();
+        assert_eq!(window, [1; 10]);
+    }
 }
