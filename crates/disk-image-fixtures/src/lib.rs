@@ -19,6 +19,7 @@ use disk_image::{Code, Format};
 pub use import::{Counting, Imported, import};
 pub use ova::ova;
 pub use sparse::Sparse;
+pub use vmdk::stream_optimized;
 
 /// An image that must be refused.
 #[derive(Debug, Clone)]

@@ -113,7 +113,7 @@ fn dynamic() -> Sparse {
 
 pub(crate) fn sound() -> Vec<Sound> {
     let one_header = dynamic().with(HEADERS[1], &[0; 4096]);
-    let one_region_table = dynamic().with(REGIONS[0] + 5, &[0xff]);
+    let one_region_table = dynamic().with(REGIONS[1] + 5, &[0xff]);
     let leave_allocated = dynamic().le32(METADATA + PARAMETERS + 4, 1);
     [
         ("vhdx-dynamic", dynamic()),

@@ -1,6 +1,6 @@
 //! VMDK images: header, descriptor, footer and tables, each field lying.
 
-use disk_image::{Code, Format};
+use disk_image::{ByteRange, Code, Format};
 
 use crate::{Hostile, Sound, Sparse};
 
@@ -80,13 +80,18 @@ fn monolithic() -> Sparse {
     })
 }
 
-/// Marker and zlib stream of a grain of `len` bytes.
-fn grain(lba: u64, len: usize) -> Vec<u8> {
-    let mut stream = vec![0; 1024];
-    let mut codec = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
-    let used = codec.zlib_compress(&vec![b'G'; len], &mut stream).unwrap_or_default();
+/// Marker and zlib stream of a grain.
+fn compressed(lba: u64, grain: &[u8]) -> Vec<u8> {
+    let mut codec = libdeflater::Compressor::new(libdeflater::CompressionLvl::new(1).unwrap_or_default());
+    let mut stream = vec![0; codec.zlib_compress_bound(grain.len())];
+    let used = codec.zlib_compress(grain, &mut stream).unwrap_or_default();
     let size = u32::try_from(used).unwrap_or_default();
     [&lba.to_le_bytes()[..], &size.to_le_bytes()[..], &stream[..used]].concat()
+}
+
+/// A grain of `len` equal bytes.
+fn grain(lba: u64, len: usize) -> Vec<u8> {
+    compressed(lba, &vec![b'G'; len])
 }
 
 fn stream_from(directory: u64) -> Sparse {
@@ -106,7 +111,7 @@ fn stream_from(directory: u64) -> Sparse {
 
 /// With the directory's place in the footer only, as programs write that can't go back.
 pub(crate) fn stream() -> Sparse {
-    let footer = stream_from(STREAM_DIRECTORY).cut(512).read(disk_image::ByteRange { start: 0, end: 512 });
+    let footer = stream_from(STREAM_DIRECTORY).cut(512).read(ByteRange { start: 0, end: 512 });
     stream_from(AT_END).with(at(FOOTER), &footer)
 }
 
@@ -345,7 +350,7 @@ fn footer() -> Vec<Case> {
 }
 
 fn footer_of(directory: u64) -> Vec<u8> {
-    stream_from(directory).read(disk_image::ByteRange { start: 0, end: 512 })
+    stream_from(directory).read(ByteRange { start: 0, end: 512 })
 }
 
 fn grains() -> Vec<Case> {
@@ -390,4 +395,52 @@ fn flipped(grain: &[u8]) -> Vec<u8> {
         *last ^= 1;
     }
     stream
+}
+
+/// A stream as VMware's programs write it while they read `disk`: each grain table behind its 512 grains, the directory behind
+/// the last table, its place in the footer.
+pub fn stream_optimized(disk: &[u8]) -> Vec<u8> {
+    const GRAIN_BYTES: usize = 64 << 10;
+    let sectors = disk.len().div_ceil(512) as u64;
+    let text = text("streamOptimized").replace(&SECTORS.to_string(), &sectors.to_string());
+    let head =
+        header(0x3_0001, 1, AT_END).le64(CAPACITY, sectors).le64(GRAIN, 128).with(TEXT, text.as_bytes());
+    let mut file = head.read(ByteRange { start: 0, end: 32 * 512 });
+    file.resize(32 * 512, 0);
+    let sector = |file: &Vec<u8>| u32::try_from(file.len() / 512).unwrap_or_default();
+    let mut directory = Vec::new();
+    for (n, part) in disk.chunks(512 * GRAIN_BYTES).enumerate() {
+        let mut table = Vec::new();
+        for (lba, grain) in (n as u64 * 512 * 128..).step_by(128).zip(part.chunks(GRAIN_BYTES)) {
+            if grain.iter().all(|b| *b == 0) {
+                table.extend(0_u32.to_le_bytes());
+                continue;
+            }
+            table.extend(sector(&file).to_le_bytes());
+            file.extend(compressed(lba, grain));
+            file.resize(file.len().next_multiple_of(512), 0);
+        }
+        table.resize(2048, 0);
+        if table.iter().all(|b| *b == 0) {
+            directory.extend(0_u32.to_le_bytes());
+            continue;
+        }
+        file.extend(marker(4, 1));
+        directory.extend(sector(&file).to_le_bytes());
+        file.extend(table);
+    }
+    directory.resize(directory.len().next_multiple_of(512), 0);
+    file.extend(marker(directory.len() as u64 / 512, 2));
+    let place = sector(&file);
+    file.extend(directory);
+    file.extend(marker(1, 3));
+    let footer = head.le64(DIRECTORY, u64::from(place));
+    file.extend(footer.read(ByteRange { start: 0, end: 512 }));
+    file.resize(file.len() + 512, 0);
+    file
+}
+
+/// A sector that says what the next `sectors` hold.
+fn marker(sectors: u64, kind: u32) -> Vec<u8> {
+    Sparse::zeros(512).le64(0, sectors).le32(12, kind).read(ByteRange { start: 0, end: 512 })
 }

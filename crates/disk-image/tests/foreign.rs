@@ -12,6 +12,7 @@ use std::{
 };
 
 use disk_image::Format;
+use disk_image_fixtures::stream_optimized;
 use proptest::prelude::*;
 use support::{
     Opened, assert_equals_qemu, assert_reads_are_few, assert_window, open, qemu_img, sample, to_raw,
@@ -79,6 +80,14 @@ impl Disk {
     }
 }
 
+/// What is stored is as QEMU reads it.
+fn assert_data_equals(opened: &mut Opened, oracle: &File, image: &Path) {
+    for run in opened.allocation.data().to_vec() {
+        let len = usize::try_from(run.end - run.start).unwrap();
+        assert_window(opened, oracle, run.start, len, image);
+    }
+}
+
 #[test]
 fn disks_of_one_sector_and_of_odd_sizes() {
     for (seed, size) in (1..).zip([512, 4096, 65_536, 66_048, MIB, 3 * MIB + 512, 34 * MIB - 512]) {
@@ -125,6 +134,41 @@ fn the_planner_reads_tables_in_few_requests() {
     }
 }
 
+/// As VMware writes streams: tables between the grains, all places known at the end only.
+#[test]
+fn streams_with_tables_between_grains() {
+    for (seed, len) in (1..).zip([512, 65_536, 32 * MIB, 66 * MIB + 1536]) {
+        let disk = Disk::new(|raw| sample(raw, len, seed));
+        let image = disk.dir.path().join("stream.vmdk");
+        std::fs::write(&image, stream_optimized(&std::fs::read(&disk.raw).unwrap())).unwrap();
+        let mut opened = assert_equals_qemu(&image, "vmdk", Format::Vmdk);
+        (opened.source.bytes, opened.source.requests) = (0, 0);
+        assert_reads_are_few(&mut opened);
+    }
+}
+
+/// What the hostile images are made from, so that they differ from sound ones in one thing only.
+#[test]
+fn the_fixtures_sound_images_are_sound_to_qemu_too() {
+    let names = [(Format::Vmdk, "vmdk"), (Format::Vhd, "vpc"), (Format::Vhdx, "vhdx"), (Format::Vdi, "vdi")];
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for sound in disk_image_fixtures::sound() {
+        let Some((format, qemu)) = names.into_iter().find(|(format, _)| *format == sound.format) else {
+            continue;
+        };
+        let image = dir.path().join(sound.name);
+        sound.file.write_to(&image).unwrap();
+        // Some are sparse gigabytes: where nothing is stored there is nothing to compare.
+        let mut opened = open(&image, format).unwrap();
+        let oracle = File::open(to_raw(&image, qemu)).unwrap();
+        assert_eq!(opened.layout.virtual_size(), oracle.metadata().unwrap().len(), "{}", sound.name);
+        assert_data_equals(&mut opened, &oracle, &image);
+        seen += 1;
+    }
+    assert!(seen >= 10, "{seen}");
+}
+
 #[test]
 fn sparse_disks_beyond_4_gib_cost_what_they_hold() {
     let size = (5 << 30) + 37 * MIB + 512;
@@ -148,10 +192,7 @@ fn sparse_disks_beyond_4_gib_cost_what_they_hold() {
             let run = opened.allocation.data().iter().find(|run| run.contains(&start));
             assert!(run.is_some_and(|run| run.end >= start + len), "{qemu} {options}: {start}");
         }
-        for run in opened.allocation.data().to_vec() {
-            let len = usize::try_from(run.end - run.start).unwrap();
-            assert_window(&mut opened, &oracle, run.start, len, &image);
-        }
+        assert_data_equals(&mut opened, &oracle, &image);
         assert!(opened.sidecar.len() < 1 << 20, "{} bytes of sidecar", opened.sidecar.len());
         std::fs::remove_file(image).unwrap();
     }
