@@ -271,10 +271,18 @@ fn disks() -> Vec<Case> {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         bytes
     };
+    let marked = || {
+        let mut bytes = disk();
+        bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+        bytes
+    };
     vec![
-        ("disk-of-zeros", inside(&[0; 4096]), Code::FormatMismatch),
-        ("disk-empty", inside(&[]), Code::Truncated),
-        ("disk-qcow2", inside(b"QFI\xfb\0\0\0\x03").with(10_000, &[0; 512]), Code::Truncated),
+        ("disk-of-zeros", inside(&[0; 4096]), Code::UnknownFormat),
+        ("disk-empty", inside(&[]), Code::UnknownFormat),
+        ("disk-qcow2", inside(&[b"QFI\xfb\0\0\0\x03", &[0; 1000][..]].concat()), Code::FormatMismatch),
+        ("disk-with-vhd-footer", inside(&[&disk()[..], b"conectix", &[0; 504]].concat()), Code::Polyglot),
+        ("disk-with-partition-table", inside(&marked()), Code::Polyglot),
+        ("disk-text-descriptor", inside(b"# Disk DescriptorFile\nversion=1\n"), Code::FormatMismatch),
         ("disk-with-parent-cid", inside(&text("ffffffff", "fffffffe")), Code::BackingFile),
         ("disk-of-flat-extent", inside(&text("SPARSE", "VMFSRA")), Code::ExternalData),
         ("disk-cut", inside(&disk()[..40 * 512]), Code::Truncated),

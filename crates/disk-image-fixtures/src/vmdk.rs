@@ -173,6 +173,7 @@ fn places() -> Vec<Case> {
         case("directory-beyond-64-bits", m().le64(DIRECTORY, u64::MAX - 1), OutOfBounds),
         case("directory-at-end-of-monolithic", m().le64(DIRECTORY, AT_END), BadHeader),
         case("redundant-directory-outside", m().le32(FLAGS, 3).le64(REDUNDANT, 1 << 40), OutOfBounds),
+        case("overhead-of-less-than-the-descriptor", m().le64(OVERHEAD, 20), BadHeader),
         case("overhead-outside", m().le64(OVERHEAD, 57), Truncated),
         case("overhead-beyond-64-bits", m().le64(OVERHEAD, u64::MAX), Truncated),
         case("no-descriptor", m().le64(DESCRIPTOR, 0), BadHeader),
@@ -313,6 +314,8 @@ fn map() -> Vec<Case> {
         case("table-far-outside", m().le32(directory + 4, u32::MAX), OutOfBounds),
         case("table-twice", m().le32(directory + 4, 23), BadTable),
         case("table-over-table", m().le32(directory + 4, 24), BadTable),
+        case("directory-as-table", m().le32(directory, 22), BadTable),
+        case("directory-as-grain", m().le64(OVERHEAD, 21).le32(table, 22), BadTable),
         case("table-as-grain", m().le32(table, 23), BadTable),
         case("grain-twice", m().le32(table + 8, 32), BadTable),
         case("grain-twice-in-two-tables", m().le32(at(MONO_TABLES[1]), 40), BadTable),
@@ -357,7 +360,6 @@ fn grains() -> Vec<Case> {
     use Code::{BadData, BadTable, OutOfBounds, Truncated};
     let [first, second, last] = STREAM_GRAINS.map(at);
     let table = at(STREAM_TABLES[0]);
-    // Written in place, cut behind the last grain's marker: tables in front.
     vec![
         case("stream-grain-twice", stream().le32(table + 8, 32), BadTable),
         case("stream-grain-over-header", stream().le32(table, 2), BadTable),

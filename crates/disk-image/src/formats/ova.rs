@@ -11,8 +11,11 @@ mod tar;
 
 use crate::{
     error::{Code, Error, Result},
+    format::Format,
     formats::view::View,
-    regions::Regions,
+    inspect::{HEAD, TAIL},
+    regions::{ByteRange, Regions},
+    signatures::{self, Meaning},
 };
 
 /// OVF descriptors take some tens of KiB.
@@ -57,7 +60,36 @@ pub(crate) fn find_disk(regions: &Regions, disk: Option<&str>) -> Result<(u64, u
             member.size
         )));
     }
+    check_signatures(View::part(regions, member.offset, member.size)?)?;
     Ok((member.offset, member.size))
+}
+
+/// The disk must be a VMDK and nothing else, by the rules for whole files.
+fn check_signatures(disk: View<'_>) -> Result<()> {
+    let (head, tail) = (HEAD.min(disk.size()), TAIL.min(disk.size()));
+    disk.need(&[
+        ByteRange { start: 0, end: head },
+        ByteRange { start: disk.size() - tail, end: disk.size() },
+    ])?;
+    let head = disk.read(0, head, "disk")?;
+    let found = signatures::all(head, disk.read(disk.size() - tail, tail, "disk")?);
+    match found.as_slice() {
+        [Meaning::Disk(Format::Vmdk)] if !signatures::partition_table(head) => Ok(()),
+        [] => {
+            Err(Error::refused(Code::UnknownFormat, "OVA: the disk has no known signature; a VMDK is read"))
+        }
+        [Meaning::Disk(Format::Vmdk)] => {
+            Err(Error::refused(Code::Polyglot, "OVA: the disk is a VMDK and begins with a partition table"))
+        }
+        [other] => Err(Error::refused(
+            Code::FormatMismatch,
+            format!("OVA: the disk is {}; a VMDK is read", other.name()),
+        )),
+        [one, other, ..] => Err(Error::refused(
+            Code::Polyglot,
+            format!("OVA: the disk is {} and {} at once", one.name(), other.name()),
+        )),
+    }
 }
 
 fn bad(message: impl std::fmt::Display) -> Error {

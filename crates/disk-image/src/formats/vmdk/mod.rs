@@ -196,6 +196,13 @@ impl VmdkLayout {
             header.descriptor_len,
             &descriptor::Expected { compressed: header.has(FLAG_COMPRESSED), capacity: header.capacity },
         )?;
+        // Sector 0 and the descriptor, whose length is checked by now.
+        if header.overhead < 1 + header.descriptor_len {
+            return Err(bad(format!(
+                "{} sectors of metadata, fewer than header and descriptor take",
+                header.overhead
+            )));
+        }
         let grain = header.grain * SECTOR;
         let layout = Self {
             base: view.base(),

@@ -33,7 +33,8 @@ const ZERO_GRAIN: u32 = 1;
 pub(crate) struct VmdkTables {
     layout: VmdkLayout,
     directory: Table<4>,
-    claims: Claims,
+    /// With the directory, from the first batch on. Header and descriptor lie before the first grain's place.
+    claims: Option<Claims>,
     /// Next entry of the directory.
     next: u64,
     /// Grain tables whose grains aren't given out yet: directory entries from `next`.
@@ -44,8 +45,21 @@ impl VmdkTables {
     pub(super) fn new(layout: VmdkLayout) -> Self {
         let count = layout.grains().div_ceil(TABLE_ENTRIES);
         let directory = Table::new("VMDK grain directory", layout.directory, count);
-        let claims = Claims::new(layout.base.saturating_add(layout.size));
-        Self { layout, directory, claims, next: 0, batch: None }
+        Self { layout, directory, claims: None, next: 0, batch: None }
+    }
+
+    fn claim(&mut self, offset: u64, len: u64, what: &str) -> Result<()> {
+        let layout = &self.layout;
+        let claims = match &mut self.claims {
+            Some(claims) => claims,
+            none => {
+                let mut claims = Claims::new(layout.base.saturating_add(layout.size));
+                let bytes = (self.directory.count() * 4).next_multiple_of(SECTOR);
+                claims.claim(layout.base + layout.directory, bytes, "VMDK grain directory")?;
+                none.insert(claims)
+            }
+        };
+        claims.claim(layout.base + offset, len, what)
     }
 
     fn tables_left(&self) -> u64 {
@@ -73,7 +87,7 @@ impl VmdkTables {
                 sectors.resize(sectors.len() + 512, 0);
                 continue;
             }
-            self.claims.claim(view.base() + offset, TABLE_BYTES, "VMDK grain table")?;
+            self.claim(offset, TABLE_BYTES, "VMDK grain table")?;
             let table = view.read(offset, TABLE_BYTES, "VMDK grain table")?;
             sectors.extend(table.chunks_exact(4).map_while(|e| e.try_into().ok()).map(u32::from_le_bytes));
         }
@@ -174,9 +188,9 @@ impl VmdkTables {
                 out.push(len, Stored::Zero);
                 continue;
             }
-            let offset = view.base() + self.check_place(view, *sector, len)?;
-            self.claims.claim(offset, len, "VMDK grain")?;
-            out.push(len, Stored::Raw { offset });
+            let offset = self.check_place(view, *sector, len)?;
+            self.claim(offset, len, "VMDK grain")?;
+            out.push(len, Stored::Raw { offset: view.base() + offset });
         }
         Ok(())
     }
@@ -197,7 +211,7 @@ impl VmdkTables {
             }
             let offset = self.check_place(view, *sector, MARKER_BYTES + 1)?;
             // Only where it begins is sure here; two grains can't begin in one sector.
-            self.claims.claim(view.base() + offset, SECTOR, "VMDK grain")?;
+            self.claim(offset, SECTOR, "VMDK grain")?;
             let end = ends
                 .binary_search_by_key(sector, |(s, _)| *s)
                 .ok()
