@@ -193,6 +193,20 @@ mod tests {
     }
 
     #[test]
+    fn a_compressed_stream_is_told_whatever_was_declared() {
+        for (magic, stream) in [
+            (&b"\x1f\x8b\x08"[..], Compression::Gzip),
+            (b"\xfd7zXZ\0", Compression::Xz),
+            (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+        ] {
+            let file = with(4096, &[(0, magic), (510, &[0x55, 0xaa])]);
+            for declared in [None, Some(Format::Raw), Some(Format::Qcow2)] {
+                assert_eq!(seen(&file, declared), Ok(Inspection::Stream(stream)));
+            }
+        }
+    }
+
+    #[test]
     fn a_vmdk_text_descriptor_is_seen_through_case_and_comments() {
         for text in
             ["# Disk DescriptorFile\nversion=1\n", "# DISK DESCRIPTORFILE", "\n# x\n\nversion=1\nCID=1"]

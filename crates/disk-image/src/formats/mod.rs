@@ -1,8 +1,8 @@
 //! The formats that are read, each in its own file, joined by [`Layout`].
 //!
 //! A format's file has `XLayout` (plain, serialisable: what the planner must remember), `XLayout::open(&Regions, &Limits)` with
-//! every check of the header, and `XLayout::tables()`, a [`Tables`](crate::walk::Tables) that reads the map piece by piece and
-//! claims each part of the file in [`Claims`](crate::claims::Claims). Signatures are all in one place, `signatures.rs`.
+//! every check of the header, and `XLayout::tables()`, a `walk::Tables` that reads the map piece by piece and
+//! claims each part of the file in `claims::Claims`. Signatures are all in one place, `signatures.rs`.
 
 pub mod iso;
 pub(crate) mod ova;

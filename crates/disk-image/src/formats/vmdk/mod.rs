@@ -4,7 +4,7 @@
 //!
 //! Threat model: a VMDK is a text that names files plus tables that name sectors. The text ("descriptor") could make a hypervisor
 //! open any path of its host (CVE-2022-47951, CVE-2024-32498), so it is read only to be refused unless it is the plain
-//! descriptor of one sparse extent: see [`descriptor`]. Header and footer could describe two disks, so they must agree.
+//! descriptor of one sparse extent: see `descriptor.rs`. Header and footer could describe two disks, so they must agree.
 
 mod descriptor;
 mod walk;
