@@ -67,7 +67,10 @@ impl Stack {
     ///
     /// # Errors
     /// There is none, or its coordinates are damaged.
-    #[expect(clippy::disallowed_methods, reason = "the test's one look at its environment; not part of a function")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test's one look at its environment; not part of a function"
+    )]
     pub fn from_env() -> Result<Self, StackError> {
         let path: PathBuf = std::env::var(COORDINATES_VARIABLE).map_err(|_| StackError::NotRunning)?.into();
         let coordinates: Coordinates = fs::read(&path)

@@ -111,7 +111,8 @@ async fn only_a_strong_tag_matches() {
         assert_eq!(answer.status().as_u16(), status, "{etag:?} {wanted}");
         assert_eq!(answer.headers().get("etag").map(|value| value.to_str().unwrap()), sent);
     }
-    let url = server.serve("/disk", Source { etag: EntityTag::Weak("a".to_owned()), ..Source::new(content()) });
+    let url =
+        server.serve("/disk", Source { etag: EntityTag::Weak("a".to_owned()), ..Source::new(content()) });
     assert_eq!(get(&url, &[]).await.headers()["etag"], "W/\"a\"");
 }
 

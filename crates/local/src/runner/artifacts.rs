@@ -55,7 +55,11 @@ fn function_binary(message: &Value, functions: &Path) -> Option<(String, PathBuf
 }
 
 /// Lays out template and zips; the path of the template.
-pub(super) fn lay_out(layout: &Layout, binaries: &BTreeMap<String, PathBuf>, terminal: &Terminal) -> Result<PathBuf> {
+pub(super) fn lay_out(
+    layout: &Layout,
+    binaries: &BTreeMap<String, PathBuf>,
+    terminal: &Terminal,
+) -> Result<PathBuf> {
     let directory = layout.build();
     if directory.exists() {
         fs::remove_dir_all(&directory)?;

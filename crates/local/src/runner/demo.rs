@@ -12,16 +12,21 @@ use image_tasks_local::{Content, Source, SourceServer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
+use super::client;
 use super::disk::{self, Disk};
 use super::stack::RunningStack;
 use super::steps::Stop;
 use super::terminal::Terminal;
-use super::client;
 
 const TOKEN: &str = "demo:demo";
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
-pub(super) async fn run(stack: &RunningStack, mebibytes: u64, terminal: &Terminal, stop: &Stop) -> Result<()> {
+pub(super) async fn run(
+    stack: &RunningStack,
+    mebibytes: u64,
+    terminal: &Terminal,
+    stop: &Stop,
+) -> Result<()> {
     let endpoint = &stack.coordinates().deployments.first().context("nothing is deployed")?.endpoint;
     terminal.line(format!("Making a disk image of {mebibytes} MiB"));
     let disk = disk::make(stack.layout(), mebibytes, stop).await?;
@@ -35,7 +40,8 @@ pub(super) async fn run(stack: &RunningStack, mebibytes: u64, terminal: &Termina
         "image_properties": {"name": "demo"},
     }});
     terminal.line(format!("POST {endpoint}/v2/tasks {request}"));
-    let created = stop.or(client::api(Method::POST, &format!("{endpoint}/v2/tasks"), TOKEN, Some(&request))).await?;
+    let created =
+        stop.or(client::api(Method::POST, &format!("{endpoint}/v2/tasks"), TOKEN, Some(&request))).await?;
     let task = created["id"].as_str().context("the answer has no task id")?;
     let ended = stop.or(follow(&format!("{endpoint}/v2/tasks/{task}"), terminal)).await?;
     if ended["status"] != "success" {
@@ -88,7 +94,11 @@ fn compare(image: &Value, disk: &Disk, terminal: &Terminal) -> Result<()> {
     }
     let expected = sha512(&disk.path)?;
     if image["os_hash_algo"] != "sha512" || image["os_hash_value"] != expected.as_str() {
-        bail!("the image's hash is {} {}, the file's sha512 {expected}", image["os_hash_algo"], image["os_hash_value"]);
+        bail!(
+            "the image's hash is {} {}, the file's sha512 {expected}",
+            image["os_hash_algo"],
+            image["os_hash_value"]
+        );
     }
     terminal.line(format!("The image is active, {} bytes, sha512 equal to the file's", disk.bytes));
     Ok(())

@@ -1,7 +1,9 @@
 //! `template.yaml` into one region of the emulators, by the real `sam deploy`.
 
+use std::fs;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use http::Request;
@@ -17,9 +19,8 @@ use super::{client, tools};
 
 /// A bucket outside the stack that imports may read.
 pub(super) const SOURCE_BUCKET: &str = "image-tasks-sources";
-/// Where `sam deploy` puts zips, in MiniStack's own S3, where its Lambda reads them.
-const ARTIFACT_BUCKET: &str = "image-tasks-artifacts";
 const STACK: &str = "image-tasks";
+const LOGS_LIMIT: Duration = Duration::from_secs(15);
 
 /// One region to deploy to.
 #[derive(Debug, Clone)]
@@ -42,12 +43,10 @@ pub(super) async fn deploy(
     placement: &Placement,
     stop: &Stop,
 ) -> Result<Deployment> {
-    let bucket = Request::put(format!("{}/{ARTIFACT_BUCKET}", endpoints.aws())).body(Full::default())?;
-    client::send(bucket).await?;
-
+    let bucket = artifact_bucket(endpoints, &placement.region).await?;
     let mut sam = Command::new(tools::program(layout, "sam", "sam"));
     sam.args(["deploy", "--stack-name", STACK, "--region", &placement.region]);
-    sam.args(["--s3-bucket", ARTIFACT_BUCKET, "--s3-prefix", &placement.region]);
+    sam.args(["--s3-bucket", &bucket]);
     sam.args(["--capabilities", "CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]);
     sam.args(["--no-confirm-changeset", "--no-progressbar", "--template-file"]).arg(template);
     sam.arg("--parameter-overrides").args([
@@ -60,7 +59,10 @@ pub(super) async fn deploy(
     aws_environment(&mut sam, layout, endpoints, &placement.region);
     sam.current_dir(layout.build());
     let log = layout.logs().join(format!("deploy-{}.log", placement.region));
-    steps::logged("sam deploy", sam, &log, stop).await?;
+    steps::logged("sam deploy", sam, &log, stop).await.map_err(|error| match first_failure(&log) {
+        Some(cause) => error.context(format!("the first failure in {}:\n{cause}\n", log.display())),
+        None => error,
+    })?;
 
     let mut finish = control_plane(layout, endpoints, &placement.region);
     finish.args(["finish", STACK, SOURCE_BUCKET]).stdin(Stdio::null());
@@ -76,13 +78,38 @@ pub(super) async fn deploy(
     })
 }
 
+/// Makes the bucket where `sam deploy` puts zips: in MiniStack's own S3, where
+/// its Lambda reads them, and in the function's region, as Lambda demands.
+async fn artifact_bucket(endpoints: &Endpoints, region: &str) -> Result<String> {
+    let name = format!("image-tasks-artifacts-{region}");
+    let place = match region {
+        "us-east-1" => String::new(),
+        _ => format!(
+            "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
+        ),
+    };
+    let answer =
+        client::send(Request::put(format!("{}/{name}", endpoints.aws())).body(Full::from(place))?).await?;
+    if !answer.status().is_success() {
+        bail!("MiniStack didn't make the bucket {name}: {}", answer.status());
+    }
+    Ok(name)
+}
+
+/// Stack events after a failure are its rollback: the cause is the first.
+fn first_failure(log: &Path) -> Option<String> {
+    let text = fs::read_to_string(log).ok()?;
+    let lines: Vec<&str> = text.lines().skip_while(|line| !line.contains("_FAILED")).take(12).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
 /// The functions' logs, one file for each in the logs directory.
 pub(super) async fn save_function_logs(layout: &Layout, endpoints: &Endpoints, region: &str) {
     let mut logs = control_plane(layout, endpoints, region);
     logs.args(["logs", STACK]).arg(layout.logs()).arg(region);
     logs.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // A convenience for who looks for a failure: its own is none.
-    let _saved = logs.status().await;
+    let _saved = tokio::time::timeout(LOGS_LIMIT, logs.status()).await;
 }
 
 fn control_plane(layout: &Layout, endpoints: &Endpoints, region: &str) -> Command {

@@ -12,7 +12,7 @@ use tokio::process::Command;
 use super::layout::Layout;
 use super::steps::{self, Stop};
 
-const SECTOR: u64 = 512;
+const SECTOR: usize = 512;
 const BLOCK: usize = 1 << 20;
 
 /// An image file to import.
@@ -47,9 +47,9 @@ pub(super) async fn make(layout: &Layout, mebibytes: u64, stop: &Stop) -> Result
 /// incompressible bytes.
 fn write_raw(path: &Path, mebibytes: u64) -> Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
-    let sectors = mebibytes * (BLOCK as u64 / SECTOR);
+    let sectors = mebibytes * (BLOCK / SECTOR) as u64;
     let mut block = vec![0; BLOCK];
-    block[..SECTOR as usize].copy_from_slice(&boot_record(sectors)?);
+    block[..SECTOR].copy_from_slice(&boot_record(sectors)?);
     file.write_all(&block)?;
     for index in 1..mebibytes {
         pattern::fill(2013, index * BLOCK as u64, &mut block);
@@ -61,9 +61,9 @@ fn write_raw(path: &Path, mebibytes: u64) -> Result<()> {
 
 /// A master boot record: one Linux partition (type 0x83) by LBA, CHS fields at
 /// their "too large" value, the signature 0x55 0xAA.
-fn boot_record(sectors: u64) -> Result<[u8; SECTOR as usize]> {
-    let first = BLOCK as u64 / SECTOR;
-    let mut record = [0; SECTOR as usize];
+fn boot_record(sectors: u64) -> Result<[u8; SECTOR]> {
+    let first = (BLOCK / SECTOR) as u64;
+    let mut record = [0; SECTOR];
     let entry = &mut record[446..462];
     entry[1..4].copy_from_slice(&[0xfe, 0xff, 0xff]);
     entry[4] = 0x83;

@@ -83,7 +83,12 @@ impl Emulator {
         Self::start(layout, "s3", &settings, format!("{}/_localstack/health", endpoints.s3()))
     }
 
-    fn start(layout: &Layout, name: &'static str, settings: &[(&str, String)], health: String) -> Result<Self> {
+    fn start(
+        layout: &Layout,
+        name: &'static str,
+        settings: &[(&str, String)],
+        health: String,
+    ) -> Result<Self> {
         let log = layout.logs().join(format!("{name}.log"));
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(tools::program(layout, name, "python"));

@@ -110,7 +110,7 @@ mod tests {
         let host = head.headers[HOST].to_str().unwrap();
         let token = head.headers.get("x-auth-token").map_or("", |value| value.to_str().unwrap());
         let mut text = format!("{} {} {host} {token} ", head.method, head.uri);
-        text.push_str(&String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap());
+        text.push_str(std::str::from_utf8(&body.collect().await.unwrap().to_bytes()).unwrap());
         Ok(Response::builder().status(207).header("x-kept", "yes").body(Full::from(text)).unwrap())
     }
 

@@ -31,6 +31,7 @@ impl RunningStack {
     /// Takes the ports, ends what a killed runner left; starts nothing.
     pub(super) async fn prepare(layout: &Layout, options: &Options, terminal: &Terminal) -> Result<Self> {
         emulator::end_stale(layout)?;
+        let _stale = fs::remove_file(coordinates_path(layout));
         let endpoints = Endpoints {
             aws_port: free_port(options.aws_port, "--aws-port").await?,
             s3_port: free_port(options.s3_port, "--s3-port").await?,
@@ -68,41 +69,47 @@ impl RunningStack {
     }
 
     pub(super) fn coordinates_path(&self) -> PathBuf {
-        self.layout.run().join("stack.json")
+        coordinates_path(&self.layout)
     }
 
-    /// Installs, builds, starts, deploys, serves.
+    /// Installs and starts the emulators while cargo builds, deploys, serves.
     pub(super) async fn start(&mut self, tests: bool, stop: &Stop) -> Result<()> {
-        let terminal = self.terminal;
-        tools::install(&self.layout, &terminal, stop).await?;
-        // Emptied here and not at the end: what a killed emulator left goes too.
-        fs::remove_dir_all(self.layout.home())?;
-        fs::create_dir_all(self.layout.home())?;
-        terminal.line(format!(
-            "Starting MiniStack on {} and LocalStack's S3 on {}",
-            self.endpoints.aws(),
-            self.endpoints.s3()
-        ));
-        self.emulators.push(Emulator::ministack(&self.layout, &self.endpoints)?);
-        self.emulators.push(Emulator::s3(&self.layout, &self.endpoints)?);
-
-        terminal.line("Building the functions: cargo build --workspace (minutes when nothing is built yet)");
-        let binaries = artifacts::build(&self.layout, tests, stop).await?;
-        let template = artifacts::lay_out(&self.layout, &binaries, &terminal)?;
-        for emulator in &mut self.emulators {
-            stop.or(emulator.ready()).await?;
-        }
+        let (layout, terminal) = (self.layout.clone(), self.terminal);
+        let build = async {
+            terminal
+                .line("Building the functions: cargo build --workspace (minutes when nothing is built yet)");
+            let binaries = artifacts::build(&layout, tests, stop).await?;
+            artifacts::lay_out(&layout, &binaries, &terminal)
+        };
+        let (template, ()) = tokio::try_join!(build, self.start_emulators(stop))?;
         for (placement, listener) in &mut self.placements {
             terminal.line(format!("Deploying template.yaml to {} (sam deploy)", placement.region));
             let deployed =
                 deployment::deploy(&self.layout, &self.endpoints, &template, placement, stop).await?;
-            let api = deployed.of_type("AWS::ApiGatewayV2::Api").next().context("the template has no HTTP API")?;
+            let api =
+                deployed.of_type("AWS::ApiGatewayV2::Api").next().context("the template has no HTTP API")?;
             let listener = listener.take().context("this region is served already")?;
             self.proxies.push(proxy::serve(listener, self.endpoints.aws_port, api)?);
             terminal.line(format!("The API of {} is at {}", placement.region, placement.endpoint()));
             self.coordinates.deployments.push(deployed);
         }
         fs::write(self.coordinates_path(), serde_json::to_vec_pretty(&self.coordinates)?)?;
+        Ok(())
+    }
+
+    async fn start_emulators(&mut self, stop: &Stop) -> Result<()> {
+        tools::install(&self.layout, &self.terminal, stop).await?;
+        // Emptied here and not at the end: what a killed emulator left goes too.
+        fs::remove_dir_all(self.layout.home())?;
+        fs::create_dir_all(self.layout.home())?;
+        let (aws, s3) = (self.endpoints.aws(), self.endpoints.s3());
+        self.terminal.line(format!("Starting MiniStack on {aws} and LocalStack's S3 on {s3}"));
+        self.emulators.push(Emulator::ministack(&self.layout, &self.endpoints)?);
+        self.emulators.push(Emulator::s3(&self.layout, &self.endpoints)?);
+        for emulator in &mut self.emulators {
+            stop.or(emulator.ready()).await?;
+        }
+        self.terminal.line("The emulators are ready");
         Ok(())
     }
 
@@ -122,10 +129,14 @@ impl RunningStack {
     }
 }
 
+fn coordinates_path(layout: &Layout) -> PathBuf {
+    layout.run().join("stack.json")
+}
+
 async fn listen(port: u16, flag: &str) -> Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .await
-        .with_context(|| format!("port {port} can't be used: end what listens there, or choose another with {flag}"))
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| {
+        format!("port {port} can't be used: end what listens there, or choose another with {flag}")
+    })
 }
 
 /// The port if it is free, a free one for 0.

@@ -63,7 +63,10 @@ pub(super) fn cargo() -> Command {
 }
 
 /// Whether a program exists and answers with success.
-pub(super) async fn succeeds<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> bool {
+pub(super) async fn succeeds<S: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = S>,
+) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     matches!(command.status().await, Ok(status) if status.success())

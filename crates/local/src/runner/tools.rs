@@ -43,7 +43,8 @@ pub(super) async fn install(layout: &Layout, terminal: &Terminal, stop: &Stop) -
     }
     let python = python(layout, terminal, stop).await?;
     let names: Vec<&str> = missing.iter().map(|(tool, _)| *tool).collect();
-    terminal.line(format!("Installing from PyPI into .local/tools: {} (once, about a minute)", names.join(", ")));
+    terminal
+        .line(format!("Installing from PyPI into .local/tools: {} (once, about a minute)", names.join(", ")));
     try_join_all(missing.into_iter().map(|(tool, pins)| {
         let python = &python;
         async move {
@@ -79,7 +80,9 @@ async fn python(layout: &Layout, terminal: &Terminal, stop: &Stop) -> Result<Pat
     }
     const WANTED: &str = "Python 3.11 with venv is missing";
     if !rustix::process::geteuid().is_root() || !steps::succeeds("apt-get", ["--version"]).await {
-        bail!("{WANTED}: on Debian 12 run `sudo apt-get install python3.11 python3.11-venv`, then this again");
+        bail!(
+            "{WANTED}: on Debian 12 run `sudo apt-get install python3.11 python3.11-venv`, then this again"
+        );
     }
     terminal.line(format!("{WANTED}: installing it with apt-get"));
     for arguments in [&["update"][..], &["install", "--yes", "python3.11", "python3.11-venv"]] {
