@@ -429,7 +429,7 @@ pub async fn image_store(store: &dyn TaskStore, life: &dyn TaskLife, images: &dy
         made.push(image);
     }
     assert_eq!(images.get(ImageId(Uuid::new_v4())).await.expect("get"), None);
-    made.sort_by(|a, b| (b.created_at, b.id).cmp(&(a.created_at, a.id)));
+    made.sort_by_key(|image| std::cmp::Reverse((image.created_at, image.id)));
     for visible_to in [Some("images-a"), Some("images-b"), Some("nobody"), None] {
         for limit in [1, 5, 100] {
             let seen: Vec<Image> = made

@@ -1,0 +1,9 @@
+//! The wire, request by request, over the stores in memory: every rule of the
+//! HTTP contract for tasks, with status and message.
+
+mod discovery;
+mod images;
+mod lifetime;
+mod list_tasks;
+mod post_tasks;
+mod service;

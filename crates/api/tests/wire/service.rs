@@ -1,0 +1,124 @@
+//! The API over stores in memory, and a client of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use image_tasks_api::{App, Identity};
+use image_tasks_domain::Timestamp;
+use image_tasks_domain::images::Images;
+use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryLinks, MemoryStore};
+use image_tasks_domain::source::SourcePolicy;
+use image_tasks_domain::tasks::Tasks;
+use serde_json::{Value, json};
+
+/// When the service's clock starts: 2026-11-18T11:06:40Z.
+pub(crate) const NOW: i64 = 1_795_000_000;
+/// From a task's end to its expiry.
+pub(crate) const TTL: Duration = Duration::from_secs(48 * 3600);
+
+pub(crate) const ALICE: &str = "alice:demo";
+pub(crate) const BOB: &str = "bob:other";
+pub(crate) const ADMIN: &str = "root:ops:admin";
+
+pub(crate) struct Service {
+    pub(crate) app: App,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) executions: Arc<MemoryExecutions>,
+    pub(crate) clock: Arc<ManualClock>,
+}
+
+/// An answer, its body read.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no header {name}: {self:?}")).to_str().unwrap()
+    }
+
+    /// The `message` of an error, after the rest of it is seen to be as every error is.
+    #[track_caller]
+    pub(crate) fn error(&self, status: u16) -> &str {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        let title = self.status.canonical_reason().unwrap();
+        assert_eq!(self.body["title"], title);
+        assert_eq!(self.body["code"], format!("{status} {title}"));
+        assert_eq!(self.header("content-type"), "application/json");
+        self.body["message"].as_str().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn ok(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        self
+    }
+}
+
+impl Service {
+    pub(crate) fn new() -> Self {
+        let store = Arc::new(MemoryStore::default());
+        let executions = Arc::new(MemoryExecutions::default());
+        let clock = Arc::new(ManualClock::at(Timestamp::from_epoch(NOW)));
+        let app = App {
+            tasks: Tasks {
+                store: store.clone(),
+                life: store.clone(),
+                images: store.clone(),
+                executions: executions.clone(),
+                clock: clock.clone(),
+                sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
+                ttl: TTL,
+            },
+            images: Images { store: store.clone(), links: Arc::new(MemoryLinks) },
+            identity: Identity::Development,
+            public_endpoint: Some("https://images.example".to_owned()),
+        };
+        Self { app, store, executions, clock }
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.app.handle(request.body(body.into()).unwrap()).await;
+        let (parts, body) = response.into_parts();
+        let request_id = parts.headers.get("x-openstack-request-id").expect("on every answer");
+        let uuid = request_id.to_str().unwrap().strip_prefix("req-").expect("req-<uuid>");
+        uuid.parse::<uuid::Uuid>().expect("req-<uuid>");
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub(crate) async fn get(&self, token: &str, path: &str) -> Answer {
+        self.send(Method::GET, path, &[("x-auth-token", token)], "").await
+    }
+
+    pub(crate) async fn post(&self, token: &str, body: &Value) -> Answer {
+        self.send(Method::POST, "/v2/tasks", &[("x-auth-token", token)], body.to_string()).await
+    }
+
+    /// A new task's id.
+    pub(crate) async fn import(&self, token: &str) -> String {
+        let made = self.post(token, &import()).await.ok(201);
+        made.body["id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// An import that is taken.
+pub(crate) fn import() -> Value {
+    json!({"type": "import", "input": {"import_from": "https://example.com/a.qcow2"}})
+}
