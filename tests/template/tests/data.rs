@@ -33,6 +33,7 @@ fn deployed_indexes(template: &Template, table: &str) -> BTreeMap<String, Index>
             let projection = &index["Projection"];
             let projected = match projection["ProjectionType"].as_str().unwrap() {
                 "ALL" => None,
+                "KEYS_ONLY" => Some(BTreeSet::new()),
                 "INCLUDE" => Some(strings(&projection["NonKeyAttributes"]).into_iter().collect()),
                 other => unreachable!("{other}"),
             };

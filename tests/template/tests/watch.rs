@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::collections::BTreeSet;
+
+use image_tasks_domain::FailureCode;
 use serde_json::{Value, json};
-use template_tests::Template;
+use template_tests::{Architecture, Template, code_spans};
 
 #[test]
 fn every_machine_that_ends_badly_calls_the_lifecycle_function() {
@@ -62,6 +65,32 @@ fn every_alarm_tells_the_topic_and_says_what_it_means() {
     ] {
         assert!(metrics.contains(&metric), "no alarm on {metric}");
     }
+}
+
+#[test]
+fn failures_of_ours_are_counted_by_codes_that_exist() {
+    let template = Template::load();
+    let pattern = template.at("/Resources/TasksFailedByUsFilter/Properties/FilterPattern").as_str().unwrap();
+    let codes: Vec<&str> = pattern.split('"').skip(1).step_by(2).collect();
+    assert!(!codes.is_empty());
+    for code in codes {
+        assert!(FailureCode::from_name(code).is_some(), "{code}");
+    }
+}
+
+#[test]
+fn alarms_are_those_of_the_document() {
+    let template = Template::load();
+    let deployed: BTreeSet<String> =
+        template.resources("AWS::CloudWatch::Alarm").map(|(id, _)| id.to_owned()).collect();
+    let architecture = Architecture::load();
+    let documented: BTreeSet<String> = architecture
+        .table("## Alarms")
+        .iter()
+        .flat_map(|row| code_spans(row[0]))
+        .map(|name| format!("{name}Alarm"))
+        .collect();
+    assert_eq!(deployed, documented);
 }
 
 #[test]
