@@ -4,11 +4,11 @@
 //! sent again; calls with a streamed body can't be repeated by the SDK and are
 //! the flow's to repeat.
 
+use std::time::Duration;
+
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
-use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use std::time::Duration;
 
 use crate::config::Stores;
 
@@ -41,11 +41,6 @@ impl Clients {
 
 /// `path_style` for endpoints other than S3's own, which don't answer to `bucket.host`.
 pub fn s3_client(shared: &aws_config::SdkConfig, path_style: bool) -> aws_sdk_s3::Client {
-    let config = aws_sdk_s3::config::Builder::from(shared)
-        .force_path_style(path_style)
-        // A copy inside S3 is quiet for minutes, and completing an upload too: silence is no fault there.
-        // Bodies have their own idle limit, in `s3::body`.
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .build();
+    let config = aws_sdk_s3::config::Builder::from(shared).force_path_style(path_style).build();
     aws_sdk_s3::Client::from_conf(config)
 }

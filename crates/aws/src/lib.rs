@@ -10,7 +10,9 @@ pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod dynamo;
+mod exact;
 mod failures;
+pub mod s3;
 pub mod step_functions;
 pub mod telemetry;
 
@@ -18,4 +20,5 @@ pub use clients::Clients;
 pub use clock::SystemClock;
 pub use config::{ApiConfig, ConfigError, Identity, ImportConfig, LifecycleConfig, Stores};
 pub use dynamo::{DynamoImages, DynamoTasks};
+pub use s3::S3Objects;
 pub use step_functions::StepFunctions;

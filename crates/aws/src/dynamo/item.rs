@@ -14,14 +14,14 @@ use image_tasks_domain::{
 use serde_json::{Map, Number, Value};
 
 /// Attributes of one record.
-pub(super) type Item = HashMap<String, AttributeValue>;
+pub type Item = HashMap<String, AttributeValue>;
 
 /// Partitions of the indexes over all tenants: each takes 1000 writes a second (DynamoDB developer guide,
 /// "Partitions and data distribution").
 pub(super) const SHARDS: u8 = 4;
 
-/// Task statuses as stored, and `expires_at_epoch` as DynamoDB's TTL wants it: seconds, a number.
-pub(super) fn task_item(task: &Task) -> Item {
+/// A task as it is stored. `expires_at_epoch` is as DynamoDB's TTL wants it: seconds, a number.
+pub fn task_item(task: &Task) -> Item {
     let mut item: Item = [
         ("id", text(task.id)),
         ("type", text(task.task_type.name())),

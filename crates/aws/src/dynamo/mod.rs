@@ -16,4 +16,5 @@ mod tasks;
 mod write;
 
 pub use images::DynamoImages;
+pub use item::{Item, task_item};
 pub use tasks::DynamoTasks;

@@ -1,0 +1,72 @@
+//! What S3's errors mean, by code and status (S3 API reference, "Error responses").
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use image_tasks_flows::ports::ObjectError;
+
+use crate::failures::{chain, passes};
+
+/// An SDK error as the flows see it. `what` names call and object.
+pub(super) fn object_error<E>(error: SdkError<E, HttpResponse>, what: &str) -> ObjectError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let code = error.code().unwrap_or_default();
+    classify(code, status, passes(&error), format!("{what}: {}", chain(&error)))
+}
+
+fn classify(code: &str, status: Option<u16>, passes: bool, text: String) -> ObjectError {
+    match (code, status) {
+        _ if passes => ObjectError::Transient(text),
+        // Another write of the same key is under way; which one wins is open.
+        ("ConditionalRequestConflict" | "OperationAborted", _) => ObjectError::Transient(text),
+        ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "XAmzContentSHA256Mismatch", _) => {
+            ObjectError::Checksum(text)
+        }
+        ("PreconditionFailed" | "InvalidRange", _) | (_, Some(412 | 416)) => ObjectError::Precondition(text),
+        (_, Some(404)) => ObjectError::NotFound(text),
+        (_, Some(401 | 403)) => ObjectError::Denied(text),
+        _ => ObjectError::Fault(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_statuses_mean_this() {
+        let kind = |code, status, passes| match classify(code, status, passes, String::new()) {
+            ObjectError::NotFound(_) => "not found",
+            ObjectError::Precondition(_) => "precondition",
+            ObjectError::Denied(_) => "denied",
+            ObjectError::Checksum(_) => "checksum",
+            ObjectError::Transient(_) => "transient",
+            ObjectError::Body(_) => "body",
+            ObjectError::Fault(_) => "fault",
+        };
+        for (code, status, passes, expected) in [
+            ("NoSuchKey", Some(404), false, "not found"),
+            ("NoSuchUpload", Some(404), false, "not found"),
+            ("NoSuchBucket", Some(404), false, "not found"),
+            ("NotFound", Some(404), false, "not found"),
+            ("PreconditionFailed", Some(412), false, "precondition"),
+            ("", Some(412), false, "precondition"),
+            ("InvalidRange", Some(416), false, "precondition"),
+            ("AccessDenied", Some(403), false, "denied"),
+            ("", Some(403), false, "denied"),
+            ("BadDigest", Some(400), false, "checksum"),
+            ("XAmzContentChecksumMismatch", Some(400), false, "checksum"),
+            ("ConditionalRequestConflict", Some(409), false, "transient"),
+            ("SlowDown", Some(503), true, "transient"),
+            ("RequestTimeTooSkewed", Some(403), true, "transient"),
+            ("", None, true, "transient"),
+            ("InvalidPart", Some(400), false, "fault"),
+            ("EntityTooSmall", Some(400), false, "fault"),
+            ("", None, false, "fault"),
+        ] {
+            assert_eq!(kind(code, status, passes), expected, "{code} {status:?}");
+        }
+    }
+}
