@@ -4,10 +4,12 @@
 //! `sound` function of its module, which tests show to be accepted) with one thing changed, so that it
 //! is refused for that thing and no other. Files are kilobytes, or sparse.
 
+pub mod bootable;
 mod import;
 mod iso;
 mod ova;
 mod qcow2;
+mod seal;
 mod signatures;
 mod sparse;
 mod vdi;
@@ -18,6 +20,7 @@ mod vmdk;
 use disk_image::{Code, Format};
 pub use import::{Counting, Imported, import};
 pub use ova::ova;
+pub use seal::seal;
 pub use sparse::Sparse;
 pub use vmdk::stream_optimized;
 
@@ -68,14 +71,6 @@ pub fn all() -> Vec<Hostile> {
 
 /// Every image that the hostile ones are made from.
 pub fn sound() -> Vec<Sound> {
-    [
-        iso::sound(),
-        qcow2::sound(),
-        vmdk::sound(),
-        vhd::sound(),
-        vhdx::sound(),
-        vdi::sound(),
-        ova::sound(),
-    ]
-    .concat()
+    [iso::sound(), qcow2::sound(), vmdk::sound(), vhd::sound(), vhdx::sound(), vdi::sound(), ova::sound()]
+        .concat()
 }

@@ -144,6 +144,11 @@ fn other_files() -> Vec<Case> {
         let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
         v3().be32(EXTENSIONS, kind).be32(EXTENSIONS + 4, len).with(EXTENSIONS + 8, text)
     };
+    // Empty extensions of an unknown kind up to the end of a cluster of 2 MiB.
+    let endless = base(Place { bits: 21 }, 3, 8, &deflated(2 << 20))
+        .be32(REFCOUNT_ORDER, 4)
+        .be32(HEADER_LENGTH, 112)
+        .with(EXTENSIONS, &[0, 0, 0, 1, 0, 0, 0, 0].repeat(262_130));
     let json = r#"json:{"driver":"file","filename":"/etc/shadow"}"#;
     vec![
         ("backing-file", backing("base.qcow2"), Code::BackingFile),
@@ -177,6 +182,7 @@ fn other_files() -> Vec<Case> {
         ("unknown-encryption", v3().be32(CRYPT, u32::MAX), Code::Encrypted),
         ("extension-overlong", v3().be32(EXTENSIONS, 1).be32(EXTENSIONS + 4, 500), Code::BadHeader),
         ("extension-of-4-gib", v3().be32(EXTENSIONS, 1).be32(EXTENSIONS + 4, u32::MAX), Code::BadHeader),
+        ("extensions-without-end", endless, Code::TableTooLarge),
         (
             "extension-twice",
             v3().be32(EXTENSIONS, 0x6803_f857).be32(EXTENSIONS + 8, 0x6803_f857),

@@ -11,14 +11,14 @@ const CREATOR: u64 = 28;
 const CURRENT_SIZE: u64 = 48;
 const GEOMETRY: u64 = 56;
 const KIND: u64 = 60;
-const SUM: u64 = 64;
+pub(crate) const SUM: usize = 64;
 const SAVED: u64 = 84;
 // Dynamic header, from its own begin.
 const TABLE_AT: u64 = 16;
 const HEADER_VERSION: u64 = 24;
 const ENTRIES: u64 = 28;
 const BLOCK: u64 = 32;
-const HEADER_SUM: u64 = 36;
+pub(crate) const HEADER_SUM: usize = 36;
 const PARENT_UUID: u64 = 40;
 const PARENT_NAME: u64 = 64;
 const LOCATORS: u64 = 576;
@@ -27,11 +27,17 @@ const HEADER: u64 = 512;
 const TABLE: u64 = 1536;
 const END: u64 = 22 * 512;
 
-fn summed(file: Sparse, from: u64, len: u64, sum: u64) -> Sparse {
-    let file = file.be32(from + sum, 0);
-    let total: u32 =
-        file.read(ByteRange { start: from, end: from + len }).iter().map(|b| u32::from(*b)).sum();
-    file.be32(from + sum, !total)
+/// With the checksum at `sum` set.
+pub(crate) fn sealed(mut bytes: Vec<u8>, sum: usize) -> Vec<u8> {
+    bytes[sum..sum + 4].fill(0);
+    let total: u32 = bytes.iter().map(|b| u32::from(*b)).sum();
+    bytes[sum..sum + 4].copy_from_slice(&(!total).to_be_bytes());
+    bytes
+}
+
+fn summed(file: Sparse, from: u64, len: u64, sum: usize) -> Sparse {
+    let bytes = sealed(file.read(ByteRange { start: from, end: from + len }), sum);
+    file.with(from, &bytes)
 }
 
 fn footer(kind: u32, size: u64) -> Sparse {
@@ -104,7 +110,7 @@ type Case = (&'static str, Sparse, Code);
 fn footers() -> Vec<Case> {
     use Code::{BackingFile, BadHeader, Corrupt, OutOfBounds, TooLarge, Truncated, UnsupportedFeature};
     vec![
-        ("checksum", dynamic().be32(SUM, 1).be32(END + SUM, 1), BadHeader),
+        ("checksum", dynamic().be32(SUM as u64, 1).be32(END + SUM as u64, 1), BadHeader),
         ("version-2", with_footer(|f| f.be32(VERSION, 0x0002_0000)), UnsupportedFeature),
         ("kind-0", with_footer(|f| f.be32(KIND, 0)), UnsupportedFeature),
         ("kind-6", with_footer(|f| f.be32(KIND, 6)), UnsupportedFeature),
@@ -112,7 +118,7 @@ fn footers() -> Vec<Case> {
         ("fixed-with-dynamic-header", with_footer(|f| f.be32(KIND, 2).be64(HEADER_AT, u64::MAX)), BadHeader),
         (
             "footer-other-than-header",
-            dynamic().with(END + 70, &[1]).be32(END + SUM, sum_plus_one()),
+            dynamic().with(END + 70, &[1]).be32(END + SUM as u64, sum_plus_one()),
             BadHeader,
         ),
         ("header-other-than-footer", dynamic().with(70, &[1]), BadHeader),
@@ -142,7 +148,7 @@ fn footers() -> Vec<Case> {
 /// The checksum of the footer with one byte set to 1.
 fn sum_plus_one() -> u32 {
     let footer = dynamic().with(70, &[1]);
-    let bytes = summed(footer, 0, 512, SUM).read(ByteRange { start: SUM, end: SUM + 4 });
+    let bytes = summed(footer, 0, 512, SUM).read(ByteRange { start: SUM as u64, end: SUM as u64 + 4 });
     bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
 }
 
@@ -158,7 +164,7 @@ fn headers() -> Vec<Case> {
     let offset = |n: u64| with_header(move |h| h.be64(HEADER + TABLE_AT, n));
     vec![
         ("header-missing", with_header(|h| h.with(HEADER, b"xxsparse")), BadHeader),
-        ("header-checksum", dynamic().be32(HEADER + HEADER_SUM, 7), BadHeader),
+        ("header-checksum", dynamic().be32(HEADER + HEADER_SUM as u64, 7), BadHeader),
         ("header-version-2", field(HEADER_VERSION, 0x0002_0000), UnsupportedFeature),
         ("parent-uuid", with_header(|h| h.with(HEADER + PARENT_UUID, &[1])), BackingFile),
         ("parent-name", with_header(|h| h.with(HEADER + PARENT_NAME, b"\0/\0e\0t\0c")), BackingFile),

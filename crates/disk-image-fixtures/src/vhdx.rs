@@ -6,9 +6,9 @@ use crate::{Hostile, Sound, Sparse};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-const HEADERS: [u64; 2] = [64 * KIB, 128 * KIB];
-const REGIONS: [u64; 2] = [192 * KIB, 256 * KIB];
-const LOG: u64 = MIB;
+pub(crate) const HEADERS: [u64; 2] = [64 * KIB, 128 * KIB];
+pub(crate) const REGIONS: [u64; 2] = [192 * KIB, 256 * KIB];
+pub(crate) const LOG: u64 = MIB;
 const TABLE: u64 = 2 * MIB;
 const METADATA: u64 = 3 * MIB;
 const DATA: u64 = 4 * MIB;
@@ -57,10 +57,17 @@ fn crc32c(bytes: &[u8]) -> u32 {
     })
 }
 
+/// With the checksum set.
+pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes[4..8].fill(0);
+    let sum = crc32c(&bytes);
+    bytes[4..8].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
 fn summed(file: Sparse, from: u64, len: u64) -> Sparse {
-    let file = file.le32(from + 4, 0);
-    let sum = crc32c(&file.read(ByteRange { start: from, end: from + len }));
-    file.le32(from + 4, sum)
+    let bytes = sealed(file.read(ByteRange { start: from, end: from + len }));
+    file.with(from, &bytes)
 }
 
 /// Checksums of headers and region tables, after a change.

@@ -11,7 +11,7 @@ use disk_image::{
     ByteRange, Format,
     drive::{DriveError, ReadAt},
 };
-use disk_image_fixtures::{Counting, import};
+use disk_image_fixtures::{Counting, import, seal};
 use support::Numbers;
 
 const MUTATIONS: u64 = 300;
@@ -90,6 +90,8 @@ fn mutate(name: &str, bytes: &[u8], format: Format) -> (u64, u64) {
             let bytes = patch(&mut numbers, patched.size);
             patched.patches.push((at, bytes));
         }
+        let seals = seal(format, &mut &patched).unwrap();
+        patched.patches.extend(seals);
         let mut source = Counting::new(&patched);
         match import(&mut source, Some(format)) {
             Ok(_) => accepted += 1,
