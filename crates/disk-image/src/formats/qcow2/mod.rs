@@ -28,6 +28,8 @@ const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 const EXTENDED_L2_MIN_CLUSTER_BITS: u32 = 14;
 /// QEMU `QCOW_MAX_REFTABLE_SIZE`.
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
+/// Header and extensions: QEMU writes a few hundred bytes.
+const MAX_HEADER: u64 = 64 << 10;
 /// QEMU `QCOW_MAX_SNAPSHOTS`.
 const MAX_SNAPSHOTS: u32 = 65536;
 
@@ -268,14 +270,17 @@ fn backing_file(regions: &Regions, header: &[u8]) -> Result<()> {
     ))
 }
 
-/// Walks the header extensions: none may name a file or a key, all must lie in the first cluster.
+/// Goes through the header extensions: none may name a file or a key, all must lie in the first cluster.
 fn extensions(regions: &Regions, from: u32, cluster: u64) -> Result<()> {
     let end = cluster.min(regions.size());
+    let place = end.min(MAX_HEADER);
+    // One read for all: an image of many tiny extensions must not cost a request for each.
+    let area = regions.read(0, usize::try_from(place).unwrap_or(usize::MAX))?;
     let mut at = u64::from(from);
     let mut seen = Vec::new();
-    while at + 8 <= end {
-        let head = regions.read(at, 8)?;
-        let (kind, len) = (be32(head, 0)?, u64::from(be32(head, 4)?));
+    while at + 8 <= place {
+        let field = usize::try_from(at).unwrap_or(usize::MAX);
+        let (kind, len) = (be32(area, field)?, u64::from(be32(area, field + 4)?));
         at += 8;
         if kind == EXT_END {
             return Ok(());
@@ -292,9 +297,16 @@ fn extensions(regions: &Regions, from: u32, cluster: u64) -> Result<()> {
             EXT_FEATURE_NAMES | EXT_BITMAPS if seen.contains(&kind) => {
                 return Err(bad(format!("header extension {kind:#x} appears twice")));
             }
-            _ => seen.push(kind),
+            EXT_FEATURE_NAMES | EXT_BITMAPS => seen.push(kind),
+            _ => {}
         }
         at += len.next_multiple_of(8);
+    }
+    if place < end {
+        return Err(Error::refused(
+            Code::TableTooLarge,
+            format!("qcow2: the header extensions take more than {MAX_HEADER} bytes"),
+        ));
     }
     Ok(())
 }
