@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "tests")]
 
+mod boot;
 mod harness;
 mod maps;
 #[path = "../support/mod.rs"]
