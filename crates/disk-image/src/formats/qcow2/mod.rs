@@ -96,17 +96,18 @@ impl Qcow2Layout {
         if !virtual_size.is_multiple_of(512) {
             return Err(bad(format!("size {virtual_size} is not a multiple of 512")));
         }
-        let layout = Self {
+        let mut layout = Self {
             virtual_size,
             version,
             cluster_bits,
             extended_l2: features.extended_l2,
             zstd: features.zstd,
             l1_offset: be64(start, 40)?,
-            l1_entries: virtual_size.div_ceil(cluster * (cluster / features.entry_bytes())),
+            l1_entries: 0,
             refcount_table_offset: be64(start, 48)?,
             refcount_table_clusters: be32(start, 56)?,
         };
+        layout.l1_entries = virtual_size.div_ceil(layout.l2_span());
         layout.check_tables(be32(start, 36)?, regions.size())?;
         layout.check_snapshots(be32(start, 60)?, be64(start, 64)?, regions.size())?;
         Ok(layout)
@@ -123,6 +124,11 @@ impl Qcow2Layout {
 
     const fn entry_bytes(&self) -> u64 {
         if self.extended_l2 { 16 } else { 8 }
+    }
+
+    /// Virtual bytes that one L2 table maps.
+    const fn l2_span(&self) -> u64 {
+        self.cluster() / self.entry_bytes() * self.cluster()
     }
 
     fn check_tables(&self, l1_size: u32, file_size: u64) -> Result<()> {
@@ -241,10 +247,6 @@ impl Features {
             }
         };
         Ok(Self { header_length, extended_l2: incompatible & EXTENDED_L2 != 0, zstd })
-    }
-
-    const fn entry_bytes(&self) -> u64 {
-        if self.extended_l2 { 16 } else { 8 }
     }
 }
 

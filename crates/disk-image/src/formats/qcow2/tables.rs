@@ -150,7 +150,7 @@ impl Qcow2Tables {
             self.claims.claim(table, self.layout.cluster(), "qcow2 L2 table")?;
         }
         let step = to_usize(self.layout.entry_bytes());
-        let table_span = self.l2_span();
+        let table_span = self.layout.l2_span();
         let first = self.l1_at * table_span + self.l2_at / self.layout.entry_bytes() * self.layout.cluster();
         for (n, at) in (0..piece.len()).step_by(step).enumerate() {
             let virtual_at = first + ((n as u64) << self.layout.cluster_bits);
@@ -167,11 +167,6 @@ impl Qcow2Tables {
             self.l1_at += 1;
         }
         Ok(())
-    }
-
-    /// Virtual bytes that one L2 table maps.
-    const fn l2_span(&self) -> u64 {
-        self.layout.cluster() / self.layout.entry_bytes() * self.layout.cluster()
     }
 
     fn cluster(&mut self, virtual_at: u64, entry: u64, bitmap: Option<u64>, out: &mut Stretch) -> Result<()> {
@@ -274,7 +269,7 @@ impl Tables for Qcow2Tables {
         }
         let table = entry & OFFSET;
         if table == 0 {
-            out.push(self.l2_span(), Stored::Zero);
+            out.push(self.layout.l2_span(), Stored::Zero);
             self.l1_at += 1;
             return Ok(());
         }
