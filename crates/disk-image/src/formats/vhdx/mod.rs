@@ -62,7 +62,8 @@ impl VhdxLayout {
                 format!("VHDX: {} bytes hold no headers", view.size()),
             ));
         }
-        view.need(&[ByteRange { start: 0, end: HEADER_SECTION / 4 + regions::TABLE_BYTES }])?;
+        // Identifier, headers and region tables at once.
+        view.need(&[ByteRange { start: 0, end: regions::END }])?;
         if !view.read(0, 8, "VHDX identifier")?.starts_with(b"vhdxfile") {
             return Err(Error::refused(Code::FormatMismatch, "VHDX: no file identifier"));
         }

@@ -9,9 +9,11 @@ use crate::{
     formats::view::View,
 };
 
-pub(super) const TABLE_BYTES: u64 = 64 << 10;
+const TABLE_BYTES: u64 = 64 << 10;
 /// Both copies.
 const TABLES: [u64; 2] = [192 << 10, 256 << 10];
+/// Of the second one.
+pub(super) const END: u64 = TABLES[1] + TABLE_BYTES;
 const ENTRY_BYTES: usize = 32;
 /// As the specification says: what fits.
 const MAX_ENTRIES: u32 = 2047;
