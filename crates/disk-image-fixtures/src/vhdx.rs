@@ -244,7 +244,7 @@ fn values() -> Vec<Case> {
 }
 
 fn blocks() -> Vec<Case> {
-    use Code::{BadTable, OutOfBounds, Truncated};
+    use Code::{BadTable, Truncated};
     let entry = |index: u64, n: u64| dynamic().le64(TABLE + 8 * index, n);
     vec![
         ("block-partially-present", entry(1, DATA | 7), BadTable),
@@ -255,8 +255,8 @@ fn blocks() -> Vec<Case> {
         ("block-over-log", entry(1, LOG | 6), BadTable),
         ("block-over-table", entry(1, TABLE | 6), BadTable),
         ("block-over-metadata", entry(1, METADATA | 6), BadTable),
-        ("block-outside", entry(1, END | 6), OutOfBounds),
-        ("block-far-outside", entry(1, u64::MAX << 20 | 6), OutOfBounds),
+        ("block-outside", entry(1, END | 6), Truncated),
+        ("block-far-outside", entry(1, u64::MAX << 20 | 6), Truncated),
         ("block-cut-off", dynamic().cut(END - 512), Truncated),
         ("bitmap-present", entry(BITMAP, (END - MIB) | 6), BadTable),
     ]

@@ -321,8 +321,8 @@ fn map() -> Vec<Case> {
         case("grain-twice-in-two-tables", m().le32(at(MONO_TABLES[1]), 40), BadTable),
         case("grain-over-grain", m().le32(table + 8, 39), BadTable),
         case("grain-over-header", m().le32(table, 1), BadTable),
-        case("grain-outside", m().le32(table, 56), OutOfBounds),
-        case("grain-far-outside", m().le32(table, u32::MAX), OutOfBounds),
+        case("grain-outside", m().le32(table, 56), Truncated),
+        case("grain-far-outside", m().le32(table, u32::MAX), Truncated),
         case("grain-cut-off", m().le32(table + 8, 49), Truncated),
         case("last-grain-cut-off", m().cut(at(56) - 512), Truncated),
     ]
@@ -357,13 +357,13 @@ fn footer_of(directory: u64) -> Vec<u8> {
 }
 
 fn grains() -> Vec<Case> {
-    use Code::{BadData, BadTable, OutOfBounds, Truncated};
+    use Code::{BadData, BadTable, Truncated};
     let [first, second, last] = STREAM_GRAINS.map(at);
     let table = at(STREAM_TABLES[0]);
     vec![
         case("stream-grain-twice", stream().le32(table + 8, 32), BadTable),
         case("stream-grain-over-header", stream().le32(table, 2), BadTable),
-        case("stream-grain-outside", stream().le32(table, 50), OutOfBounds),
+        case("stream-grain-outside", stream().le32(table, 50), Truncated),
         case("stream-grain-of-other-sector", stream().le64(first, 8), BadData),
         case("stream-grains-swapped", stream().le32(table, 33).le32(table + 8, 32), BadData),
         case("stream-last-grain-of-other-sector", stream().le64(last, 8), BadTable),

@@ -256,17 +256,11 @@ impl Tables for VhdTables {
                 out.push(blocks.block, Stored::Zero);
             } else {
                 let offset = u64::from(sector) * SECTOR;
-                if offset >= self.file_size - FOOTER {
-                    return Err(Error::refused(
-                        Code::OutOfBounds,
-                        format!("VHD: block {} at sector {sector} is outside of the file", self.next),
-                    ));
-                }
                 if !view.holds(offset, blocks.bitmap + blocks.block + FOOTER) {
                     return Err(Error::refused(
                         Code::Truncated,
                         format!(
-                            "VHD: block {} at sector {sector} is cut off by the end of the file",
+                            "VHD: block {} at sector {sector}, but the file ends before it does",
                             self.next
                         ),
                     ));

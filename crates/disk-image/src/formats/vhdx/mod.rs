@@ -270,17 +270,12 @@ fn check_bitmap(entry: u64, index: u64) -> Result<()> {
 }
 
 fn check_block(view: View<'_>, index: u64, offset: u64, len: u64) -> Result<()> {
-    if offset >= view.size() {
-        return Err(Error::refused(
-            Code::OutOfBounds,
-            format!("VHDX: table entry {index} points to byte {offset}, the file has {}", view.size()),
-        ));
-    }
     if !view.holds(offset, len) {
         return Err(Error::refused(
             Code::Truncated,
             format!(
-                "VHDX: the block of table entry {index} at byte {offset} is cut off by the end of the file"
+                "VHDX: the block of table entry {index} at byte {offset}, but the file has {} bytes",
+                view.size()
             ),
         ));
     }

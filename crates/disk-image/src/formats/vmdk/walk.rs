@@ -111,6 +111,7 @@ impl VmdkTables {
             .collect();
         begins.sort_unstable();
         let Some(&(last, grain)) = begins.last() else { return Ok(Vec::new()) };
+        self.check_place(view, last, MARKER_BYTES + 1)?;
         let end = self.marked_end(view, last, grain)?;
         let nexts = begins.iter().skip(1).map(|(s, _)| u64::from(*s) * SECTOR).chain([end]);
         let most = self.longest();
@@ -169,16 +170,10 @@ impl VmdkTables {
                 ),
             ));
         }
-        if offset >= view.size() {
-            return Err(Error::refused(
-                Code::OutOfBounds,
-                format!("VMDK: a grain at sector {sector}, but the file has {} bytes", view.size()),
-            ));
-        }
         if !view.holds(offset, len) {
             return Err(Error::refused(
                 Code::Truncated,
-                format!("VMDK: the grain at sector {sector} is cut off by the end of the file"),
+                format!("VMDK: a grain at sector {sector}, but the file ends at byte {}", view.size()),
             ));
         }
         Ok(offset)
