@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// libdeflate's level: smaller than QEMU's own zlib at several times its speed (see `benches/write_qcow2.rs`).
 const DEFLATE_LEVEL: i32 = 1;
-/// zstd's default and QEMU's.
-const ZSTD_LEVEL: i32 = 3;
+/// One below zstd's default, which QEMU uses: 0.7% larger at 1.3 times the speed.
+const ZSTD_LEVEL: i32 = 2;
 
 /// How the clusters of an image are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -140,14 +140,16 @@ fn pieces(geometry: &Geometry, data: &[Range<u64>], hole: u64, max_part: u64) ->
     let tail = data.last().is_some_and(|run| run.end > whole);
     let total: u64 = data.iter().map(|run| run.end - run.start).sum();
     let mut inline = (geometry.size() / INLINE_SHARE).min(MAX_INLINE) / geometry.cluster();
-    if total < least {
+    // All of it: a range can be copied only from an object of more than 5 MiB, too (`UploadPartCopy`, "copy-source-range").
+    let few = total <= least;
+    if few {
         inline = least;
     }
 
     let mut pieces = Vec::new();
     let mut add = |range: Range<u64>| {
         let len = range.end - range.start;
-        if len < least && len <= inline {
+        if len <= inline && (few || len < least) {
             inline -= len;
             pieces.push(Piece { clusters: range, place: Place::First });
             return;
@@ -166,7 +168,7 @@ fn pieces(geometry: &Geometry, data: &[Range<u64>], hole: u64, max_part: u64) ->
         }
         match &mut open {
             // With few data in all, nothing is filled up, so nothing needs joining.
-            Some(o) if total >= least && run.start < (o.end + hole).max(o.start + least) => o.end = run.end,
+            Some(o) if !few && run.start < (o.end + hole).max(o.start + least) => o.end = run.end,
             _ => {
                 if let Some(done) = open.replace(run) {
                     add(done);

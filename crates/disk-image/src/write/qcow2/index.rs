@@ -48,7 +48,7 @@ impl Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
-    /// In part 1, behind the metadata: too short for a part.
+    /// In part 1, behind the metadata: too short for a part. A longer one may be placed here too, where it saves free clusters.
     First,
     /// In parts of its own.
     Own,
