@@ -22,6 +22,9 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::Sha512;
 
+/// Polls before what should have been removed counts as left behind.
+const POLLS: u32 = 300;
+
 /// A tenant with its own token, on the running stack.
 #[derive(Debug, Clone)]
 pub struct Tenant {
@@ -200,12 +203,18 @@ impl Tenant {
         self.nothing_under(self.stack.work_bucket(), &prefix).await;
     }
 
+    /// The task ends before what it stored is removed: polls until the place is empty, and says what stays.
     async fn nothing_under(&self, bucket: &str, prefix: &str) {
         let s3 = self.stack.s3();
-        let objects = s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await.unwrap();
-        assert_eq!(objects.contents(), [], "objects under {prefix}");
-        let uploads = s3.list_multipart_uploads().bucket(bucket).prefix(prefix).send().await.unwrap();
-        assert_eq!(uploads.uploads(), [], "uploads under {prefix}");
+        for last in (0..POLLS).rev() {
+            let objects = s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await.unwrap();
+            let uploads = s3.list_multipart_uploads().bucket(bucket).prefix(prefix).send().await.unwrap();
+            if objects.contents().is_empty() && uploads.uploads().is_empty() {
+                return;
+            }
+            assert!(last > 0, "left under {prefix}: {:?} {:?}", objects.contents(), uploads.uploads());
+            pause().await;
+        }
     }
 }
 
