@@ -9,6 +9,7 @@ use image_tasks_api::{App, Identity};
 use image_tasks_domain::Timestamp;
 use image_tasks_domain::images::Images;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryLinks, MemoryStore};
+use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::tasks::Tasks;
 use serde_json::{Value, json};
@@ -74,6 +75,7 @@ impl Service {
                 executions: executions.clone(),
                 clock: clock.clone(),
                 sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
+                receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
                 ttl: TTL,
             },
             images: Images { store: store.clone(), links: Arc::new(MemoryLinks) },
