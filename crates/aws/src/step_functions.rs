@@ -23,9 +23,10 @@ impl StepFunctions {
         Self { client, import_state_machine: import_state_machine.into() }
     }
 
-    fn machine(&self, task_type: TaskType) -> &str {
+    fn machine(&self, task_type: TaskType) -> StoreResult<&str> {
         match task_type {
-            TaskType::Import => &self.import_state_machine,
+            TaskType::Import => Ok(&self.import_state_machine),
+            TaskType::Export => Err(StoreError::Fault("exports have no state machine".into())),
         }
     }
 }
@@ -36,7 +37,7 @@ impl Executions for StepFunctions {
         let started = self
             .client
             .start_execution()
-            .state_machine_arn(self.machine(task.task_type))
+            .state_machine_arn(self.machine(task.task_type)?)
             .name(task.id.to_string())
             .input(json!({ "task_id": task.id }).to_string())
             .send()
@@ -51,7 +52,7 @@ impl Executions for StepFunctions {
     }
 
     async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
-        let machine = self.machine(task.task_type);
+        let machine = self.machine(task.task_type)?;
         let arn = execution_arn(machine, task.id)
             .ok_or_else(|| StoreError::Fault(format!("'{machine}' is not a state machine's ARN").into()))?;
         let found = match self.client.describe_execution().execution_arn(arn).send().await {

@@ -83,8 +83,18 @@ codes! {
     BadData,
     /// An archive whose members can't be taken as one disk.
     BadArchive,
-    /// The image is gone or is not what the task needs it to be.
+    /// There is no such image, or none that the caller may see.
     ImageNotFound,
+    /// Only the image's owner may have this done.
+    NotOwner,
+    /// The image has no bytes yet, or may not be used now.
+    ImageNotActive,
+    /// The receiving bucket does not exist.
+    BucketNotFound,
+    /// The receiving bucket is not allowed, or refuses us.
+    BucketNotAllowed,
+    /// An object of that name exists: nothing is ever overwritten.
+    ObjectExists,
     /// A user asked for the task to end.
     Cancelled,
     /// The execution was stopped from outside.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::caller::Caller;
 use crate::image::Visibility;
 use crate::image_properties::ImageProperties;
-use crate::input::{Checked, InvalidInput, Members, lookalike};
+use crate::input::{Checked, InvalidInput, Members, remarks};
 use crate::source::{SUPPORTED, SourceLocation, SourcePolicy};
 
 /// Formats that inspection can find, as Glance names them; `vpc` is QEMU's name for `vhd`.
@@ -75,7 +75,7 @@ impl ImportInput {
         if algorithm.is_some() && sha512.is_none() {
             return members.refuse("os_hash_value", "is required where os_hash_algo is given");
         }
-        Ok(Self { source, declared_format, image, checksum, sha512, remarks: remarks(&members) })
+        Ok(Self { source, declared_format, image, checksum, sha512, remarks: remarks(&members, KEYS) })
     }
 
     /// Whether this caller may ask for it.
@@ -108,18 +108,6 @@ fn source(members: &Members<'_>, policy: &SourcePolicy) -> Checked<SourceLocatio
 fn is_possible(found: &str, wanted: &str) -> bool {
     let both_opaque = OPAQUE.contains(&found) && OPAQUE.contains(&wanted);
     found == wanted || both_opaque || CONVERTIBLE.contains(&wanted)
-}
-
-fn remarks(members: &Members<'_>) -> Vec<String> {
-    // A handful says enough; a thousand misspelt keys don't make a message of a megabyte.
-    const MOST: usize = 5;
-    members
-        .iter()
-        .filter(|(key, _)| !KEYS.contains(key))
-        .filter_map(|(key, _)| Some((key, lookalike(key, KEYS)?)))
-        .take(MOST)
-        .map(|(key, known)| format!("input.{key} is not known and was ignored; did you mean {known}?"))
-        .collect()
 }
 
 #[cfg(test)]

@@ -168,6 +168,19 @@ pub(crate) fn lookalike(unknown: &str, known: &[&'static str]) -> Option<&'stati
         .map(|(_, name)| name)
 }
 
+/// What a caller should know of keys that were ignored: those that look misspelt.
+pub(crate) fn remarks(members: &Members<'_>, known: &[&'static str]) -> Vec<String> {
+    // A handful says enough; a thousand misspelt keys don't make a message of a megabyte.
+    const MOST: usize = 5;
+    members
+        .iter()
+        .filter(|(key, _)| !known.contains(key))
+        .filter_map(|(key, _)| Some((key, lookalike(key, known)?)))
+        .take(MOST)
+        .map(|(key, known)| format!("input.{key} is not known and was ignored; did you mean {known}?"))
+        .collect()
+}
+
 /// Levenshtein distance.
 fn edits(a: &[u8], b: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -12,6 +12,7 @@ pub mod address;
 pub mod caller;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod export_input;
 pub mod failure;
 pub mod image;
 pub mod image_properties;
@@ -30,6 +31,7 @@ pub mod time;
 pub mod transfer;
 
 pub use caller::Caller;
+pub use export_input::ExportInput;
 pub use failure::{Failure, FailureCode};
 pub use image::{Image, ImageId, ImageStatus, Visibility};
 pub use import_input::ImportInput;

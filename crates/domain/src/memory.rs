@@ -174,6 +174,10 @@ impl TaskLife for MemoryStore {
         Ok(())
     }
 
+    async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
+        Ok(self.tables().task(id)?.begin(Some(image), now)?)
+    }
+
     async fn succeed(
         &self,
         id: TaskId,
@@ -191,11 +195,21 @@ impl TaskLife for MemoryStore {
         Ok(())
     }
 
+    async fn succeed_alone(
+        &self,
+        id: TaskId,
+        result: &Value,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        Ok(self.tables().task(id)?.succeed(result.clone(), ttl, now)?)
+    }
+
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
         let mut tables = self.tables();
         let task = tables.task(id)?;
         task.fail(failure, ttl, now)?;
-        if let Some(image) = task.image_id
+        if let Some(image) = task.made_image()
             && tables.images.get(&image).is_some_and(|stored| stored.status != ImageStatus::Active)
         {
             tables.images.remove(&image);

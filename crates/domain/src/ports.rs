@@ -152,6 +152,8 @@ pub trait TaskStore: Send + Sync {
 pub trait TaskLife: Send + Sync {
     /// pending -> processing, and the record of the image it makes. Conflict unless pending.
     async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()>;
+    /// pending -> processing, for a task that works on an image that is there. Conflict unless pending.
+    async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()>;
     /// processing -> success, and the image as given (its status `active`).
     /// Conflict unless the task is processing and the image `importing`.
     async fn succeed(
@@ -162,7 +164,15 @@ pub trait TaskLife: Send + Sync {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()>;
-    /// pending or processing -> failure; the record of an image that isn't active is removed. Conflict in an end state.
+    /// processing -> success, with no change of an image. Conflict unless processing.
+    async fn succeed_alone(
+        &self,
+        id: TaskId,
+        result: &Value,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()>;
+    /// pending or processing -> failure; the record of the image that it made is removed unless that is active. Conflict in an end state.
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()>;
 }
 

@@ -52,7 +52,12 @@ pub struct Progress {
 impl Progress {
     /// 0 to 99; 100 is an end state's.
     pub fn percent(&self) -> u8 {
-        let (staged, copied, hashed) = if self.stages { (33, 33, 33) } else { (0, 50, 49) };
+        // What is to be hashed is known together with what is to be copied, so the shares never change under a count.
+        let (staged, copied, hashed) = match (self.stages, self.hashed.total > 0) {
+            (true, _) => (33, 33, 33),
+            (false, true) => (0, 50, 49),
+            (false, false) => (0, 99, 0),
+        };
         let sum = self.staged.share(staged) + self.copied.share(copied) + self.hashed.share(hashed);
         u8::try_from(sum.min(99)).unwrap_or(99)
     }
@@ -108,6 +113,14 @@ mod tests {
         }
         assert_eq!(p.message(), "copied 5.0 GiB of 5.0 GiB, 66%");
         p.hashed = Meter { done: 5 * gib, total: 5 * gib };
+        assert_eq!(p.percent(), 99);
+    }
+
+    #[test]
+    fn work_without_hashes_is_all_copying() {
+        let mut p = Progress { copied: Meter { done: 1, total: 2 }, ..Progress::default() };
+        assert_eq!(p.percent(), 49);
+        p.copied.done = 2;
         assert_eq!(p.percent(), 99);
     }
 

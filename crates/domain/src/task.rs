@@ -45,6 +45,8 @@ pub struct NotATaskId;
 pub enum TaskType {
     /// Make an image from a source that the user names.
     Import,
+    /// Write an image into a bucket that the user names.
+    Export,
 }
 
 impl TaskType {
@@ -55,6 +57,15 @@ impl TaskType {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Import => "import",
+            Self::Export => "export",
+        }
+    }
+
+    /// Whether a task of this type makes the record of its image. Only then does the record go when the task fails.
+    pub const fn makes_image(self) -> bool {
+        match self {
+            Self::Import => true,
+            Self::Export => false,
         }
     }
 
@@ -139,7 +150,7 @@ pub struct Task {
     pub updated_at: Timestamp,
     /// When the task (not its product) is deleted; only in end states.
     pub expires_at: Option<Timestamp>,
-    /// The image it makes, once bound.
+    /// The image it makes or works on, once bound.
     pub image_id: Option<ImageId>,
     /// How far it is.
     pub progress: Progress,
@@ -159,6 +170,11 @@ impl Task {
     /// Whether readers must not see it any more, whatever the table still holds.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// The image whose record this task made, once bound.
+    pub fn made_image(&self) -> Option<ImageId> {
+        self.image_id.filter(|_| self.task_type.makes_image())
     }
 
     /// pending -> processing.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::caller::Caller;
+use crate::export_input::{ExportInput, ExportPolicy};
 use crate::failure::{Failure, FailureCode};
 use crate::import_input::ImportInput;
 use crate::input::InvalidInput;
@@ -45,6 +46,8 @@ pub struct Tasks {
     pub clock: Arc<dyn Clock>,
     /// Where images may come from.
     pub sources: SourcePolicy,
+    /// Where exports may go.
+    pub receivers: ExportPolicy,
     /// From a task's end to its expiry.
     pub ttl: Duration,
 }
@@ -118,6 +121,7 @@ impl Tasks {
         self.check_may_create(caller)?;
         let remarks = match new.task_type {
             TaskType::Import => self.check_import(caller, &new.input).await?,
+            TaskType::Export => self.check_export(&new.input)?,
         };
         let now = self.clock.now();
         let task = Task {
@@ -219,6 +223,13 @@ impl Tasks {
             return Err(Rejection::Conflict(format!("image_properties.id: image {id} exists already")));
         }
         Ok(import.remarks.join(" "))
+    }
+
+    /// Checks an export and gives the remarks that its task begins with. What has to be asked of the image is the task's.
+    fn check_export(&self, input: &Value) -> Answer<String> {
+        let export = ExportInput::parse(input)?;
+        self.receivers.region(&export.bucket).map_err(Rejection::Forbidden)?;
+        Ok(export.remarks.join(" "))
     }
 
     /// Starts a pending task's execution; where that fails, the task fails.

@@ -84,13 +84,18 @@ impl TransferPlan {
         Some(PartRange { number, offset, len: self.part_size.min(self.size - offset) })
     }
 
-    /// Batches of consecutive parts: one a worker while there are workers, then longer ones.
+    /// Batches of consecutive parts.
     pub fn batches(&self) -> Vec<Batch> {
-        let parts = u64::from(self.parts());
-        let count = if parts <= WORKERS { parts } else { (parts / 4).clamp(WORKERS, MAX_BATCHES) };
-        let edge = |i: u64| u32::try_from(i * parts / count).unwrap_or(u32::MAX);
-        (0..count).map(|i| Batch { first: edge(i) + 1, last: edge(i + 1) }).collect()
+        batches(self.parts())
     }
+}
+
+/// Batches of consecutive pieces of work, numbered from 1: one a worker while there are workers, then longer ones.
+pub fn batches(pieces: u32) -> Vec<Batch> {
+    let pieces = u64::from(pieces);
+    let count = if pieces <= WORKERS { pieces } else { (pieces / 4).clamp(WORKERS, MAX_BATCHES) };
+    let edge = |i: u64| u32::try_from(i * pieces / count).unwrap_or(u32::MAX);
+    (0..count).map(|i| Batch { first: edge(i) + 1, last: edge(i + 1) }).collect()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
             executions: Arc::new(StepFunctions::new(clients.sfn, config.import_state_machine)),
             clock: Arc::new(SystemClock),
             sources: config.sources,
+            receivers: image_tasks_domain::export_input::ExportPolicy::default(),
             ttl: stores.task_ttl,
         },
         images: Images { store: images, links: Arc::new(S3Objects::new(clients.s3)) },

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use image_tasks_domain::ports::{StoreError, StoreResult, TaskLife, TaskStore};
-use image_tasks_domain::{Failure, Image, ImageStatus, Task, TaskId, TaskStatus, Timestamp};
+use image_tasks_domain::{Failure, Image, ImageId, ImageStatus, Task, TaskId, TaskStatus, Timestamp};
 use serde_json::Value;
 
 use super::item::{image_item, image_key, number, text, updated_sort};
@@ -31,6 +31,14 @@ impl TaskLife for DynamoTasks {
         self.write(vec![update(change)?, action(put.build(), |a, put| a.put(put))?]).await
     }
 
+    async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
+        let task = self.in_status(id, |status| status == TaskStatus::Pending).await?;
+        let change = self
+            .change(&task, TaskStatus::Processing, now, "image_id = :image", "")
+            .expression_attribute_values(":image", text(image));
+        self.write(vec![update(change)?]).await
+    }
+
     async fn succeed(
         &self,
         id: TaskId,
@@ -43,12 +51,7 @@ impl TaskLife for DynamoTasks {
         if task.image_id != Some(image.id) {
             return Err(StoreError::Conflict);
         }
-        let set = "#result = :result, expires_at_epoch = :expires";
-        let change = self
-            .change(&task, TaskStatus::Success, now, set, " REMOVE unfinished")
-            .expression_attribute_names("#result", "result")
-            .expression_attribute_values(":result", text(result))
-            .expression_attribute_values(":expires", number(now.plus(ttl).epoch()));
+        let change = self.success(&task, result, ttl, now);
         let put = Put::builder()
             .table_name(&self.images)
             .set_item(Some(image_item(image)?))
@@ -56,6 +59,17 @@ impl TaskLife for DynamoTasks {
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":importing", text(ImageStatus::Importing.name()));
         self.write(vec![update(change)?, action(put.build(), |a, put| a.put(put))?]).await
+    }
+
+    async fn succeed_alone(
+        &self,
+        id: TaskId,
+        result: &Value,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let task = self.in_status(id, |status| status == TaskStatus::Processing).await?;
+        self.write(vec![update(self.success(&task, result, ttl, now))?]).await
     }
 
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
@@ -68,7 +82,7 @@ impl TaskLife for DynamoTasks {
                 .expression_attribute_values(":message", text(failure))
                 .expression_attribute_values(":expires", number(now.plus(ttl).epoch()));
             let mut actions = vec![update(change)?];
-            if let Some(image) = task.image_id.filter(|_| !keep_image) {
+            if let Some(image) = task.made_image().filter(|_| !keep_image) {
                 let (name, value) = image_key(image);
                 let delete = Delete::builder()
                     .table_name(&self.images)
@@ -115,6 +129,14 @@ impl DynamoTasks {
             change = change.expression_attribute_values(":bound", text(bound));
         }
         change
+    }
+
+    fn success(&self, task: &Task, result: &Value, ttl: Duration, now: Timestamp) -> UpdateBuilder {
+        let set = "#result = :result, expires_at_epoch = :expires";
+        self.change(task, TaskStatus::Success, now, set, " REMOVE unfinished")
+            .expression_attribute_names("#result", "result")
+            .expression_attribute_values(":result", text(result))
+            .expression_attribute_values(":expires", number(now.plus(ttl).epoch()))
     }
 
     async fn write(&self, actions: Vec<TransactWriteItem>) -> StoreResult<()> {
