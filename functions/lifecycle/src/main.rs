@@ -1,0 +1,35 @@
+//! The Lambda that ends tasks which did not end themselves: called by a state machine's Catch, EventBridge and a schedule.
+
+use std::sync::Arc;
+
+use image_tasks_aws::{Clients, DynamoImages, DynamoTasks, LifecycleConfig, S3Objects};
+use image_tasks_aws::{StepFunctions, SystemClock, lambda, telemetry};
+use image_tasks_flows::events::LifecycleEvent;
+use image_tasks_flows::{Lifecycle, Settings};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
+use serde_json::Value;
+
+// One event at a time, and nothing in it is bound by the processor.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    telemetry::init();
+    let LifecycleConfig { stores, work_bucket, import_state_machine } = LifecycleConfig::from_env()?;
+    let clients = Clients::load(&stores).await;
+    let tasks = DynamoTasks::new(clients.dynamodb.clone(), stores.tasks_table, stores.images_table.clone());
+    let tasks = Arc::new(tasks);
+    let lifecycle = Lifecycle {
+        life: tasks.clone(),
+        tasks,
+        images: Arc::new(DynamoImages::new(clients.dynamodb, stores.images_table)),
+        objects: Arc::new(S3Objects::new(clients.s3)),
+        executions: Arc::new(StepFunctions::new(clients.sfn, import_state_machine)),
+        clock: Arc::new(SystemClock),
+        settings: Settings { images_bucket: stores.images_bucket, work_bucket, task_ttl: stores.task_ttl },
+    };
+    let lifecycle = &lifecycle;
+    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| -> Result<Value, Diagnostic> {
+        let event = LifecycleEvent::try_from(event.payload).map_err(lambda::diagnostic)?;
+        lifecycle.handle(event).await.map_err(lambda::diagnostic)
+    }))
+    .await
+}
