@@ -23,4 +23,4 @@ mod verdict;
 pub use deadline::Deadline;
 pub use import::Importer;
 pub use lifecycle::Lifecycle;
-pub use settings::Settings;
+pub use settings::{ImportPolicy, Settings};

@@ -45,7 +45,7 @@ pub struct Lifecycle {
     pub executions: Arc<dyn Executions>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// What the operator decides.
+    /// Where things are kept.
     pub settings: Settings,
 }
 

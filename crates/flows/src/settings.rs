@@ -1,4 +1,4 @@
-//! What an operator decides, and where things are kept.
+//! What an operator decides.
 
 use std::time::Duration;
 
@@ -8,19 +8,24 @@ use image_tasks_domain::{ImageId, TaskId};
 use crate::bounds::Cut;
 use crate::ports::ObjectRef;
 
-/// Settings of the flows.
+/// Where things are kept, and how long.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Bucket of image objects.
     pub images_bucket: String,
     /// Bucket of plans and staged sources.
     pub work_bucket: String,
-    /// Largest size and virtual size of an image, bytes.
-    pub max_image_bytes: u64,
     /// From a task's end to its expiry.
     pub task_ttl: Duration,
+}
+
+/// What an import may bring in.
+#[derive(Debug, Clone)]
+pub struct ImportPolicy {
     /// Where images may come from.
     pub sources: SourcePolicy,
+    /// Largest size and virtual size of an image, bytes.
+    pub max_image_bytes: u64,
     /// How objects are cut.
     pub cut: Cut,
 }

@@ -38,7 +38,7 @@ impl Importer {
                 .ok_or(failure)?,
             (Err(stop), _) => return Err(stop),
         };
-        let limits = Limits { max_virtual_size: self.settings.max_image_bytes };
+        let limits = Limits { max_virtual_size: self.policy.max_image_bytes };
         let layout = drive(source, &mut regions, |regions| Layout::open(regions, format, &limits)).await?;
         Ok(Found::Disk(layout))
     }
@@ -69,7 +69,7 @@ impl Importer {
     }
 
     pub(super) fn check_quota(&self, size: u64) -> Step<()> {
-        let most = self.settings.max_image_bytes;
+        let most = self.policy.max_image_bytes;
         if size > most {
             let message = format!("the source has {size} bytes, the quota is {most}");
             return Err(Failure::new(FailureCode::SourceTooLarge, message).into());

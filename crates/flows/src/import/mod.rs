@@ -31,7 +31,7 @@ use crate::deadline::Deadline;
 use crate::error::{Step, Stop, internal};
 use crate::events::{ImportEvent, Transferred};
 use crate::ports::{Objects, Sources};
-use crate::settings::Settings;
+use crate::settings::{ImportPolicy, Settings};
 
 /// Runs the phases of imports.
 pub struct Importer {
@@ -47,8 +47,10 @@ pub struct Importer {
     pub sources: Arc<dyn Sources>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// What the operator decides.
+    /// Where things are kept.
     pub settings: Settings,
+    /// What may come in.
+    pub policy: ImportPolicy,
 }
 
 /// A task at work, and what it was asked.
@@ -147,7 +149,7 @@ impl Importer {
 
     /// What was asked. It was checked at the POST; since then the operator may have narrowed what is allowed.
     fn input(&self, task: &Task) -> Step<ImportInput> {
-        ImportInput::parse(&task.input, &self.settings.sources)
+        ImportInput::parse(&task.input, &self.policy.sources)
             .map_err(|e| Failure::new(FailureCode::SourceForbidden, e.to_string()).into())
     }
 }

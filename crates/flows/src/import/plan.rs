@@ -63,11 +63,11 @@ impl Importer {
         let (disk_format, container_format) = stored_formats(&layout, &job)?;
         self.check_map(&*source, &layout, deadline).await?;
         let transfer = self
-            .settings
+            .policy
             .cut
             .plan(size)
             .map_err(|e| Failure::new(FailureCode::SourceTooLarge, e.to_string()))?;
-        let upload = if size < self.settings.cut.single_below {
+        let upload = if size < self.policy.cut.single_below {
             None
         } else {
             // Of an earlier call that died before it could save the plan.

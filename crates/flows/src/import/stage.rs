@@ -81,12 +81,12 @@ impl Importer {
         let body = source.stream().await?;
         let (chunks_in, input) = mpsc::channel(QUEUE);
         let (output, mut chunks_out) = mpsc::channel(QUEUE);
-        let most = self.settings.max_image_bytes;
+        let most = self.policy.max_image_bytes;
         let pressing = tokio::task::spawn_blocking(move || press(input, &output, most));
         let mut spool = Spool::new(
             Arc::clone(&self.objects),
             self.settings.staged(job.task.id),
-            self.settings.cut.stage_part,
+            self.policy.cut.stage_part,
         );
         let write = async {
             while let Some(chunk) = chunks_out.recv().await {
