@@ -22,7 +22,7 @@ Identity is for development: the token says who you are, user:project[:role].
 
   pip install python-glanceclient python-openstackclient
   glance --os-image-url {endpoint} --os-auth-token demo:demo task-list
-  openstack --os-auth-type admin_token --os-endpoint {endpoint} --os-token demo:demo image list
+  openstack --os-auth-type admin_token --os-endpoint {endpoint}/v2 --os-token demo:demo image task list
 "#,
             region = deployment.region,
         );
