@@ -12,7 +12,9 @@ pub mod config;
 pub mod dynamo;
 mod exact;
 mod failures;
+pub mod lambda;
 pub mod s3;
+pub mod sources;
 pub mod step_functions;
 pub mod telemetry;
 
@@ -21,4 +23,5 @@ pub use clock::SystemClock;
 pub use config::{ApiConfig, ConfigError, Identity, ImportConfig, LifecycleConfig, Stores};
 pub use dynamo::{DynamoImages, DynamoTasks};
 pub use s3::S3Objects;
+pub use sources::{AllowedSources, Patience};
 pub use step_functions::StepFunctions;

@@ -28,6 +28,14 @@ impl Stop {
     pub(crate) fn internal(what: impl std::fmt::Display) -> Self {
         Self::Failed(internal(what))
     }
+
+    /// As the failure of a body. Where something is gone, trying again finds out why.
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::Failed(failure) | Self::Store(failure) => failure,
+            Self::Ended => Failure::transient("what the task was making is gone"),
+        }
+    }
 }
 
 /// A failure of ours, whose details are for the log.

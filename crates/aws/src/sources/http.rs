@@ -1,0 +1,274 @@
+//! A source on a web server.
+//!
+//! A source is opened by asking for its first byte: the answer tells size,
+//! version and whether ranges work, which `HEAD` and `Accept-Ranges` only
+//! claim. Redirects are followed once, when it is opened.
+
+use async_trait::async_trait;
+use disk_image::ByteRange;
+use futures::{StreamExt, TryStreamExt};
+use image_tasks_domain::address::AddressPolicy;
+use image_tasks_domain::source::{SourceLocation, shown};
+use image_tasks_domain::{Failure, FailureCode};
+use image_tasks_flows::ports::{Body, Source, SourceInfo, SourcePin};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE};
+use reqwest::{Client, Response, StatusCode, Url};
+
+use super::answer::{ContentRange, Head};
+use super::{Patience, changed, connect, forbidden};
+use crate::exact::exact;
+
+/// Redirects followed at most.
+const REDIRECTS: usize = 5;
+
+pub(super) struct HttpSource {
+    server: Server,
+    info: SourceInfo,
+}
+
+impl HttpSource {
+    pub(super) async fn open(url: &Url, policy: &AddressPolicy, patience: Patience) -> Result<Self, Failure> {
+        let mut url = url.clone();
+        for _ in 0..=REDIRECTS {
+            let client = connect::client(&url, policy, patience).await?;
+            let server = Server { client, url: url.clone(), what: shown(&url), patience };
+            let answer = server.ask(Some("bytes=0-0"), None).await?;
+            if answer.status().is_redirection() {
+                url = server.next_hop(&answer)?;
+                continue;
+            }
+            let info = server.info(answer).await?;
+            return Ok(Self { server, info });
+        }
+        let message = format!("{} redirects more than {REDIRECTS} times", shown(&url));
+        Err(Failure::new(FailureCode::SourceInvalid, message))
+    }
+}
+
+#[async_trait]
+impl Source for HttpSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
+        let Server { what, .. } = &self.server;
+        let (Some(last), Some(size)) = (range.end.checked_sub(1), self.info.size) else {
+            return Err(Failure::new(
+                FailureCode::Internal,
+                format!("{what}: a range that can't be asked for"),
+            ));
+        };
+        let asked = format!("bytes={}-{last}", range.start);
+        let answer = self.server.ask(Some(&asked), Some(&self.info.pin)).await?;
+        let head = Head::of(&answer);
+        if head.contradicts(&self.info.pin) {
+            return Err(changed(what));
+        }
+        match head.status {
+            StatusCode::PARTIAL_CONTENT => {}
+            StatusCode::OK if head.length.is_some_and(|length| length != size) => return Err(changed(what)),
+            StatusCode::OK => {
+                let message = format!("{what} served ranges first, then answered 200 to {asked}");
+                return Err(Failure::new(FailureCode::SourceInvalid, message));
+            }
+            _ => return Err(head.failure(what)),
+        }
+        head.check_encoding(what)?;
+        let expected = ContentRange { sent: Some((range.start, last)), total: Some(size) };
+        match head.range {
+            Some(range) if range == expected => {}
+            Some(range) if range.total.is_some_and(|total| total != size) => return Err(changed(what)),
+            other => {
+                let message = format!("{what} answered {asked} of {size} bytes with {other:?}");
+                return Err(Failure::new(FailureCode::SourceInvalid, message));
+            }
+        }
+        Ok(body(answer, Some(range.end - range.start), what))
+    }
+
+    async fn stream(&self) -> Result<Body, Failure> {
+        let Server { what, .. } = &self.server;
+        let answer = self.server.ask(None, Some(&self.info.pin)).await?;
+        let head = Head::of(&answer);
+        if head.contradicts(&self.info.pin) || self.info.size.zip(head.length).is_some_and(|(a, b)| a != b) {
+            return Err(changed(what));
+        }
+        if head.status != StatusCode::OK {
+            return Err(head.failure(what));
+        }
+        head.check_encoding(what)?;
+        Ok(body(answer, self.info.size, what))
+    }
+}
+
+/// One host, at checked addresses.
+struct Server {
+    client: Client,
+    url: Url,
+    /// The URL as failures show it.
+    what: String,
+    patience: Patience,
+}
+
+impl Server {
+    /// The answer's head. Tried again, with pauses, while the server can't be reached or says "later".
+    async fn ask(&self, range: Option<&str>, pin: Option<&SourcePin>) -> Result<Response, Failure> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let failure = match self.ask_once(range, pin).await {
+                Ok(answer) => {
+                    let failure = Head::of(&answer).failure(&self.what);
+                    if failure.code != FailureCode::Transient {
+                        return Ok(answer);
+                    }
+                    failure
+                }
+                Err(failure) => failure,
+            };
+            if failure.code != FailureCode::Transient || tried >= self.patience.tries {
+                return Err(failure);
+            }
+            tracing::info!(%failure, tried, "asking a source again");
+            let pause = self.patience.pause.saturating_mul(1 << (tried - 1).min(6));
+            // Up to half as long again: workers that failed together come back apart.
+            let jitter = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+            tokio::time::sleep(pause + pause * jitter / 512).await;
+        }
+    }
+
+    async fn ask_once(&self, range: Option<&str>, pin: Option<&SourcePin>) -> Result<Response, Failure> {
+        let mut request = self
+            .client
+            .get(self.url.clone())
+            .header(ACCEPT, HeaderValue::from_static("*/*"))
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(range) = range {
+            request = request.header(RANGE, range);
+        }
+        // Only strong validators say "the same bytes" (RFC 9110, section 13.1.1).
+        match pin {
+            Some(SourcePin { etag: Some(etag), .. }) if !etag.starts_with("W/") => {
+                request = request.header(IF_MATCH, etag);
+            }
+            Some(SourcePin { etag: None, last_modified: Some(at), .. }) => {
+                request = request.header(IF_UNMODIFIED_SINCE, at);
+            }
+            _ => {}
+        }
+        request.send().await.map_err(|error| unanswered(&error, &self.what))
+    }
+
+    /// What the answer to a request for the first byte says of the source.
+    async fn info(&self, answer: Response) -> Result<SourceInfo, Failure> {
+        let what = &self.what;
+        let head = Head::of(&answer);
+        let known = |size, ranges| {
+            let pin = SourcePin { etag: head.etag.clone(), last_modified: head.last_modified.clone(), size };
+            SourceInfo { size, ranges, pin }
+        };
+        let info = match (head.status, head.range) {
+            (StatusCode::PARTIAL_CONTENT, Some(ContentRange { sent: Some((0, 0)), total })) => {
+                known(total, total.is_some())
+            }
+            (StatusCode::PARTIAL_CONTENT, _) => {
+                let message = format!("{what} answered bytes=0-0 with another Content-Range");
+                return Err(Failure::new(FailureCode::SourceInvalid, message));
+            }
+            (StatusCode::OK, _) => known(head.length, false),
+            // There is no first byte.
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange { total: Some(0), .. })) => {
+                known(Some(0), false)
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, _) => return self.info_without_ranges().await,
+            _ => return Err(head.failure(what)),
+        };
+        head.check_encoding(what)?;
+        Ok(info)
+    }
+
+    /// For servers that refuse ranges instead of ignoring them, and empty sources of servers that don't say so.
+    async fn info_without_ranges(&self) -> Result<SourceInfo, Failure> {
+        let head = Head::of(&self.ask(None, None).await?);
+        if head.status != StatusCode::OK {
+            return Err(head.failure(&self.what));
+        }
+        head.check_encoding(&self.what)?;
+        let pin = SourcePin { etag: head.etag, last_modified: head.last_modified, size: head.length };
+        Ok(SourceInfo { size: head.length, ranges: false, pin })
+    }
+
+    /// Where a redirect leads, checked like what a user writes.
+    fn next_hop(&self, answer: &Response) -> Result<Url, Failure> {
+        let what = &self.what;
+        let invalid = |message: String| Failure::new(FailureCode::SourceInvalid, message);
+        let to = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+        let to =
+            to.ok_or_else(|| invalid(format!("{what} answered {} without Location", answer.status())))?;
+        let to = to.split('#').next().unwrap_or_default();
+        // An absolute one is judged as written, before a parser has made an odd spelling regular.
+        let text = if Url::parse(to).is_ok() {
+            to.to_owned()
+        } else {
+            let joined = self.url.join(to);
+            joined.map_err(|e| invalid(format!("{what} redirects to no URL: {e}")))?.to_string()
+        };
+        match SourceLocation::parse(&text) {
+            Ok(SourceLocation::Http(next)) if self.url.scheme() == "https" && next.scheme() != "https" => {
+                let message = format!("{what} redirects from https to {}", shown(&next));
+                Err(Failure::new(FailureCode::SourceForbidden, message))
+            }
+            Ok(SourceLocation::Http(next)) => Ok(next),
+            Ok(SourceLocation::S3 { .. }) => {
+                let message = format!("{what} redirects to a bucket");
+                Err(Failure::new(FailureCode::SourceForbidden, message))
+            }
+            Err(refused) => Err(forbidden(&format!("redirect of {what}"), &refused)),
+        }
+    }
+}
+
+fn body(answer: Response, len: Option<u64>, what: &str) -> Body {
+    let named = what.to_owned();
+    let stream = answer.bytes_stream().map_err(move |error| broken_off(&error, &named)).boxed();
+    match len {
+        Some(len) => exact(stream, len, what.to_owned()),
+        None => stream,
+    }
+}
+
+/// No answer at all.
+fn unanswered(error: &reqwest::Error, what: &str) -> Failure {
+    let cause = root_cause(error);
+    if cause.contains("certificate") {
+        return Failure::new(FailureCode::SourceInvalid, format!("{what}: {cause}"));
+    }
+    let problem = if error.is_timeout() {
+        "did not answer in time".to_owned()
+    } else if error.is_connect() {
+        format!("can't be connected to: {cause}")
+    } else {
+        format!("gave no answer: {cause}")
+    };
+    Failure::transient(format!("{what} {problem}"))
+}
+
+fn broken_off(error: &reqwest::Error, what: &str) -> Failure {
+    let problem = if error.is_timeout() {
+        "fell silent".to_owned()
+    } else {
+        format!("broke off: {}", root_cause(error))
+    };
+    Failure::transient(format!("{what} {problem}"))
+}
+
+/// The innermost cause: the outer ones repeat the URL, with its query.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let same = std::ptr::addr_eq(cause, std::ptr::from_ref(error));
+    if same { "connection lost".to_owned() } else { cause.to_string() }
+}
