@@ -7,6 +7,7 @@
 //! | plan | [`PROBE_BYTES`] of the image's headers or tables |
 //! | stage | a decoder's window ([`DECODER_MEMORY`]), [`STAGE_UPLOADS`] + 1 parts of [`STAGE_PART`], [`QUEUE`] chunks of [`CHUNK`] on each side of the decoder |
 //! | transfer, as is | [`PARTS_AT_ONCE`] streams of network chunks |
+//! | transfer, export | one [`WINDOW`], the reads that fill it, a part of the blob and 5 MiB |
 //! | finish | [`HASH_AHEAD`] + [`HASH_QUEUE`] + 2 chunks of [`HASH_CHUNK`] |
 
 use std::time::Duration;
@@ -35,6 +36,16 @@ pub const HASH_CHUNK: u64 = 8 << 20;
 pub const HASH_AHEAD: usize = 4;
 /// Chunks read and not yet hashed by the slower of the two hashes.
 pub const HASH_QUEUE: usize = 2;
+/// Bytes of a disk that are read and decoded at once.
+pub const WINDOW: usize = 8 << 20;
+/// Bytes of a disk whose extents are held at once: 131,072 of them for the smallest clusters.
+pub const STRIDE: u64 = 64 << 20;
+/// Reads on their way while a window is filled.
+pub const READS_AT_ONCE: usize = 4;
+/// Parts that S3 copies at once for one worker; no byte of them passes it.
+pub const COPIES_AT_ONCE: usize = 8;
+/// Indexes of blobs read at once.
+pub const INDEXES_AT_ONCE: usize = 8;
 /// Bytes between two reports of progress.
 pub const REPORT_EVERY: u64 = 64 << 20;
 /// Tries of one read or one part before the source or store counts as out of reach.
@@ -53,6 +64,25 @@ pub struct Cut {
     pub part: u64,
     /// Part of a staged object.
     pub stage_part: usize,
+}
+
+/// How exports are cut. Other than the default only in tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportCut {
+    /// Disks of at most this many bytes that are rewritten are made in memory, in one call, and stored in one request.
+    pub tiny: u64,
+    /// Most bytes of a copy in one request (S3 API reference, `CopyObject`: 5 GiB).
+    pub copy_whole: u64,
+    /// Bytes of a copied part: one call stays short.
+    pub copy_part: u64,
+    /// Bytes of a part of a raw disk.
+    pub part: u64,
+}
+
+impl Default for ExportCut {
+    fn default() -> Self {
+        Self { tiny: 64 << 20, copy_whole: 5 << 30, copy_part: 512 << 20, part: PART }
+    }
 }
 
 impl Default for Cut {

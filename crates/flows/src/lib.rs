@@ -11,6 +11,7 @@ pub mod bounds;
 mod cleanup;
 mod deadline;
 mod digests;
+mod disk;
 mod error;
 pub mod events;
 mod import;

@@ -8,7 +8,9 @@
 //! - An adapter tries a call again only before it has handed out or taken in the first byte of a body;
 //!   after that the flow decides.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -84,6 +86,9 @@ pub struct ObjectInfo {
     pub crc64nvme: Option<u64>,
 }
 
+/// User metadata of an object: S3's `x-amz-meta-*`, names in lower case, values in US-ASCII.
+pub type Metadata = BTreeMap<String, String>;
+
 /// An unfinished multipart upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadId(pub String);
@@ -135,6 +140,8 @@ pub type ObjectResult<T> = Result<T, ObjectError>;
 pub trait Objects: Send + Sync {
     /// Size, ETag and checksum; `None` where there is no object.
     async fn head(&self, at: &ObjectRef) -> ObjectResult<Option<ObjectInfo>>;
+    /// The object's user metadata; `None` where there is no object.
+    async fn metadata(&self, at: &ObjectRef) -> ObjectResult<Option<Metadata>>;
     /// Exactly the bytes of `range` (not empty) of the version with that ETag.
     async fn read(&self, at: &ObjectRef, etag: Option<&str>, range: ByteRange) -> ObjectResult<Body>;
     /// A small object whole: plans and states, at most 1 MiB. `None` where there is none.
@@ -186,4 +193,10 @@ pub trait Objects: Send + Sync {
     async fn delete(&self, at: &ObjectRef) -> ObjectResult<()>;
     /// Deletes all objects under a key prefix.
     async fn delete_prefix(&self, bucket: &str, prefix: &str) -> ObjectResult<()>;
+}
+
+/// The stores of buckets that receive exports.
+pub trait Receivers: Send + Sync {
+    /// The store of a region, ours if none is named. What is made through it carries this metadata.
+    fn objects(&self, region: Option<&str>, metadata: &Metadata) -> Arc<dyn Objects>;
 }

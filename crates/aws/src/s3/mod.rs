@@ -10,19 +10,24 @@ mod checksum;
 mod error;
 mod links;
 mod multipart;
+mod receivers;
 mod upload;
+
+pub use self::receivers::S3Receivers;
+
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Builder, StalledStreamProtectionConfig};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, Delete, ObjectIdentifier};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, Delete, MetadataDirective, ObjectIdentifier};
 use bytes::Bytes;
 use disk_image::ByteRange;
 use futures::StreamExt;
 use image_tasks_domain::Failure;
 use image_tasks_flows::ports::{
-    Body, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, StoredPart, UploadId,
+    Body, Metadata, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, StoredPart, UploadId,
 };
 
 use self::error::object_error;
@@ -35,12 +40,20 @@ const SMALL: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct S3Objects {
     client: Client,
+    /// What is made gets this user metadata.
+    metadata: Option<HashMap<String, String>>,
 }
 
 impl S3Objects {
     /// Through this client.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, metadata: None }
+    }
+
+    /// The same, where whole objects that are made from streams, parts or other objects get this user metadata.
+    pub fn with_metadata(self, metadata: &Metadata) -> Self {
+        let metadata = metadata.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { metadata: Some(metadata), ..self }
     }
 
     async fn delete_listed(&self, bucket: &str, objects: Vec<ObjectIdentifier>) -> ObjectResult<()> {
@@ -118,6 +131,16 @@ impl Objects for S3Objects {
         }
     }
 
+    async fn metadata(&self, at: &ObjectRef) -> ObjectResult<Option<Metadata>> {
+        let what = format!("head of {}", shown(at));
+        let head = self.client.head_object().bucket(&at.bucket).key(&at.key).send().await;
+        match head.map_err(|e| object_error(e, &what)) {
+            Ok(head) => Ok(Some(head.metadata.unwrap_or_default().into_iter().collect())),
+            Err(ObjectError::NotFound(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
     async fn read(&self, at: &ObjectRef, etag: Option<&str>, range: ByteRange) -> ObjectResult<Body> {
         let what = shown(at);
         let header = range_header(range).ok_or_else(|| ObjectError::Fault(format!("{what}: empty range")))?;
@@ -172,6 +195,7 @@ impl Objects for S3Objects {
         let put = put
             .content_length(i64::try_from(len).unwrap_or(i64::MAX))
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            .set_metadata(self.metadata.clone())
             .set_if_none_match(new.then(|| "*".to_owned()))
             .send()
             .await;
@@ -220,6 +244,9 @@ impl Objects for S3Objects {
         let copied = copy
             .copy_source_if_match(etag)
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            // Else the copy has the source's.
+            .set_metadata_directive(self.metadata.is_some().then_some(MetadataDirective::Replace))
+            .set_metadata(self.metadata.clone())
             .set_if_none_match(new.then(|| "*".to_owned()))
             .customize()
             .config_override(quiet())

@@ -22,6 +22,7 @@ impl S3Objects {
             .key(&at.key)
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
             .checksum_type(ChecksumType::FullObject)
+            .set_metadata(self.metadata.clone())
             .send()
             .await
             .map_err(|e| object_error(e, &what))?;

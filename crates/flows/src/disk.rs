@@ -1,0 +1,209 @@
+//! The disk inside a stored image, read in order by windows.
+//!
+//! Goal: whatever the format, a worker sees its range of the disk once, and memory is bounded by one window and the extents of
+//! one [`STRIDE`]. Zeros cost nothing: they are told, not read.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use disk_image::{AllocationMap, ByteRange, Decoder, Error, Extent, ExtentMap, Fetch, Regions, Stored};
+use futures::StreamExt as _;
+use image_tasks_domain::Failure;
+
+use crate::bounds::{CHUNK, READS_AT_ONCE, STRIDE, WINDOW};
+use crate::error::{Step, Stop, internal, refused};
+use crate::origin::{drive, read_chunks};
+use crate::ports::{Body, Source};
+
+/// An image whose disk can be read.
+pub(crate) struct Disk {
+    /// The image's bytes.
+    pub(crate) source: Box<dyn Source>,
+    /// Where in them the disk is.
+    pub(crate) places: Places,
+    /// Bytes of the disk.
+    pub(crate) size: u64,
+}
+
+/// Where a disk's bytes are in the image.
+pub(crate) enum Places {
+    /// The image is the disk. Outside of the map's runs it holds zeros; without a map, nothing is known.
+    Verbatim(Option<AllocationMap>),
+    /// As a sidecar says.
+    Mapped {
+        /// Its numbers.
+        map: ExtentMap,
+        /// Its bytes.
+        sidecar: Box<dyn Source>,
+    },
+}
+
+/// The next bytes of a disk.
+pub(crate) enum Window {
+    /// That many zeros.
+    Zeros(u64),
+    /// These.
+    Data(Vec<u8>),
+}
+
+/// Reads a range of a disk from its first byte to its last.
+pub(crate) struct DiskReader {
+    disk: Arc<Disk>,
+    at: u64,
+    end: u64,
+    /// Of the stride that is being read.
+    extents: Vec<Extent>,
+    known_to: u64,
+    decoder: Decoder,
+}
+
+impl Disk {
+    /// The extents of a range, in order, without gaps.
+    async fn extents(&self, range: Range<u64>) -> Step<Vec<Extent>> {
+        match &self.places {
+            Places::Verbatim(allocation) => Ok(verbatim(range, allocation.as_ref())),
+            Places::Mapped { map, sidecar } => {
+                let mut regions = Regions::new(sidecar.info().size.unwrap_or(0));
+                drive(&**sidecar, &mut regions, |regions| map.extents(regions, range.clone())).await
+            }
+        }
+    }
+
+    async fn window(&self, at: u64, len: usize, extents: &[Extent], decoder: &mut Decoder) -> Step<Window> {
+        let fetch = Fetch::plan(at, len, extents.iter().copied()).map_err(unsound)?;
+        if fetch.is_zero() {
+            return Ok(Window::Zeros(len as u64));
+        }
+        let mut window = vec![0; len];
+        let ranges: Vec<ByteRange> = fetch.reads().iter().map(|read| read.range()).collect();
+        let source = &*self.source;
+        // In order: what is decoded and what is on its way are never more than the reads at once.
+        let mut came = futures::stream::iter(ranges)
+            .map(move |range| async move { read_chunks(source, range).await })
+            .buffered(READS_AT_ONCE);
+        for read in fetch.reads() {
+            let chunks = came.next().await.ok_or_else(|| internal("fewer reads than were planned"))??;
+            read.decode(&chunks.concat(), &mut window, decoder).map_err(unsound)?;
+        }
+        Ok(Window::Data(window))
+    }
+}
+
+impl DiskReader {
+    pub(crate) fn new(disk: Arc<Disk>, range: Range<u64>) -> Self {
+        let Range { start, end } = range;
+        Self { disk, at: start, end, extents: Vec::new(), known_to: start, decoder: Decoder::new() }
+    }
+
+    /// The next window; `None` behind the last byte.
+    pub(crate) async fn next(&mut self) -> Step<Option<Window>> {
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        if self.at >= self.known_to {
+            self.known_to = self.end.min(self.at.saturating_add(STRIDE));
+            self.extents = self.disk.extents(self.at..self.known_to).await?;
+        }
+        let len = (self.known_to - self.at).min(WINDOW as u64);
+        let first = self.extents.partition_point(|extent| extent.end() <= self.at);
+        let extents = self.extents.get(first..).unwrap_or_default();
+        let len = usize::try_from(len).unwrap_or(WINDOW);
+        let window = self.disk.window(self.at, len, extents, &mut self.decoder).await?;
+        self.at += len as u64;
+        Ok(Some(window))
+    }
+}
+
+/// A range of a disk as a body.
+pub(crate) fn body(disk: Arc<Disk>, range: Range<u64>) -> Body {
+    let zeros = Bytes::from(vec![0; CHUNK]);
+    let windows = futures::stream::try_unfold(DiskReader::new(disk, range), |mut reader| async move {
+        let window = reader.next().await.map_err(Stop::into_failure)?;
+        Ok(window.map(|window| (window, reader)))
+    });
+    Box::pin(windows.flat_map(move |window| {
+        let chunks = match window {
+            Err(failure) => vec![Err(failure)],
+            Ok(Window::Data(bytes)) => vec![Ok(Bytes::from(bytes))],
+            Ok(Window::Zeros(len)) => {
+                let rest = usize::try_from(len % CHUNK as u64).unwrap_or(0);
+                let whole = usize::try_from(len / CHUNK as u64).unwrap_or(0);
+                let mut chunks = vec![Ok(zeros.clone()); whole];
+                if rest > 0 {
+                    chunks.push(Ok(zeros.slice(..rest)));
+                }
+                chunks
+            }
+        };
+        futures::stream::iter(chunks)
+    }))
+}
+
+/// The extents of a disk that lies in its file as it is.
+fn verbatim(range: Range<u64>, allocation: Option<&AllocationMap>) -> Vec<Extent> {
+    let raw = |run: Range<u64>| Extent {
+        start: run.start,
+        len: run.end - run.start,
+        stored: Stored::Raw { offset: run.start },
+    };
+    let Some(allocation) = allocation else { return vec![raw(range)] };
+    let mut extents = Vec::new();
+    let mut at = range.start;
+    let zeros = |extents: &mut Vec<Extent>, from: u64, to: u64| {
+        if from < to {
+            extents.push(Extent { start: from, len: to - from, stored: Stored::Zero });
+        }
+    };
+    for run in allocation.within(range.clone()) {
+        zeros(&mut extents, at, run.start);
+        at = run.end;
+        extents.push(raw(run));
+    }
+    zeros(&mut extents, at, range.end);
+    extents
+}
+
+fn unsound(error: Error) -> Failure {
+    match error {
+        Error::Refused(refusal) => refused(refusal),
+        Error::Need(_) => internal("a map that needs what it was given"),
+    }
+}
+
+/// The whole of a small object that can be read by range.
+pub(crate) async fn whole(source: &dyn Source) -> Step<Vec<u8>> {
+    let end = source.info().size.unwrap_or(0);
+    if end == 0 {
+        return Ok(Vec::new());
+    }
+    Ok(read_chunks(source, ByteRange { start: 0, end }).await?.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verbatim_disk_is_covered_without_gaps() {
+        let mut writer = disk_image::AllocationWriter::new(1 << 20);
+        writer.data(100_000..200_000);
+        writer.data(500_000..600_000);
+        let map = writer.finish();
+        for range in [0..1 << 20, 0..100_000, 150_000..550_000, 200_000..500_000, 100_000..200_000] {
+            let extents = verbatim(range.clone(), Some(&map));
+            let mut at = range.start;
+            for extent in &extents {
+                assert_eq!(extent.start, at);
+                at = extent.end();
+                let zero = map.is_zero(extent.start..extent.end());
+                assert_eq!(
+                    extent.stored,
+                    if zero { Stored::Zero } else { Stored::Raw { offset: extent.start } }
+                );
+            }
+            assert_eq!(at, range.end, "{extents:?}");
+            assert_eq!(verbatim(range.clone(), None).len(), 1);
+        }
+    }
+}
