@@ -103,9 +103,6 @@ impl Importer {
             }
         }
         let (md5, sha512) = (md5.end().await?, sha512.end().await?);
-        if offset > reported {
-            self.tasks.advance(id, Meter::Hashed, offset - reported).await?;
-        }
         if offset == object.size {
             return Ok(Some(Digests { md5: hex(&md5.finalize()), sha512: hex(&sha512.finalize()) }));
         }
@@ -115,6 +112,8 @@ impl Importer {
         let state = ChainState::save(&object.etag, offset, &md5, &sha512);
         let bytes = serde_json::to_vec(&state).map_err(Stop::internal)?;
         self.objects.put(&self.settings.hash(id), Bytes::from(bytes)).await?;
+        // After the save: where the task has ended meanwhile, this stops, and what was saved is removed.
+        self.tasks.advance(id, Meter::Hashed, offset - reported).await?;
         Ok(None)
     }
 

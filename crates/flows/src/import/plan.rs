@@ -14,7 +14,7 @@ use crate::digests::{Digests, hashed};
 use crate::error::{Step, Stop};
 use crate::events::Next;
 use crate::origin::{Origin, Patience, open_pinned};
-use crate::ports::{ObjectError, Source};
+use crate::ports::{ObjectError, Source, SourceInfo};
 
 impl Importer {
     /// Plans an import.
@@ -41,8 +41,7 @@ impl Importer {
                     self.check_quota(size)?;
                 }
                 if !info.ranges || info.size.is_none() {
-                    self.save(id, &Saved::Stage(info)).await?;
-                    return Ok(Next::Stage);
+                    return self.ask_for_stage(id, info).await;
                 }
                 (Origin::Source { location: job.input.source.clone(), pin: info.pin }, None)
             }
@@ -56,8 +55,7 @@ impl Importer {
                 return Err(Failure::new(FailureCode::UnsupportedFormat, message).into());
             }
             Found::Stream => {
-                self.save(id, &Saved::Stage(source.info().clone())).await?;
-                return Ok(Next::Stage);
+                return self.ask_for_stage(id, source.info().clone()).await;
             }
         };
         let (disk_format, container_format) = stored_formats(&layout, &job)?;
@@ -79,6 +77,13 @@ impl Importer {
             Planned { origin, disk_format, container_format, virtual_size, transfer, upload, digests };
         self.save(id, &Saved::Planned(planned.clone())).await?;
         self.follow(&job, planned, deadline).await
+    }
+
+    async fn ask_for_stage(&self, id: TaskId, info: SourceInfo) -> Step<Next> {
+        let total = info.size.unwrap_or(0);
+        self.save(id, &Saved::Stage(info)).await?;
+        self.set_staged(id, total).await?;
+        Ok(Next::Stage)
     }
 
     /// Does what a plan says, as far as it is this phase's.

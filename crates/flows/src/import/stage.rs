@@ -42,7 +42,6 @@ impl Importer {
             Some(Saved::Staged { .. } | Saved::Planned(_)) => return Ok(Next::Plan),
             None => return Err(Stop::Ended),
         };
-        self.set_staged(id, info.size.unwrap_or(0)).await?;
         let (object, pressed) = tokio::select! {
             staged = self.spool_patiently(&job, &info) => staged?,
             () = deadline.reached() => {
@@ -52,14 +51,14 @@ impl Importer {
             }
         };
         pressed.source.check(&job.input)?;
-        self.set_staged(id, pressed.came).await?;
         let object = Staged { etag: object.etag, size: object.size };
         self.save(id, &Saved::Staged { object, digests: pressed.unpacked }).await?;
+        self.set_staged(id, pressed.came).await?;
         Ok(Next::Plan)
     }
 
-    /// The meter's total; stops where the task has ended.
-    async fn set_staged(&self, id: TaskId, total: u64) -> Step<()> {
+    /// The meter's total. Called after a save: where the task has ended meanwhile, it stops, and what was saved is removed.
+    pub(super) async fn set_staged(&self, id: TaskId, total: u64) -> Step<()> {
         let staged = Meter { done: 0, total };
         Ok(self.tasks.set_work(id, &Progress { stages: true, staged, ..Progress::default() }).await?)
     }

@@ -1,0 +1,230 @@
+//! One fault, at one call of any port.
+
+use std::future::{Future, pending};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
+use image_tasks_domain::ports::*;
+use image_tasks_domain::{Failure, FailureCode, Image, ImageId, Progress, Step, Task, TaskId, Timestamp};
+use image_tasks_flows::ports::ObjectError;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The call says that it may be tried again.
+    Transient,
+    /// The call says that it never will work.
+    Fatal,
+    /// The invocation that made the call dies.
+    Crash,
+}
+
+/// Which call goes wrong, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fault {
+    pub call: u64,
+    /// The call takes effect, and only its answer is lost.
+    pub after: bool,
+    pub kind: Kind,
+}
+
+/// Counts calls and breaks one, or holds one up.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    calls: AtomicU64,
+    fault: Mutex<Option<Fault>>,
+    crash: Notify,
+    gate: Mutex<Option<(u64, Arc<Gate>)>>,
+}
+
+/// A call that waits.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    reached: Notify,
+    open: Notify,
+}
+
+impl Gate {
+    /// Returns once the call is there.
+    pub(crate) async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Lets it go on.
+    pub(crate) fn open(&self) {
+        self.open.notify_one();
+    }
+}
+
+/// How a port says what a fault is.
+pub(crate) trait Told {
+    fn told(kind: Kind) -> Self;
+}
+
+impl Told for StoreError {
+    fn told(kind: Kind) -> Self {
+        match kind {
+            Kind::Transient => Self::Unavailable("made unreachable".into()),
+            Kind::Fatal | Kind::Crash => Self::Fault("made faulty".into()),
+        }
+    }
+}
+
+impl Told for ObjectError {
+    fn told(kind: Kind) -> Self {
+        match kind {
+            Kind::Transient => Self::Transient("made unreachable".into()),
+            Kind::Fatal | Kind::Crash => Self::Denied("made forbidden".into()),
+        }
+    }
+}
+
+impl Told for Failure {
+    fn told(kind: Kind) -> Self {
+        match kind {
+            Kind::Transient => Self::transient("made unreachable"),
+            Kind::Fatal | Kind::Crash => Self::new(FailureCode::SourceDenied, "made forbidden"),
+        }
+    }
+}
+
+impl Faults {
+    pub(crate) fn set(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    /// Makes that call wait before it takes effect.
+    pub(crate) fn stop_at(&self, call: u64) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        *self.gate.lock().unwrap() = Some((call, Arc::clone(&gate)));
+        gate
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Whether the fault that was set is still to come.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.fault.lock().unwrap().is_some()
+    }
+
+    pub(crate) async fn around<T, E: Told>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst);
+        let gate = self.gate.lock().unwrap().take_if(|(call, _)| *call == number);
+        if let Some((_, gate)) = gate {
+            gate.reached.notify_one();
+            gate.open.notified().await;
+        }
+        let hit = self.fault.lock().unwrap().take_if(|fault| fault.call == number);
+        let Some(fault) = hit else { return call.await };
+        if fault.after {
+            let _ = call.await;
+        }
+        if fault.kind == Kind::Crash {
+            self.crash.notify_one();
+            pending::<()>().await;
+        }
+        Err(E::told(fault.kind))
+    }
+
+    /// Runs an invocation; `None` where it died.
+    pub(crate) async fn invoke<T>(&self, invocation: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.crash.notified() => None,
+            done = invocation => Some(done),
+        }
+    }
+}
+
+/// The stores in memory, with faults.
+pub(crate) struct Stores {
+    pub faults: Arc<Faults>,
+    pub inner: MemoryStore,
+}
+
+#[async_trait]
+impl TaskStore for Stores {
+    async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created> {
+        self.inner.create(task, key).await
+    }
+    async fn get(&self, id: TaskId) -> StoreResult<Option<Task>> {
+        self.faults.around(TaskStore::get(&self.inner, id)).await
+    }
+    async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
+        TaskStore::list(&self.inner, query).await
+    }
+    async fn unfinished(&self, created_before: Timestamp, limit: usize) -> StoreResult<Vec<TaskId>> {
+        self.faults.around(self.inner.unfinished(created_before, limit)).await
+    }
+    async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()> {
+        self.faults.around(self.inner.set_work(id, work)).await
+    }
+    async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()> {
+        self.faults.around(self.inner.advance(id, step, bytes)).await
+    }
+}
+
+#[async_trait]
+impl TaskLife for Stores {
+    async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()> {
+        self.faults.around(self.inner.begin(id, image, now)).await
+    }
+    async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
+        self.faults.around(self.inner.begin_on(id, image, now)).await
+    }
+    async fn succeed_alone(
+        &self,
+        id: TaskId,
+        result: &Value,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        self.faults.around(self.inner.succeed_alone(id, result, ttl, now)).await
+    }
+    async fn succeed(
+        &self,
+        id: TaskId,
+        image: &Image,
+        result: &Value,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        self.faults.around(self.inner.succeed(id, image, result, ttl, now)).await
+    }
+    async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
+        self.faults.around(self.inner.fail(id, failure, ttl, now)).await
+    }
+}
+
+#[async_trait]
+impl ImageStore for Stores {
+    async fn get(&self, id: ImageId) -> StoreResult<Option<Image>> {
+        self.faults.around(ImageStore::get(&self.inner, id)).await
+    }
+    async fn list(&self, query: &ImageQuery) -> StoreResult<ImagePage> {
+        ImageStore::list(&self.inner, query).await
+    }
+}
+
+/// Executions in memory, with faults.
+pub(crate) struct Machines {
+    pub faults: Arc<Faults>,
+    pub inner: MemoryExecutions,
+}
+
+#[async_trait]
+impl Executions for Machines {
+    async fn start(&self, task: &Task) -> StoreResult<()> {
+        self.faults.around(self.inner.start(task)).await
+    }
+    async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
+        self.faults.around(self.inner.status(task)).await
+    }
+}

@@ -1,0 +1,10 @@
+//! Whole imports over stores in memory: what ends well, what fails, and that nothing is left whatever goes wrong where.
+
+mod faults;
+mod import;
+mod lifecycle;
+mod objects;
+mod property;
+mod resilience;
+mod sources;
+mod world;

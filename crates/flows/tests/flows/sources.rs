@@ -1,0 +1,150 @@
+//! Sources that behave as a script says.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use disk_image::ByteRange;
+use image_tasks_domain::source::SourceLocation;
+use image_tasks_domain::{Failure, FailureCode};
+use image_tasks_flows::ports::*;
+
+use crate::faults::Faults;
+
+/// How a source behaves.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub bytes: Bytes,
+    pub ranges: bool,
+    /// Whether it says how long it is.
+    pub sized: bool,
+    pub etag: String,
+    /// Bodies that break off in the middle before one comes whole.
+    pub breaks: AtomicU64,
+    /// Its version changes after so many reads.
+    pub changes_after: Option<u64>,
+    /// Time between two chunks.
+    pub pace: Duration,
+    pub reads: AtomicU64,
+    pub bytes_read: AtomicU64,
+}
+
+impl Script {
+    pub(crate) fn of(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            bytes: bytes.into(),
+            ranges: true,
+            sized: true,
+            etag: "\"v1\"".into(),
+            breaks: AtomicU64::new(0),
+            changes_after: None,
+            pace: Duration::ZERO,
+            reads: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+        }
+    }
+
+    fn etag(&self) -> String {
+        let changed = self.changes_after.is_some_and(|after| self.reads.load(Ordering::SeqCst) >= after);
+        if changed { "\"changed\"".into() } else { self.etag.clone() }
+    }
+
+    fn body(&self, range: std::ops::Range<usize>) -> Body {
+        const CHUNK: usize = 700;
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.bytes_read.fetch_add(range.len() as u64, Ordering::SeqCst);
+        let breaks =
+            self.breaks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        let end = if breaks { range.start + range.len() / 2 } else { range.end };
+        let (bytes, pace) = (self.bytes.clone(), self.pace);
+        let chunks = (range.start..end).step_by(CHUNK).map(move |at| bytes.slice(at..end.min(at + CHUNK)));
+        let broken = breaks.then(|| Err(Failure::transient("the connection was reset")));
+        let chunks = chunks.map(Ok).chain(broken);
+        Box::pin(futures::StreamExt::then(futures::stream::iter(chunks), move |chunk| async move {
+            if !pace.is_zero() {
+                tokio::time::sleep(pace).await;
+            }
+            chunk
+        }))
+    }
+}
+
+pub(crate) struct ScriptedSources {
+    pub faults: Arc<Faults>,
+    pub scripts: Mutex<BTreeMap<String, Arc<Script>>>,
+}
+
+struct Opened {
+    faults: Arc<Faults>,
+    script: Arc<Script>,
+    info: SourceInfo,
+}
+
+#[async_trait]
+impl Sources for ScriptedSources {
+    async fn open(
+        &self,
+        location: &SourceLocation,
+        pin: Option<&SourcePin>,
+    ) -> Result<Box<dyn Source>, Failure> {
+        self.faults
+            .around(async {
+                let script = self.scripts.lock().unwrap().get(&location.to_string()).cloned();
+                let script = script.ok_or_else(|| {
+                    Failure::new(FailureCode::SourceNotFound, format!("{location} answered 404"))
+                })?;
+                let etag = script.etag();
+                if pin.is_some_and(|pin| pin.etag.as_ref() != Some(&etag)) {
+                    return Err(Failure::new(FailureCode::SourceChanged, "the source changed"));
+                }
+                let size = script.sized.then_some(script.bytes.len() as u64);
+                let pin = SourcePin { etag: Some(etag), last_modified: None, size };
+                let info = SourceInfo { size, ranges: script.ranges && script.sized, pin };
+                let opened: Box<dyn Source> =
+                    Box::new(Opened { faults: Arc::clone(&self.faults), script, info });
+                Ok(opened)
+            })
+            .await
+    }
+}
+
+impl Opened {
+    fn check(&self) -> Result<(), Failure> {
+        if self.info.pin.etag.as_ref() == Some(&self.script.etag()) {
+            Ok(())
+        } else {
+            Err(Failure::new(FailureCode::SourceChanged, "the source changed"))
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Opened {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
+        assert!(self.info.ranges && !range.is_empty(), "{range:?}");
+        self.faults
+            .around(async {
+                self.check()?;
+                let bounds = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+                assert!(bounds.end <= self.script.bytes.len(), "{range:?}");
+                Ok(self.script.body(bounds))
+            })
+            .await
+    }
+
+    async fn stream(&self) -> Result<Body, Failure> {
+        self.faults
+            .around(async {
+                self.check()?;
+                Ok(self.script.body(0..self.script.bytes.len()))
+            })
+            .await
+    }
+}

@@ -1,0 +1,317 @@
+//! Everything an import runs on, and a state machine that does what `import.asl.json` says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
+use image_tasks_domain::ports::{Clock, ExecutionStatus, ImageStore, TaskStore};
+use image_tasks_domain::source::SourcePolicy;
+use image_tasks_domain::{
+    Failure, FailureCode, Image, ImageStatus, Progress, Task, TaskId, TaskStatus, TaskType, Timestamp,
+};
+use image_tasks_flows::bounds::Cut;
+use image_tasks_flows::events::{ImportEvent, LifecycleEvent};
+use image_tasks_flows::{Deadline, ImportPolicy, Importer, Lifecycle, Settings};
+use md5::Digest as _;
+use serde_json::{Value, json};
+
+use crate::faults::{Faults, Machines, Stores};
+use crate::objects::MemoryObjects;
+use crate::sources::{Script, ScriptedSources};
+
+pub(crate) const URL: &str = "http://example.com/image";
+pub(crate) const QUOTA: u64 = 1 << 24;
+
+/// Small cuts, so that a few kilobytes are many parts.
+pub(crate) const CUT: Cut = Cut { single_below: 2000, part: 1000, stage_part: 900 };
+
+pub(crate) struct World {
+    pub faults: Arc<Faults>,
+    pub stores: Arc<Stores>,
+    pub objects: Arc<MemoryObjects>,
+    pub sources: Arc<ScriptedSources>,
+    pub machines: Arc<Machines>,
+    pub clock: Arc<ManualClock>,
+    pub importer: Importer,
+    pub lifecycle: Lifecycle,
+    pub id: TaskId,
+    /// Each phase is invoked twice, as after a lost answer.
+    pub twice: bool,
+    /// Time of one invocation.
+    pub time: Duration,
+}
+
+/// How an invocation ended, as the state machine sees it.
+struct Thrown {
+    error: String,
+    cause: String,
+}
+
+impl World {
+    /// A pending task that imports what the script says.
+    pub(crate) async fn new(script: Script, input: Value, cut: Cut) -> Self {
+        let faults = Arc::new(Faults::default());
+        let stores = Arc::new(Stores { faults: Arc::clone(&faults), inner: MemoryStore::default() });
+        let objects = Arc::new(MemoryObjects::new(Arc::clone(&faults)));
+        let scripts = [(URL.to_owned(), Arc::new(script))].into();
+        let sources = Arc::new(ScriptedSources {
+            faults: Arc::clone(&faults),
+            scripts: std::sync::Mutex::new(scripts),
+        });
+        let machines = Arc::new(Machines { faults: Arc::clone(&faults), inner: MemoryExecutions::default() });
+        let clock = Arc::new(ManualClock::at(Timestamp::from_epoch(1_795_000_000)));
+        let settings = Settings {
+            images_bucket: "images".into(),
+            work_bucket: "work".into(),
+            task_ttl: Duration::from_secs(48 * 3600),
+        };
+        let importer = Importer {
+            tasks: stores.clone(),
+            images: stores.clone(),
+            life: stores.clone(),
+            objects: objects.clone(),
+            sources: sources.clone(),
+            clock: clock.clone(),
+            settings: settings.clone(),
+            policy: ImportPolicy { sources: SourcePolicy::default(), max_image_bytes: QUOTA, cut },
+        };
+        let lifecycle = Lifecycle {
+            tasks: stores.clone(),
+            images: stores.clone(),
+            life: stores.clone(),
+            objects: objects.clone(),
+            executions: machines.clone(),
+            clock: clock.clone(),
+            settings,
+        };
+        let id = TaskId("0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b".parse().unwrap());
+        let now = clock.now();
+        let mut whole = json!({"import_from": URL});
+        whole.as_object_mut().unwrap().extend(input.as_object().unwrap().clone());
+        stores.inner.put_task(Task {
+            id,
+            task_type: TaskType::Import,
+            status: TaskStatus::Pending,
+            owner: "demo".into(),
+            user_id: "alice".into(),
+            request_id: "req-1".into(),
+            input: whole,
+            result: None,
+            message: String::new(),
+            created_at: now,
+            updated_at: now,
+            expires_at: None,
+            image_id: None,
+            progress: Progress::default(),
+        });
+        Self {
+            faults,
+            stores,
+            objects,
+            sources,
+            machines,
+            clock,
+            importer,
+            lifecycle,
+            id,
+            twice: false,
+            time: Duration::from_secs(900),
+        }
+    }
+
+    pub(crate) fn script(&self) -> Arc<Script> {
+        Arc::clone(&self.sources.scripts.lock().unwrap()[URL])
+    }
+
+    pub(crate) async fn task(&self) -> Task {
+        TaskStore::get(&self.stores.inner, self.id).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn image(&self) -> Option<Image> {
+        let id = self.task().await.image_id?;
+        ImageStore::get(&self.stores.inner, id).await.unwrap()
+    }
+
+    /// The whole life of the task, to its end.
+    pub(crate) async fn run(&self) {
+        // Tokio's paused clock stands while a thread unpacks or hashes; waits elsewhere must end all the same.
+        let mut ticks = ticks();
+        let ticking = async {
+            while ticks.recv().await.is_some() {
+                tokio::time::advance(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = self.live() => {}
+            () = ticking => panic!("the ticks have ended"),
+        }
+    }
+
+    async fn live(&self) {
+        let task = self.task().await;
+        image_tasks_domain::ports::Executions::start(&self.machines.inner, &task).await.unwrap();
+        match self.states().await {
+            Ok(()) => self.machines.inner.set_status(self.id, ExecutionStatus::Succeeded),
+            Err(thrown) => {
+                let error = json!({"Error": thrown.error, "Cause": thrown.cause});
+                let event = json!({"phase": "fail", "task_id": self.id, "error": error});
+                // Caught: the execution fails either way.
+                let _ = self.invoke_lifecycle(event, 5).await;
+                let (error, cause) = (thrown.error, thrown.cause);
+                let event =
+                    json!({"detail": {"name": self.id, "status": "FAILED", "error": error, "cause": cause}});
+                self.machines.inner.set_status(self.id, ExecutionStatus::Failed { error, cause });
+                // Lambda tries an asynchronous invocation two more times.
+                self.invoke_lifecycle(event, 3).await.unwrap_or_else(|e| panic!("{e}"));
+            }
+        }
+    }
+
+    async fn states(&self) -> Result<(), Thrown> {
+        loop {
+            let plan = self.phase(json!({"phase": "plan", "task_id": self.id})).await?;
+            match plan["next"].as_str().unwrap() {
+                "done" => return Ok(()),
+                "stage" => {
+                    self.phase(json!({"phase": "stage", "task_id": self.id})).await?;
+                }
+                "transfer" => {
+                    // As in a Map, a failed batch stops the others.
+                    let batches = plan["batches"].as_array().unwrap().clone();
+                    let moves = batches.into_iter().map(|batch| self.batch(batch));
+                    futures::future::try_join_all(moves).await?;
+                    break;
+                }
+                other => panic!("{other}"),
+            }
+        }
+        loop {
+            let finish = self.phase(json!({"phase": "finish", "task_id": self.id})).await?;
+            if finish["next"] == "done" {
+                return Ok(());
+            }
+            assert_eq!(finish["next"], "finish");
+        }
+    }
+
+    async fn batch(&self, mut batch: Value) -> Result<(), Thrown> {
+        while !batch.is_null() {
+            let event = json!({"phase": "transfer", "task_id": self.id, "batch": batch});
+            batch = self.phase(event).await?["remaining"].clone();
+        }
+        Ok(())
+    }
+
+    /// A Task state with its Retry.
+    async fn phase(&self, event: Value) -> Result<Value, Thrown> {
+        let (mut transient, mut crashed) = (0, 0);
+        loop {
+            let mut answer = self.invoke_import(&event).await;
+            if self.twice && matches!(answer, Some(Ok(_))) {
+                answer = self.invoke_import(&event).await;
+            }
+            match answer {
+                Some(Ok(answer)) => return Ok(answer),
+                Some(Err(failure)) if failure.code == FailureCode::Transient && transient < 5 => {
+                    transient += 1
+                }
+                None if crashed < 1 => crashed += 1,
+                Some(Err(failure)) => {
+                    let cause = json!({"errorType": failure.code.name(), "errorMessage": failure.message});
+                    return Err(Thrown { error: failure.code.name().into(), cause: cause.to_string() });
+                }
+                None => return Err(Thrown { error: "Runtime.ExitError".into(), cause: String::new() }),
+            }
+        }
+    }
+
+    async fn invoke_import(&self, event: &Value) -> Option<Result<Value, Failure>> {
+        let event = ImportEvent::try_from(event.clone()).unwrap();
+        self.faults.invoke(self.importer.handle(event, Deadline::after(self.time))).await
+    }
+
+    pub(crate) async fn invoke_lifecycle(&self, event: Value, tries: u32) -> Result<Value, Failure> {
+        let mut last = Failure::transient("never invoked");
+        for _ in 0..tries {
+            let event = LifecycleEvent::try_from(event.clone()).unwrap();
+            match self.faults.invoke(self.lifecycle.handle(event)).await {
+                Some(Ok(answer)) => return Ok(answer),
+                Some(Err(failure)) => last = failure,
+                None => last = Failure::transient("died"),
+            }
+        }
+        Err(last)
+    }
+
+    /// The task has ended, the image is whole or gone, and nothing else is left.
+    pub(crate) async fn check_ended(&self, stored: &[u8], context: &str) -> TaskStatus {
+        let task = self.task().await;
+        let image = self.image().await;
+        let everything = self.objects.everything();
+        assert!(task.expires_at.is_some(), "{context}: {task:?}");
+        match task.status {
+            TaskStatus::Success => {
+                let image = image.expect(context);
+                assert_eq!(task.result, Some(json!({"image_id": image.id})), "{context}");
+                self.check_image(&image, stored, context);
+                let key = image.id.object_key();
+                assert_eq!(everything, [format!("images/{key}")], "{context}");
+            }
+            TaskStatus::Failure => {
+                assert_eq!(everything, Vec::<String>::new(), "{context}: {}", task.message);
+                assert!(image.is_none(), "{context}");
+                let (code, sentence) = task.message.split_once(": ").expect(context);
+                assert!(
+                    FailureCode::from_name(code).is_some() && sentence.len() > 10,
+                    "{context}: {}",
+                    task.message
+                );
+            }
+            TaskStatus::Pending | TaskStatus::Processing => panic!("{context}: {task:?}"),
+        }
+        task.status
+    }
+
+    fn check_image(&self, image: &Image, stored: &[u8], context: &str) {
+        let bytes = self.objects.bytes("images", &image.id.object_key()).expect(context);
+        assert!(bytes == stored, "{context}: other bytes are stored");
+        assert_eq!(image.status, ImageStatus::Active, "{context}");
+        assert_eq!(image.owner, "demo");
+        assert_eq!(image.size, Some(stored.len() as u64));
+        assert_eq!(image.checksum, Some(hex(&md5::Md5::digest(stored))), "{context}");
+        assert_eq!(image.os_hash_algo.as_deref(), Some("sha512"));
+        assert_eq!(image.os_hash_value, Some(hex(&sha2::Sha512::digest(stored))), "{context}");
+        let stored = image.stored.as_ref().expect(context);
+        assert_eq!(Some(&stored.etag), self.objects.etag("images", &image.id.object_key()).as_ref());
+    }
+}
+
+/// A tick each millisecond, until it is dropped.
+fn ticks() -> tokio::sync::mpsc::Receiver<()> {
+    let (send, receive) = tokio::sync::mpsc::channel(1);
+    std::thread::spawn(move || {
+        while send.blocking_send(()).is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    receive
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Bytes that compress neither to nothing nor not at all, and never look like a format.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    (0..len)
+        .map(|n| {
+            if n % 64 == 0 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+            }
+            state.to_le_bytes()[n % 8] | 1
+        })
+        .collect()
+}
