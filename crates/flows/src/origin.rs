@@ -48,15 +48,9 @@ impl Origin {
     ) -> Step<Box<dyn Source>> {
         match self {
             Self::Source { location, pin } => Ok(open_pinned(sources, location, Some(pin)).await?),
-            Self::Staged(staged) => Ok(Box::new(StagedSource {
-                objects: Arc::clone(objects),
-                at: staged_at,
-                info: SourceInfo {
-                    size: Some(staged.size),
-                    ranges: true,
-                    pin: SourcePin { etag: Some(staged.etag.clone()), ..SourcePin::default() },
-                },
-            })),
+            Self::Staged(staged) => {
+                Ok(Box::new(StoredSource::new(Arc::clone(objects), staged_at, &staged.etag, staged.size)))
+            }
         }
     }
 }
@@ -76,14 +70,22 @@ pub(crate) async fn open_pinned(
     }
 }
 
-struct StagedSource {
+/// One version of an object of ours.
+pub(crate) struct StoredSource {
     objects: Arc<dyn Objects>,
     at: ObjectRef,
     info: SourceInfo,
 }
 
+impl StoredSource {
+    pub(crate) fn new(objects: Arc<dyn Objects>, at: ObjectRef, etag: &str, size: u64) -> Self {
+        let pin = SourcePin { etag: Some(etag.to_owned()), ..SourcePin::default() };
+        Self { objects, at, info: SourceInfo { size: Some(size), ranges: true, pin } }
+    }
+}
+
 #[async_trait]
-impl Source for StagedSource {
+impl Source for StoredSource {
     fn info(&self) -> &SourceInfo {
         &self.info
     }

@@ -9,12 +9,13 @@
 //! - Whoever finds the task ended removes what it can have made itself.
 
 mod commit;
+mod convert;
 mod hash;
 mod inspection;
 mod plan;
 mod press;
 mod saved;
-mod spool;
+pub(crate) mod spool;
 mod stage;
 mod transfer;
 

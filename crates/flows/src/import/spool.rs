@@ -19,7 +19,7 @@ use crate::origin::Patience;
 use crate::ports::{Body, ObjectInfo, ObjectRef, Objects, StoredPart, UploadId};
 
 /// An object that is being written.
-pub(super) struct Spool {
+pub(crate) struct Spool {
     objects: Arc<dyn Objects>,
     at: ObjectRef,
     part_size: usize,
@@ -32,7 +32,7 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    pub(super) fn new(objects: Arc<dyn Objects>, at: ObjectRef, part_size: usize) -> Self {
+    pub(crate) fn new(objects: Arc<dyn Objects>, at: ObjectRef, part_size: usize) -> Self {
         Self {
             objects,
             at,
@@ -46,7 +46,7 @@ impl Spool {
         }
     }
 
-    pub(super) async fn write(&mut self, mut chunk: Bytes) -> Step<()> {
+    pub(crate) async fn write(&mut self, mut chunk: Bytes) -> Step<()> {
         self.crc.update(&chunk);
         while !chunk.is_empty() {
             let room = self.part_size.saturating_sub(self.filling.len());
@@ -60,7 +60,7 @@ impl Spool {
     }
 
     /// The object, complete.
-    pub(super) async fn finish(mut self) -> Step<ObjectInfo> {
+    pub(crate) async fn finish(mut self) -> Step<ObjectInfo> {
         if self.upload.is_none() {
             let bytes = self.filling.split().freeze();
             let mut patience = Patience::default();
