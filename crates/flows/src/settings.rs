@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{ImageId, TaskId};
 
-use crate::bounds::Cut;
+use sha2::{Digest as _, Sha256};
+
+use crate::bounds::{Cut, ExportCut};
+use crate::digests::hex;
 use crate::ports::ObjectRef;
 
 /// Where things are kept, and how long.
@@ -17,6 +21,15 @@ pub struct Settings {
     pub work_bucket: String,
     /// From a task's end to its expiry.
     pub task_ttl: Duration,
+}
+
+/// Where exports may go, and how they are cut.
+#[derive(Debug, Clone)]
+pub struct ExportRules {
+    /// Which buckets may receive.
+    pub receivers: ExportPolicy,
+    /// How objects are cut.
+    pub cut: ExportCut,
 }
 
 /// What an import may bring in.
@@ -53,6 +66,32 @@ impl Settings {
     /// The spooled source.
     pub(crate) fn staged(&self, id: TaskId) -> ObjectRef {
         self.work(id, "staged")
+    }
+
+    /// Where in the image its disk is: the range map.
+    pub(crate) fn range_map(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "map")
+    }
+
+    /// Index of an export's blob.
+    pub(crate) fn blob_index(&self, id: TaskId, blob: usize) -> ObjectRef {
+        self.work(id, &format!("index/{blob}"))
+    }
+
+    /// Bytes of an export's blob that is too short for a part.
+    pub(crate) fn blob(&self, id: TaskId, blob: usize) -> ObjectRef {
+        self.work(id, &format!("blob/{blob}"))
+    }
+
+    /// Which task may make the object of that name; outlives no task.
+    pub(crate) fn claim(&self, to: &ObjectRef) -> ObjectRef {
+        let name = hex(&Sha256::digest(format!("{}/{}", to.bucket, to.key)));
+        ObjectRef { bucket: self.work_bucket.clone(), key: format!("work/claims/{name}") }
+    }
+
+    /// Where an image holds data, beside its bytes.
+    pub(crate) fn allocation(&self, id: ImageId) -> ObjectRef {
+        ObjectRef { bucket: self.images_bucket.clone(), key: format!("{}.allocation", id.object_key()) }
     }
 
     /// State of the hashes.
