@@ -38,7 +38,7 @@ impl Cleaner<'_> {
         }
         self.uploads(image).await?;
         self.objects.delete(&self.settings.image(image)).await?;
-        Ok(())
+        Ok(self.objects.delete(&self.settings.allocation(image)).await?)
     }
 
     /// Plan, staged source, hash state.

@@ -70,6 +70,19 @@ impl Disk {
         }
     }
 
+    /// Whether a range holds nothing but zeros, by the tables.
+    pub(crate) async fn is_zero(&self, range: Range<u64>) -> Step<bool> {
+        let mut at = range.start;
+        while at < range.end {
+            let to = range.end.min(at.saturating_add(STRIDE));
+            if self.extents(at..to).await?.iter().any(|extent| extent.stored != Stored::Zero) {
+                return Ok(false);
+            }
+            at = to;
+        }
+        Ok(true)
+    }
+
     async fn window(&self, at: u64, len: usize, extents: &[Extent], decoder: &mut Decoder) -> Step<Window> {
         let fetch = Fetch::plan(at, len, extents.iter().copied()).map_err(unsound)?;
         if fetch.is_zero() {

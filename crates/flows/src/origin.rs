@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use crate::bounds::{FIRST_WAIT, PROBE_BYTES, TRIES};
 use crate::error::{Step, Stop, refused};
-use crate::ports::{Body, ObjectError, ObjectRef, Objects, Source, SourceInfo, SourcePin, Sources};
+use crate::ports::{
+    Body, ObjectError, ObjectInfo, ObjectRef, Objects, Source, SourceInfo, SourcePin, Sources,
+};
 
 /// Where bytes come from, as it is kept in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +33,17 @@ pub(crate) enum Origin {
     Staged(Staged),
 }
 
-/// A spooled object.
+/// An object of ours that lies ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Staged {
     pub(crate) etag: String,
     pub(crate) size: u64,
+}
+
+impl From<ObjectInfo> for Staged {
+    fn from(object: ObjectInfo) -> Self {
+        Self { etag: object.etag, size: object.size }
+    }
 }
 
 impl Origin {

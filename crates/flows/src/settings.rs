@@ -94,6 +94,11 @@ impl Settings {
         ObjectRef { bucket: self.images_bucket.clone(), key: format!("{}.allocation", id.object_key()) }
     }
 
+    /// A part's zeros.
+    pub(crate) fn zeros(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "zeros")
+    }
+
     /// State of the hashes.
     pub(crate) fn hash(&self, id: TaskId) -> ObjectRef {
         self.work(id, "hash")

@@ -69,13 +69,13 @@ impl Importer {
         }
         let digests = match digests.or_else(|| planned.digests.clone()) {
             Some(digests) => digests,
-            None => match self.hash(job, &at, &object, deadline).await? {
+            None => match self.hash(job, planned, &object, deadline).await? {
                 Some(digests) => digests,
                 None => return Ok(Next::Finish),
             },
         };
-        // What was spooled was checked on its way; here the source and the stored object are the same bytes.
-        if matches!(planned.origin, Origin::Source { .. }) {
+        // What was spooled was checked on its way; what isn't is stored as it is where hashes were given.
+        if matches!(planned.origin, Origin::Source { .. }) && planned.convert.is_none() {
             digests.check(&job.input)?;
         }
         self.commit(job, planned, at, object, digests).await?;

@@ -6,6 +6,7 @@ use disk_image::{Format, Inspection, Layout, Limits, Regions, inspect};
 use image_tasks_domain::{Failure, FailureCode, ImportInput};
 
 use super::Importer;
+use super::convert::Maps;
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
 use crate::origin::{drive, fetch};
@@ -44,17 +45,22 @@ impl Importer {
     }
 
     /// Goes through the whole map of an image: every table entry is checked, every byte it points to is inside the file.
-    pub(super) async fn check_map(
+    pub(super) async fn walk(
         &self,
         source: &dyn Source,
         layout: &Layout,
         deadline: Deadline,
+        mut maps: Option<&mut Maps>,
     ) -> Step<()> {
         let mut regions = Regions::new(layout.file_size());
         let mut walker = layout.walk();
         loop {
             match walker.next(&regions) {
-                Ok(Some(_)) => {}
+                Ok(Some(extent)) => {
+                    if let Some(maps) = &mut maps {
+                        maps.push(&extent).await?;
+                    }
+                }
                 Ok(None) => return Ok(()),
                 Err(disk_image::Error::Refused(refusal)) => return Err(refusal.into()),
                 Err(disk_image::Error::Need(ranges)) => {

@@ -1,6 +1,7 @@
 //! Phase `plan`: open and inspect the source, decide how it is brought in; small images from start to end.
 
-use std::sync::PoisonError;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
 
 use disk_image::{ByteRange, Format, Layout};
 use image_tasks_domain::progress::{Meter, Progress};
@@ -11,10 +12,11 @@ use super::saved::{Planned, Saved};
 use super::{Importer, Job};
 use crate::deadline::Deadline;
 use crate::digests::{Digests, hashed};
+use crate::disk::{self, Disk};
 use crate::error::{Step, Stop};
 use crate::events::Next;
 use crate::origin::{Origin, Patience, open_pinned};
-use crate::ports::{ObjectError, Source, SourceInfo};
+use crate::ports::{Body, ObjectError, ObjectRef, Source, SourceInfo};
 
 impl Importer {
     /// Plans an import.
@@ -58,8 +60,18 @@ impl Importer {
                 return self.ask_for_stage(id, source.info().clone()).await;
             }
         };
-        let (disk_format, container_format) = stored_formats(&layout, &job)?;
-        self.check_map(&*source, &layout, deadline).await?;
+        let target = Target::of(&layout, &job)?;
+        let hashes_given = job.input.checksum.is_some() || job.input.sha512.is_some();
+        if target.converted && hashes_given && matches!(origin, Origin::Source { .. }) {
+            // A conversion reads the source in any order, and not all of it: only a spool sees its hashes.
+            return self.ask_for_stage(id, source.info().clone()).await;
+        }
+        let (size, maps) = if target.converted {
+            (layout.virtual_size(), Some(self.map_disk(&job, &*source, &layout, deadline).await?))
+        } else {
+            self.walk(&*source, &layout, deadline, None).await?;
+            (size, None)
+        };
         let transfer = self
             .policy
             .cut
@@ -72,9 +84,25 @@ impl Importer {
             self.cleaner().uploads(job.image_id).await?;
             Some(self.objects.create_upload(&self.settings.image(job.image_id)).await?)
         };
-        let virtual_size = layout.virtual_size();
-        let planned =
-            Planned { origin, disk_format, container_format, virtual_size, transfer, upload, digests };
+        let convert = match maps {
+            None => None,
+            Some((convert, _)) if upload.is_none() => Some(convert),
+            Some((mut convert, allocation)) => {
+                convert.zeros = self.zeros(id, &transfer, &allocation).await?;
+                Some(convert)
+            }
+        };
+        let planned = Planned {
+            origin,
+            disk_format: target.disk_format,
+            container_format: target.container_format,
+            virtual_size: layout.virtual_size(),
+            transfer,
+            upload,
+            // Of the bytes that were spooled.
+            digests: digests.filter(|_| convert.is_none()),
+            convert,
+        };
         self.save(id, &Saved::Planned(planned.clone())).await?;
         self.follow(&job, planned, deadline).await
     }
@@ -110,32 +138,25 @@ impl Importer {
 
     /// Stores a small image in one request; its hashes, unless an earlier call has stored it.
     async fn store_whole(&self, job: &Job, planned: &Planned) -> Step<Option<Digests>> {
-        let at = self.settings.image(job.image_id);
-        let size = planned.transfer.size;
-        if let Origin::Staged(object) = &planned.origin {
-            let from = self.settings.staged(job.task.id);
-            return match self.objects.copy(&at, &from, &object.etag, true).await {
+        let (id, at) = (job.task.id, self.settings.image(job.image_id));
+        if let (Origin::Staged(object), None) = (&planned.origin, &planned.convert) {
+            return match self.objects.copy(&at, &self.settings.staged(id), &object.etag, true).await {
                 Ok(_) | Err(ObjectError::Precondition(_)) => Ok(None),
                 Err(e) => Err(e.into()),
             };
         }
-        let source = self.open(job.task.id, &planned.origin).await?;
+        let bytes = self.bytes(id, planned).await?;
         let mut patience = Patience::default();
         loop {
-            match self.put_whole(&*source, &at, size).await {
+            match self.put_whole(&bytes, &at, planned.transfer.size).await {
                 Ok(digests) => return Ok(digests),
                 Err(stop) => patience.after_stop(stop).await?,
             }
         }
     }
 
-    async fn put_whole(
-        &self,
-        source: &dyn Source,
-        at: &crate::ports::ObjectRef,
-        size: u64,
-    ) -> Step<Option<Digests>> {
-        let (body, hasher) = hashed(source.read(ByteRange { start: 0, end: size }).await?);
+    async fn put_whole(&self, bytes: &Bytes, at: &ObjectRef, size: u64) -> Step<Option<Digests>> {
+        let (body, hasher) = hashed(bytes.body(0..size).await?);
         let stored = match self.objects.put_stream(at, size, body, true).await {
             Ok(stored) => stored,
             Err(ObjectError::Precondition(_)) => return Ok(None),
@@ -148,27 +169,63 @@ impl Importer {
         Ok(Some(hasher.digests()))
     }
 
+    /// What a plan stores, to be read by range.
+    pub(super) async fn bytes(&self, id: TaskId, planned: &Planned) -> Step<Bytes> {
+        Ok(match &planned.convert {
+            Some(convert) => Bytes::Disk(self.disk(id, &planned.origin, convert).await?),
+            None => Bytes::AsIs(self.open(id, &planned.origin).await?),
+        })
+    }
+
     /// Opens an origin for reads by range.
     pub(super) async fn open(&self, id: TaskId, origin: &Origin) -> Step<Box<dyn Source>> {
         origin.open(&*self.sources, &self.objects, self.settings.staged(id)).await
     }
 }
 
-/// `disk_format` and `container_format` of what will be stored.
-fn stored_formats(layout: &Layout, job: &Job) -> Step<(String, String)> {
-    let found = layout.format();
-    let wanted = job.input.image.disk_format.and_then(Format::from_name).unwrap_or(found);
-    let container = job.input.image.container_format.unwrap_or("bare").to_owned();
-    if found == Format::Ova && matches!(wanted, Format::Ova | Format::Vmdk) {
-        return Ok((Format::Vmdk.name().to_owned(), "ova".to_owned()));
+/// The bytes that an import stores.
+pub(super) enum Bytes {
+    /// The source's own.
+    AsIs(Box<dyn Source>),
+    /// The disk inside it.
+    Disk(Arc<Disk>),
+}
+
+impl Bytes {
+    pub(super) async fn body(&self, range: Range<u64>) -> Step<Body> {
+        Ok(match self {
+            Self::AsIs(source) => source.read(ByteRange { start: range.start, end: range.end }).await?,
+            Self::Disk(disk) => disk::body(Arc::clone(disk), range),
+        })
     }
-    // Opaque formats are the same bytes by another name.
-    if wanted == found || wanted.is_opaque() && found.is_opaque() {
-        return Ok((wanted.name().to_owned(), container));
+}
+
+/// What will be stored.
+struct Target {
+    disk_format: String,
+    container_format: String,
+    /// Whether that isn't the source as it is.
+    converted: bool,
+}
+
+impl Target {
+    fn of(layout: &Layout, job: &Job) -> Step<Self> {
+        let found = layout.format();
+        let wanted = job.input.image.disk_format.and_then(Format::from_name).unwrap_or(found);
+        let container_format = job.input.image.container_format.unwrap_or("bare").to_owned();
+        let disk_format = wanted.name().to_owned();
+        if found == Format::Ova && matches!(wanted, Format::Ova | Format::Vmdk) {
+            let (disk_format, container_format) = (Format::Vmdk.name().to_owned(), "ova".to_owned());
+            return Ok(Self { disk_format, container_format, converted: false });
+        }
+        // Opaque formats are the same bytes by another name.
+        if wanted == found || wanted.is_opaque() && found.is_opaque() {
+            return Ok(Self { disk_format, container_format, converted: false });
+        }
+        if wanted == Format::Raw {
+            return Ok(Self { disk_format, container_format, converted: true });
+        }
+        let message = format!("the image is {found}; it can't be stored as {wanted}, only as {found} or raw");
+        Err(Failure::new(FailureCode::UnsupportedFormat, message).into())
     }
-    Err(Failure::new(
-        FailureCode::UnsupportedFormat,
-        format!("the image is {found}; it can't be stored as {wanted}"),
-    )
-    .into())
 }

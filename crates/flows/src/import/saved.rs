@@ -6,6 +6,7 @@ use image_tasks_domain::transfer::TransferPlan;
 use serde::{Deserialize, Serialize};
 
 use super::Importer;
+use super::convert::Convert;
 use crate::digests::Digests;
 use crate::error::{Step, Stop};
 use crate::origin::{Origin, Staged};
@@ -43,6 +44,8 @@ pub(super) struct Planned {
     pub(super) transfer: TransferPlan,
     /// The upload that takes the parts; none for an image that is made in one call.
     pub(super) upload: Option<UploadId>,
+    /// How the disk is read, where the image is converted; else it is stored as it is.
+    pub(super) convert: Option<Convert>,
     /// Hashes of the object, where they are known before it is stored.
     pub(super) digests: Option<Digests>,
 }

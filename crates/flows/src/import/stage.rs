@@ -19,7 +19,7 @@ use crate::bounds::{QUEUE, REPORT_EVERY};
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
 use crate::events::Next;
-use crate::origin::{Patience, Staged, open_pinned};
+use crate::origin::{Patience, open_pinned};
 use crate::ports::{Body, ObjectInfo, SourceInfo};
 
 impl Importer {
@@ -51,8 +51,7 @@ impl Importer {
             }
         };
         pressed.source.check(&job.input)?;
-        let object = Staged { etag: object.etag, size: object.size };
-        self.save(id, &Saved::Staged { object, digests: pressed.unpacked }).await?;
+        self.save(id, &Saved::Staged { object: object.into(), digests: pressed.unpacked }).await?;
         self.set_staged(id, pressed.came).await?;
         Ok(Next::Plan)
     }

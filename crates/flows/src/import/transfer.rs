@@ -14,18 +14,19 @@ use image_tasks_domain::{Failure, TaskId};
 
 use super::Importer;
 use super::inspection::too_slow;
+use super::plan::Bytes;
 use super::saved::Planned;
 use crate::bounds::PARTS_AT_ONCE;
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
 use crate::origin::{Origin, Patience};
-use crate::ports::{ObjectRef, Source, UploadId};
+use crate::ports::{ObjectRef, UploadId};
 
 /// What all parts of a batch have in common.
 struct Work<'a> {
     id: TaskId,
     planned: &'a Planned,
-    source: &'a dyn Source,
+    bytes: &'a Bytes,
     at: ObjectRef,
     upload: &'a UploadId,
 }
@@ -65,8 +66,8 @@ impl Importer {
         if left.is_empty() {
             return Ok(None);
         }
-        let source = self.open(id, &planned.origin).await?;
-        let work = Work { id, planned: &planned, source: &*source, at, upload };
+        let bytes = self.bytes(id, &planned).await?;
+        let work = Work { id, planned: &planned, bytes: &bytes, at, upload };
         let first_moves = left.len();
         let mut moves = futures::stream::iter(left.clone())
             .map(|part| {
@@ -109,16 +110,22 @@ impl Importer {
     }
 
     async fn try_part(&self, work: &Work<'_>, part: PartRange) -> Step<()> {
-        let Work { at, upload, .. } = work;
-        let range = ByteRange { start: part.offset, end: part.offset + part.len };
-        let stored = match &work.planned.origin {
-            Origin::Staged(object) => {
-                let from = self.settings.staged(work.id);
-                self.objects.copy_part(at, upload, part.number, &from, &object.etag, range).await?
+        let Work { id, planned, bytes, at, upload } = work;
+        let (number, range) = (part.number, part.offset..part.offset + part.len);
+        let zeros = planned.convert.as_ref().and_then(|convert| convert.zeros.as_ref());
+        let stored = match (bytes, &planned.origin, zeros) {
+            (Bytes::AsIs(_), Origin::Staged(object), _) => {
+                let range = ByteRange { start: range.start, end: range.end };
+                let from = self.settings.staged(*id);
+                self.objects.copy_part(at, upload, number, &from, &object.etag, range).await?
             }
-            Origin::Source { .. } => {
-                let body = work.source.read(range).await?;
-                self.objects.upload_part(at, upload, part.number, part.len, body).await?
+            (Bytes::Disk(disk), _, Some(zeros)) if disk.is_zero(range.clone()).await? => {
+                let (from, range) = (self.settings.zeros(*id), ByteRange { start: 0, end: part.len });
+                self.objects.copy_part(at, upload, number, &from, &zeros.etag, range).await?
+            }
+            _ => {
+                let body = bytes.body(range).await?;
+                self.objects.upload_part(at, upload, number, part.len, body).await?
             }
         };
         if stored.size != part.len {

@@ -1,5 +1,6 @@
 //! Whole imports over stores in memory: what ends well, what fails, and that nothing is left whatever goes wrong where.
 
+mod convert;
 mod faults;
 mod import;
 mod lifecycle;

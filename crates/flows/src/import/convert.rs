@@ -1,0 +1,146 @@
+//! Import as raw of an image that isn't: the plan's share of it.
+//!
+//! Goal: tables are read and checked once, here. Workers get a range map, from which each loads its own slice, and fetch only
+//! what is stored; where the disk holds zeros nobody reads anything.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use disk_image::{AllocationMap, AllocationWriter, Extent, ExtentMap, Layout, MapWriter};
+use image_tasks_domain::transfer::TransferPlan;
+use image_tasks_domain::{ImageId, TaskId};
+use serde::{Deserialize, Serialize};
+
+use super::spool::Spool;
+use super::{Importer, Job};
+use crate::bounds::CHUNK;
+use crate::deadline::Deadline;
+use crate::disk::{Disk, Places, whole};
+use crate::error::{Step, Stop, refused};
+use crate::origin::{Origin, Patience, Staged, StoredSource};
+use crate::ports::{Body, ObjectRef, Source};
+
+/// How an image's disk is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Convert {
+    /// The range map's numbers.
+    map: ExtentMap,
+    /// The range map.
+    sidecar: Staged,
+    /// The allocation map beside the image.
+    allocation: Staged,
+    /// An object of as many zeros as a part has bytes, where whole parts are zeros: they are copied from it inside the store.
+    pub(super) zeros: Option<Staged>,
+}
+
+/// The two maps of a disk, while it is walked.
+pub(super) struct Maps {
+    map: MapWriter,
+    allocation: AllocationWriter,
+    spool: Spool,
+}
+
+impl Maps {
+    pub(super) async fn push(&mut self, extent: &Extent) -> Step<()> {
+        self.allocation.push(extent);
+        self.map.push(extent).map_err(unsound)?;
+        let ready = self.map.take();
+        if ready.is_empty() { Ok(()) } else { self.spool.write(Bytes::from(ready)).await }
+    }
+}
+
+impl Importer {
+    /// Walks the whole disk and stores both of its maps.
+    pub(super) async fn map_disk(
+        &self,
+        job: &Job,
+        source: &dyn Source,
+        layout: &Layout,
+        deadline: Deadline,
+    ) -> Step<(Convert, AllocationMap)> {
+        let virtual_size = layout.virtual_size();
+        let at = self.settings.range_map(job.task.id);
+        let mut maps = Maps {
+            map: MapWriter::new(virtual_size, layout.file_size()),
+            allocation: AllocationWriter::new(virtual_size),
+            spool: Spool::new(Arc::clone(&self.objects), at, self.policy.cut.stage_part),
+        };
+        self.walk(source, layout, deadline, Some(&mut maps)).await?;
+        let Maps { map, allocation, mut spool } = maps;
+        let (rest, map) = map.finish().map_err(unsound)?;
+        spool.write(Bytes::from(rest)).await?;
+        let sidecar = spool.finish().await?.into();
+        let allocation_map = allocation.finish();
+        let bytes = Bytes::from(allocation_map.encode());
+        let at = self.settings.allocation(job.image_id);
+        let allocation = self.put_all(&at, bytes.len() as u64, || one(bytes.clone())).await?;
+        Ok((Convert { map, sidecar, allocation, zeros: None }, allocation_map))
+    }
+
+    /// Stores the zeros that all parts of zeros are copied from, where there are several.
+    pub(super) async fn zeros(
+        &self,
+        id: TaskId,
+        transfer: &TransferPlan,
+        allocation: &AllocationMap,
+    ) -> Step<Option<Staged>> {
+        let parts = (1..=transfer.parts()).filter_map(|number| transfer.part(number));
+        let empty = parts.filter(|part| allocation.is_zero(part.offset..part.offset + part.len));
+        if empty.take(2).count() < 2 {
+            return Ok(None);
+        }
+        let len = transfer.part_size;
+        self.put_all(&self.settings.zeros(id), len, || zeros(len)).await.map(Some)
+    }
+
+    async fn put_all(&self, at: &ObjectRef, len: u64, body: impl Fn() -> Body) -> Step<Staged> {
+        let mut patience = Patience::default();
+        loop {
+            match self.objects.put_stream(at, len, body(), false).await {
+                Ok(object) => return Ok(object.into()),
+                Err(e) => patience.after_stop(e.into()).await?,
+            }
+        }
+    }
+
+    /// The disk inside the image that a plan brings in.
+    pub(super) async fn disk(&self, id: TaskId, origin: &Origin, convert: &Convert) -> Step<Arc<Disk>> {
+        let Staged { etag, size } = &convert.sidecar;
+        let sidecar = StoredSource::new(Arc::clone(&self.objects), self.settings.range_map(id), etag, *size);
+        let map = convert.map.clone();
+        Ok(Arc::new(Disk {
+            source: self.open(id, origin).await?,
+            size: map.virtual_size,
+            places: Places::Mapped { map, sidecar: Box::new(sidecar) },
+        }))
+    }
+
+    /// Where the stored disk has data.
+    pub(super) async fn allocation(&self, image: ImageId, convert: &Convert) -> Step<AllocationMap> {
+        let Staged { etag, size } = &convert.allocation;
+        let at = self.settings.allocation(image);
+        let bytes = whole(&StoredSource::new(Arc::clone(&self.objects), at, etag, *size)).await?;
+        AllocationMap::decode(&bytes).map_err(unsound)
+    }
+}
+
+fn unsound(error: disk_image::Error) -> Stop {
+    match error {
+        disk_image::Error::Refused(refusal) => Stop::Failed(refused(refusal)),
+        disk_image::Error::Need(_) => Stop::internal("a map that needs what it was given"),
+    }
+}
+
+fn one(bytes: Bytes) -> Body {
+    Box::pin(futures::stream::iter([Ok(bytes)]))
+}
+
+fn zeros(len: u64) -> Body {
+    let chunk = Bytes::from(vec![0; CHUNK]);
+    let mut left = len;
+    Box::pin(futures::stream::iter(std::iter::from_fn(move || {
+        let now = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        left -= now as u64;
+        (now > 0).then(|| Ok(chunk.slice(..now)))
+    })))
+}
