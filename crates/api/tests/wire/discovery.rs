@@ -49,16 +49,9 @@ async fn schemas_are_told_to_callers() {
 #[tokio::test]
 async fn paths_that_lead_nowhere() {
     let service = Service::new();
-    for path in [
-        "/nonsense",
-        "/v2/nonsense",
-        "/v2/tasks/a/b",
-        "/v2/images/a/nonsense",
-        "//",
-        "/v",
-        "/vx",
-        "/v2x/tasks",
-    ] {
+    for path in
+        ["/nonsense", "/v2/nonsense", "/v2/tasks/a/b", "/v2/images/a/nonsense", "/v", "/vx", "/v2x/tasks"]
+    {
         let missing = service.get(ALICE, path).await;
         assert!(missing.error(404).contains(path), "{path}");
         assert_eq!(service.send(Method::GET, path, &[], "").await.status.as_u16(), 401, "{path}");
