@@ -20,7 +20,8 @@ pub(crate) fn is_v2(segment: &str) -> bool {
 /// Whether a path's first segment looks like a version, served or not.
 pub(crate) fn is_version(segment: &str) -> bool {
     segment.strip_prefix('v').is_some_and(|number| {
-        number.starts_with(|c: char| c.is_ascii_digit()) && number.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        number.starts_with(|c: char| c.is_ascii_digit())
+            && number.bytes().all(|b| b.is_ascii_digit() || b == b'.')
     })
 }
 
