@@ -10,8 +10,10 @@
 
 pub mod address;
 pub mod caller;
+pub mod clone_input;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod copying;
 pub mod export_input;
 pub mod failure;
 pub mod image;
@@ -23,6 +25,7 @@ pub mod input;
 pub mod memory;
 pub mod ports;
 pub mod progress;
+pub mod regions;
 pub mod rejection;
 pub mod source;
 pub mod task;
@@ -31,6 +34,7 @@ pub mod time;
 pub mod transfer;
 
 pub use caller::Caller;
+pub use clone_input::CloneInput;
 pub use export_input::ExportInput;
 pub use failure::{Failure, FailureCode};
 pub use image::{Image, ImageId, ImageStatus, Visibility};

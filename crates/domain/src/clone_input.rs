@@ -1,0 +1,283 @@
+//! The input of a clone: which image of which region, and what differs in the copy.
+//!
+//! Invariant: parsing is a function of the input and the list of regions alone; which image is there and who may see it is
+//! found out by the flow.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use url::Url;
+
+use crate::caller::Caller;
+use crate::image::{Image, ImageId, Visibility};
+use crate::image_properties::ImageProperties;
+use crate::input::{Checked, Members, quoted, remarks};
+use crate::regions::Regions;
+
+const URL: &str = "source_image_url";
+const REGION: &str = "source_region";
+const IMAGE: &str = "image_uuid";
+const PROPERTIES: &str = "image_properties";
+const DUPLICATE: &str = "allow_duplicate";
+const KEYS: &[&str] = &[URL, REGION, IMAGE, PROPERTIES, DUPLICATE];
+
+/// Where an image is, below a region's endpoint.
+const PATH: &str = "/v2/images/";
+/// Property that says which image a clone is of.
+pub const PROVENANCE: &str = "os_glance_source_image";
+/// Prefix of the service's own properties, which say something of the source alone.
+const RESERVED: &str = "os_glance_";
+
+/// What a clone shall do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloneInput {
+    /// Name of the region that has the image.
+    pub region: String,
+    /// The image there.
+    pub source: ImageId,
+    /// What is said of the image to be made; only [`said`](Self::said) of it counts.
+    pub image: ImageProperties,
+    /// Keys of `image_properties` that were given.
+    pub said: BTreeSet<String>,
+    /// Whether the image is copied even if its owner has the same bits here already.
+    pub allow_duplicate: bool,
+    /// What the caller should know though nothing is refused: keys that look misspelt.
+    pub remarks: Vec<String>,
+}
+
+impl CloneInput {
+    /// Reads and checks a clone's `input`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::InvalidInput) for the first parameter that can't be taken.
+    pub fn parse(input: &Value, regions: &Regions) -> Checked<Self> {
+        let members = Members::of(input, "input", "")?;
+        let (region, source) = source(&members, regions)?;
+        let image = ImageProperties::parse(members, PROPERTIES)?;
+        for (key, value) in [("disk_format", image.disk_format), ("container_format", image.container_format)]
+        {
+            if value.is_some() {
+                return members.refuse(
+                    &format!("{PROPERTIES}.{key}"),
+                    "can't be changed: a clone has the source's bits",
+                );
+            }
+        }
+        let said = match members.get(PROPERTIES) {
+            // A null says nothing: nulls get here only where Glance takes them so.
+            Some(Value::Object(map)) => {
+                map.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.clone()).collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        let allow_duplicate = members.boolean(DUPLICATE)?.unwrap_or(false);
+        Ok(Self { region, source, image, said, allow_duplicate, remarks: remarks(&members, KEYS) })
+    }
+
+    /// Whether this caller may ask for it.
+    ///
+    /// # Errors
+    /// A sentence that names the parameter: the rules of an import.
+    pub fn check_permitted(&self, caller: &Caller) -> Result<(), String> {
+        if self.image.visibility == Some(Visibility::Public) && !caller.is_admin() {
+            return Err("image_properties.visibility: only an admin may make an image public".to_owned());
+        }
+        if self.image.owner.as_ref().is_some_and(|owner| *owner != caller.project) {
+            return Err("image_properties.owner: an image belongs to the project that clones it".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Gives a new record what the source says of itself, and over that what the caller said.
+    /// Nothing of the bytes: those are told once they are there.
+    pub fn describe(&self, image: &mut Image, source: &Image) {
+        let said = |key: &str| self.said.contains(key);
+        let own = &self.image;
+        image.name = if said("name") { own.name.clone() } else { source.name.clone() };
+        // Being public is an admin's word on one image, which a copy does not inherit.
+        image.visibility = own.visibility.unwrap_or(match source.visibility {
+            Visibility::Public => Visibility::Shared,
+            other => other,
+        });
+        image.min_disk = if said("min_disk") { own.min_disk } else { source.min_disk };
+        image.min_ram = if said("min_ram") { own.min_ram } else { source.min_ram };
+        image.protected = if said("protected") { own.protected } else { source.protected };
+        image.os_hidden = if said("os_hidden") { own.os_hidden } else { source.os_hidden };
+        image.tags = if said("tags") { own.tags.iter().cloned().collect() } else { source.tags.clone() };
+        let copied = source.properties.iter().filter(|(key, _)| !key.starts_with(RESERVED));
+        image.properties = copied.map(|(key, value)| (key.clone(), value.clone())).collect();
+        image.properties.extend(own.extra.clone());
+        image.properties.insert(PROVENANCE.to_owned(), format!("{}/{}", self.region, source.id));
+    }
+}
+
+fn source(members: &Members<'_>, regions: &Regions) -> Checked<(String, ImageId)> {
+    match (members.string(URL)?, members.string(REGION)?, members.string(IMAGE)?) {
+        (None, None, None) => members.refuse(URL, format!("or {REGION} and {IMAGE} are required")),
+        (Some(_), Some(_), _) => members.refuse(REGION, format!("{URL} names the region too: give one")),
+        (Some(_), None, Some(_)) => members.refuse(IMAGE, format!("{URL} names the image too: give one")),
+        (None, Some(_), None) => members.refuse(IMAGE, format!("is required beside {REGION}")),
+        (None, None, Some(_)) => members
+            .refuse(REGION, format!("is required beside {IMAGE}: one of {}", regions.names().join(", "))),
+        (None, Some(region), Some(id)) => {
+            if !regions.names().contains(&region) {
+                let known = regions.names().join(", ");
+                return members.refuse(REGION, format!("must be one of {known}, not {}", quoted(region)));
+            }
+            Ok((region.to_owned(), image(members, IMAGE, id)?))
+        }
+        (Some(text), None, None) => at(members, text, regions),
+    }
+}
+
+fn at(members: &Members<'_>, text: &str, regions: &Regions) -> Checked<(String, ImageId)> {
+    let known = || match regions.listed() {
+        [] => format!("no endpoint is listed here; use {REGION} and {IMAGE}"),
+        listed => listed.iter().map(|r| r.endpoint.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    let Some(url) = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https")) else {
+        return members.refuse(URL, format!("must be <endpoint>{PATH}<id>, not {}", quoted(text)));
+    };
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
+        return members.refuse(URL, "must have no user, password, query or fragment");
+    }
+    let Some(region) = regions.at(&url.origin().ascii_serialization()) else {
+        return members.refuse(URL, format!("{} is no region's endpoint; known: {}", quoted(text), known()));
+    };
+    let Some(id) = url.path().strip_prefix(PATH) else {
+        return members.refuse(URL, format!("must be {}{PATH}<id>", region.endpoint));
+    };
+    Ok((region.name.clone(), image(members, URL, id)?))
+}
+
+fn image(members: &Members<'_>, key: &str, text: &str) -> Checked<ImageId> {
+    match text.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => members.refuse(key, format!("must name an image by its id, a UUID, not {}", quoted(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::image::ImageStatus;
+    use crate::regions::Region;
+    use crate::time::Timestamp;
+
+    const ID: &str = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+    const THERE: &str = "https://images.eu.example.com";
+
+    fn regions() -> Regions {
+        let there = Region {
+            name: "eu-west-1".into(),
+            endpoint: THERE.into(),
+            images_bucket: "images-eu".into(),
+            images_table: "images".into(),
+        };
+        Regions::new("us-east-1", vec![there]).unwrap()
+    }
+
+    fn parse(input: Value) -> Checked<CloneInput> {
+        CloneInput::parse(&input, &regions())
+    }
+
+    #[test]
+    fn an_image_is_named_by_url_or_by_region() {
+        let by_url = parse(json!({"source_image_url": format!("{THERE}/v2/images/{ID}")})).unwrap();
+        assert_eq!((by_url.region.as_str(), by_url.source.to_string().as_str()), ("eu-west-1", ID));
+        assert!(!by_url.allow_duplicate && by_url.said.is_empty());
+        assert_eq!(parse(json!({"source_region": "eu-west-1", "image_uuid": ID})).unwrap(), by_url);
+        let here =
+            parse(json!({"source_region": "us-east-1", "image_uuid": ID, "allow_duplicate": true})).unwrap();
+        assert_eq!((here.region.as_str(), here.allow_duplicate), ("us-east-1", true));
+    }
+
+    #[test]
+    fn refusals_name_the_parameter_and_what_is_known() {
+        let url = |path: &str| json!({"source_image_url": format!("{THERE}{path}")});
+        let with = |properties: Value| json!({"source_region": "eu-west-1", "image_uuid": ID, "image_properties": properties});
+        for (input, parameter, part) in [
+            (json!([]), "input", "an object"),
+            (json!({}), URL, "are required"),
+            (json!({"source_image_url": 5}), URL, "a string"),
+            (json!({"source_image_url": "eu-west-1"}), URL, "<endpoint>/v2/images/<id>"),
+            (json!({"source_image_url": format!("file:///v2/images/{ID}")}), URL, "<endpoint>"),
+            (json!({"source_image_url": format!("https://other.example/v2/images/{ID}")}), URL, THERE),
+            (json!({"source_image_url": format!("http://images.eu.example.com/v2/images/{ID}")}), URL, THERE),
+            (url(""), URL, "/v2/images/<id>"),
+            (url(&format!("/v1/images/{ID}")), URL, "/v2/images/<id>"),
+            (url(&format!("/v2/images/{ID}/file")), URL, "a UUID"),
+            (url(&format!("/v2/images/{ID}?x=1")), URL, "query"),
+            (url("/v2/images/x"), URL, "a UUID"),
+            (json!({"source_region": "eu-west-1"}), IMAGE, "required"),
+            (json!({"image_uuid": ID}), REGION, "us-east-1, eu-west-1"),
+            (json!({"source_region": "mars", "image_uuid": ID}), REGION, "us-east-1, eu-west-1"),
+            (json!({"source_region": "eu-west-1", "image_uuid": "x"}), IMAGE, "a UUID"),
+            (json!({"source_image_url": THERE, "source_region": "eu-west-1"}), REGION, "give one"),
+            (json!({"source_image_url": THERE, "image_uuid": ID}), IMAGE, "give one"),
+            (with(json!({"disk_format": "raw"})), "image_properties.disk_format", "source's bits"),
+            (with(json!({"container_format": "bare"})), "image_properties.container_format", "source's bits"),
+            (with(json!({"os_glance_source_image": "x"})), "image_properties.os_glance_source_image", "own"),
+            (with(json!({"checksum": "x"})), "image_properties.checksum", "decided"),
+        ] {
+            let refused = parse(input.clone()).unwrap_err();
+            assert_eq!(refused.parameter, parameter, "{input}");
+            assert!(refused.message.contains(part), "{input}: {}", refused.message);
+        }
+    }
+
+    #[test]
+    fn properties_are_the_sources_unless_the_caller_says_otherwise() {
+        let source = Image {
+            id: ID.parse().unwrap(),
+            owner: "demo".into(),
+            name: Some("Debian".into()),
+            status: ImageStatus::Active,
+            visibility: Visibility::Public,
+            disk_format: Some("qcow2".into()),
+            container_format: Some("bare".into()),
+            size: Some(5),
+            virtual_size: Some(7),
+            checksum: None,
+            os_hash_algo: None,
+            os_hash_value: None,
+            min_disk: 4,
+            min_ram: 512,
+            protected: true,
+            os_hidden: true,
+            tags: vec!["a".into()],
+            properties: [("os_distro", "debian"), ("hw", "x"), ("os_glance_source_image", "old/1")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+            created_at: Timestamp::from_epoch(1),
+            updated_at: Timestamp::from_epoch(1),
+            stored: None,
+        };
+        let described = |properties: Value| {
+            let input =
+                json!({"source_region": "eu-west-1", "image_uuid": ID, "image_properties": properties});
+            let mut image = Image { properties: BTreeMap::new(), tags: vec![], ..source.clone() };
+            parse(input).unwrap().describe(&mut image, &source);
+            image
+        };
+        let plain = described(json!({"name": null}));
+        assert_eq!((plain.name.as_deref(), plain.visibility), (Some("Debian"), Visibility::Shared));
+        assert_eq!((plain.min_disk, plain.protected, plain.tags.len()), (4, true, 1));
+        assert_eq!(plain.properties[PROVENANCE], format!("eu-west-1/{ID}"));
+        assert_eq!((plain.properties["os_distro"].as_str(), plain.properties.len()), ("debian", 3));
+        let other = described(json!({
+            "name": "mine", "min_disk": 0, "protected": false, "tags": [], "hw": "y", "visibility": "private",
+        }));
+        assert_eq!((other.name.as_deref(), other.visibility), (Some("mine"), Visibility::Private));
+        assert_eq!((other.min_disk, other.protected, other.tags.len()), (0, false, 0));
+        assert_eq!((other.properties["hw"].as_str(), other.min_ram, other.os_hidden), ("y", 512, true));
+    }
+}
