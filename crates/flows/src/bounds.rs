@@ -7,6 +7,7 @@
 //! | plan | [`PROBE_BYTES`] of the image's headers or tables |
 //! | stage | a decoder's window ([`DECODER_MEMORY`]), [`STAGE_UPLOADS`] + 1 parts of [`STAGE_PART`], [`QUEUE`] chunks of [`CHUNK`] on each side of the decoder |
 //! | transfer, as is | [`PARTS_AT_ONCE`] streams of network chunks |
+//! | transfer, converting | for each of [`PARTS_AT_ONCE`] parts a [`WINDOW`], [`READS_AT_ONCE`] reads of at most 8 MiB, the extents of a [`STRIDE`] |
 //! | transfer, export | one [`WINDOW`], the reads that fill it, a part of the blob and 5 MiB |
 //! | finish | [`HASH_AHEAD`] + [`HASH_QUEUE`] + 2 chunks of [`HASH_CHUNK`] |
 

@@ -33,7 +33,7 @@ impl Importer {
     async fn try_plan(&self, id: TaskId, deadline: Deadline) -> Step<Next> {
         let job = self.begun(id).await?;
         let (origin, digests) = match self.saved(id).await? {
-            Some(Saved::Planned(planned)) => return self.follow(&job, planned, deadline).await,
+            Some(Saved::Planned(planned)) => return self.follow(&job, *planned, deadline).await,
             Some(Saved::Stage(_)) => return Ok(Next::Stage),
             Some(Saved::Staged { object, digests }) => (Origin::Staged(object), Some(digests)),
             None => {
@@ -103,7 +103,7 @@ impl Importer {
             digests: digests.filter(|_| convert.is_none()),
             convert,
         };
-        self.save(id, &Saved::Planned(planned.clone())).await?;
+        self.save(id, &Saved::Planned(Box::new(planned.clone()))).await?;
         self.follow(&job, planned, deadline).await
     }
 

@@ -26,7 +26,7 @@ pub(super) enum Saved {
         digests: Digests,
     },
     /// What will be stored, and how.
-    Planned(Planned),
+    Planned(Box<Planned>),
 }
 
 /// What will be stored, and how.
@@ -65,7 +65,7 @@ impl Importer {
     /// The finished plan. None while the task is at work: somebody has just ended it.
     pub(super) async fn planned(&self, id: TaskId) -> Step<Planned> {
         match self.saved(id).await? {
-            Some(Saved::Planned(planned)) => Ok(planned),
+            Some(Saved::Planned(planned)) => Ok(*planned),
             _ => Err(Stop::Ended),
         }
     }

@@ -1,5 +1,7 @@
 //! Whole imports over stores in memory: what ends well, what fails, and that nothing is left whatever goes wrong where.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
+
 mod convert;
 mod faults;
 mod import;

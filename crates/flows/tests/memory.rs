@@ -1,0 +1,339 @@
+//! The heap's peak of an import worker, for a small image and for one of a tebibyte: a test binary of its own, with one test,
+//! since the allocator counts for the whole program.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use disk_image::ByteRange;
+use futures::StreamExt as _;
+use image_tasks_domain::memory::{ManualClock, MemoryStore};
+use image_tasks_domain::source::{SourceLocation, SourcePolicy};
+use image_tasks_domain::transfer::Batch;
+use image_tasks_domain::{Failure, Progress, Task, TaskId, TaskStatus, TaskType, Timestamp};
+use image_tasks_flows::bounds::{
+    Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, PARTS_AT_ONCE, PROBE_BYTES, READS_AT_ONCE, WINDOW,
+};
+use image_tasks_flows::events::Next;
+use image_tasks_flows::ports::*;
+use image_tasks_flows::{Deadline, ImportPolicy, Importer, Settings};
+use peak_alloc::PeakAlloc;
+use serde_json::json;
+
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
+
+const MIB: u64 = 1 << 20;
+/// As large as what a network read gives.
+const CHUNK: u64 = 64 << 10;
+
+fn stream(file: Arc<File>, range: ByteRange) -> Body {
+    let starts = (range.start..range.end).step_by(usize::try_from(CHUNK).unwrap());
+    Box::pin(futures::stream::iter(starts.map(move |start| {
+        let len = CHUNK.min(range.end - start);
+        let mut chunk = vec![0; usize::try_from(len).unwrap()];
+        file.read_exact_at(&mut chunk, start).unwrap();
+        Ok(Bytes::from(chunk))
+    })))
+}
+
+/// A source that is a file.
+struct FileSources(PathBuf);
+
+struct FileSource {
+    file: Arc<File>,
+    info: SourceInfo,
+}
+
+#[async_trait]
+impl Sources for FileSources {
+    async fn open(&self, _: &SourceLocation, _: Option<&SourcePin>) -> Result<Box<dyn Source>, Failure> {
+        let file = File::open(&self.0).unwrap();
+        let size = Some(file.metadata().unwrap().len());
+        let info = SourceInfo { size, ranges: true, pin: SourcePin::default() };
+        Ok(Box::new(FileSource { file: Arc::new(file), info }))
+    }
+}
+
+#[async_trait]
+impl Source for FileSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+    async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
+        Ok(stream(Arc::clone(&self.file), range))
+    }
+    async fn stream(&self) -> Result<Body, Failure> {
+        self.read(ByteRange { start: 0, end: self.info.size.unwrap() }).await
+    }
+}
+
+/// Objects as files; parts of uploads are counted and dropped, so a completed object is a hole of its size.
+struct FileObjects {
+    dir: PathBuf,
+    uploads: Mutex<BTreeMap<u32, u64>>,
+}
+
+impl FileObjects {
+    fn path(&self, at: &ObjectRef) -> PathBuf {
+        self.dir.join(format!("{}-{}", at.bucket, at.key.replace('/', "-")))
+    }
+
+    fn info(size: u64) -> ObjectInfo {
+        ObjectInfo { size, etag: "\"e\"".into(), crc64nvme: Some(0) }
+    }
+
+    fn part(&self, number: u32, size: u64) -> StoredPart {
+        self.uploads.lock().unwrap().insert(number, size);
+        StoredPart { number, size, etag: String::new(), crc64nvme: 0 }
+    }
+}
+
+#[async_trait]
+impl Objects for FileObjects {
+    async fn head(&self, at: &ObjectRef) -> ObjectResult<Option<ObjectInfo>> {
+        Ok(std::fs::metadata(self.path(at)).ok().map(|found| Self::info(found.len())))
+    }
+    async fn metadata(&self, _: &ObjectRef) -> ObjectResult<Option<Metadata>> {
+        Ok(None)
+    }
+    async fn read(&self, at: &ObjectRef, _: Option<&str>, range: ByteRange) -> ObjectResult<Body> {
+        Ok(stream(Arc::new(File::open(self.path(at)).unwrap()), range))
+    }
+    async fn get(&self, at: &ObjectRef) -> ObjectResult<Option<Bytes>> {
+        Ok(std::fs::read(self.path(at)).ok().map(Bytes::from))
+    }
+    async fn put(&self, at: &ObjectRef, bytes: Bytes) -> ObjectResult<ObjectInfo> {
+        std::fs::write(self.path(at), &bytes).unwrap();
+        Ok(Self::info(bytes.len() as u64))
+    }
+    async fn put_stream(
+        &self,
+        at: &ObjectRef,
+        len: u64,
+        mut body: Body,
+        _: bool,
+    ) -> ObjectResult<ObjectInfo> {
+        let mut file = File::create(self.path(at)).unwrap();
+        while let Some(chunk) = body.next().await {
+            file.write_all(&chunk.unwrap()).unwrap();
+        }
+        Ok(Self::info(len))
+    }
+    async fn create_upload(&self, _: &ObjectRef) -> ObjectResult<UploadId> {
+        Ok(UploadId("u".into()))
+    }
+    async fn upload_part(
+        &self,
+        _: &ObjectRef,
+        _: &UploadId,
+        number: u32,
+        len: u64,
+        mut body: Body,
+    ) -> ObjectResult<StoredPart> {
+        let mut came = 0;
+        while let Some(chunk) = body.next().await {
+            came += chunk.unwrap().len() as u64;
+            // As a socket does.
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(came, len);
+        Ok(self.part(number, len))
+    }
+    async fn copy_part(
+        &self,
+        _: &ObjectRef,
+        _: &UploadId,
+        number: u32,
+        _: &ObjectRef,
+        _: &str,
+        range: ByteRange,
+    ) -> ObjectResult<StoredPart> {
+        Ok(self.part(number, range.len()))
+    }
+    async fn copy(&self, _: &ObjectRef, _: &ObjectRef, _: &str, _: bool) -> ObjectResult<ObjectInfo> {
+        Err(ObjectError::Fault("not part of this test".into()))
+    }
+    async fn parts(&self, _: &ObjectRef, _: &UploadId) -> ObjectResult<Vec<StoredPart>> {
+        let held = self.uploads.lock().unwrap().clone();
+        let stored = |(number, size)| StoredPart { number, size, etag: String::new(), crc64nvme: 0 };
+        Ok(held.into_iter().map(stored).collect())
+    }
+    async fn complete(
+        &self,
+        at: &ObjectRef,
+        _: &UploadId,
+        parts: &[StoredPart],
+        _: u64,
+        _: bool,
+    ) -> ObjectResult<ObjectInfo> {
+        let size = parts.iter().map(|part| part.size).sum();
+        File::create(self.path(at)).unwrap().set_len(size).unwrap();
+        Ok(Self::info(size))
+    }
+    async fn abort(&self, _: &ObjectRef, _: &UploadId) -> ObjectResult<()> {
+        Ok(())
+    }
+    async fn uploads(&self, _: &str, _: &str) -> ObjectResult<Vec<(ObjectRef, UploadId)>> {
+        Ok(Vec::new())
+    }
+    async fn delete(&self, _: &ObjectRef) -> ObjectResult<()> {
+        Ok(())
+    }
+    async fn delete_prefix(&self, _: &str, _: &str) -> ObjectResult<()> {
+        Ok(())
+    }
+}
+
+struct Worker {
+    importer: Importer,
+    objects: Arc<FileObjects>,
+    id: TaskId,
+}
+
+impl Worker {
+    fn new(source: &Path, dir: &Path, format: &str) -> Self {
+        std::fs::create_dir(dir).unwrap();
+        let store = Arc::new(MemoryStore::default());
+        let objects = Arc::new(FileObjects { dir: dir.to_owned(), uploads: Mutex::default() });
+        let id = TaskId("0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b".parse().unwrap());
+        let now = Timestamp::from_epoch(1_795_000_000);
+        store.put_task(Task {
+            id,
+            task_type: TaskType::Import,
+            status: TaskStatus::Pending,
+            owner: "demo".into(),
+            user_id: "alice".into(),
+            request_id: "req-1".into(),
+            input: json!({
+                "import_from": "http://example.com/image", "import_from_format": format,
+                "image_properties": {"disk_format": "raw"},
+            }),
+            result: None,
+            message: String::new(),
+            created_at: now,
+            updated_at: now,
+            expires_at: None,
+            image_id: None,
+            progress: Progress::default(),
+        });
+        let importer = Importer {
+            tasks: store.clone(),
+            images: store.clone(),
+            life: store,
+            objects: objects.clone(),
+            sources: Arc::new(FileSources(source.to_owned())),
+            clock: Arc::new(ManualClock::at(now)),
+            settings: Settings {
+                images_bucket: "images".into(),
+                work_bucket: "work".into(),
+                task_ttl: Duration::from_secs(1),
+            },
+            policy: ImportPolicy {
+                sources: SourcePolicy::default(),
+                max_image_bytes: 1 << 40,
+                cut: Cut::default(),
+            },
+        };
+        Self { importer, objects, id }
+    }
+
+    /// Peaks of planning, of moving two parts from `part` on, and of hashing.
+    async fn peaks(&self, part: u32) -> [usize; 3] {
+        let minute = || Deadline::after(Duration::from_secs(600));
+        let (plan, next) = peak(self.importer.plan(self.id, minute())).await;
+        let Next::Transfer { batches } = next.unwrap() else { panic!("more than one call is needed") };
+        let batch = Batch { first: part, last: part + 1 };
+        let (transfer, left) = peak(self.importer.transfer(self.id, batch, minute())).await;
+        assert_eq!(left.unwrap(), None);
+        // The other parts, without moving them.
+        let last = batches.last().unwrap().last;
+        let plan_json =
+            std::fs::read(self.objects.dir.join(format!("work-work-{}-plan.json", self.id))).unwrap();
+        let saved: serde_json::Value = serde_json::from_slice(&plan_json).unwrap();
+        let size = saved["planned"]["transfer"]["size"].as_u64().unwrap();
+        let part_size = saved["planned"]["transfer"]["part_size"].as_u64().unwrap();
+        for number in 1..=last {
+            self.objects.part(number, part_size.min(size - u64::from(number - 1) * part_size));
+        }
+        // Time for a part of the hash: the rest would be the next invocation's.
+        let (finish, _) = peak(self.importer.finish(self.id, Deadline::after(Duration::from_secs(2)))).await;
+        [plan, transfer, finish]
+    }
+}
+
+/// The most bytes on the heap during `work`, beyond those there before.
+async fn peak<T>(work: impl Future<Output = T>) -> (usize, T) {
+    let before = HEAP.current_usage();
+    HEAP.reset_peak_usage();
+    let done = work.await;
+    (HEAP.peak_usage() - before, done)
+}
+
+/// A sparse disk with 256 MiB of data at `at`.
+fn disk(path: &Path, size: u64, at: u64) {
+    let file = File::create(path).unwrap();
+    file.set_len(size).unwrap();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for n in 0..256 {
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .take(MIB as usize / 8)
+        .flatten()
+        .collect();
+        file.write_all_at(&noise, at + n * MIB).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_does_not_follow_the_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut peaks = BTreeMap::new();
+    for (name, size, at) in [("2 GiB", 2 << 30, 1 << 30), ("1 TiB", 1 << 40, 1 << 39)] {
+        let raw = dir.path().join(name);
+        disk(&raw, size, at);
+        let packed = dir.path().join(format!("{name}.qcow2"));
+        let made = Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", "qcow2", "-c", "-o", "compression_type=zstd"])
+            .args([&raw, &packed])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        for (format, source) in [("raw", &raw), ("qcow2", &packed)] {
+            let worker = Worker::new(source, &dir.path().join(format!("{name}-{format}-objects")), format);
+            // The second part that holds data: parts of 2 GiB have 64 MiB, those of 1 TiB have 105 MiB.
+            let part_size = if size == 1 << 40 { 105 * MIB } else { 64 * MIB };
+            let part = u32::try_from(at / part_size).unwrap() + 1;
+            let found = worker.peaks(part).await;
+            println!("{format} of {name}: plan, transfer, finish {:?} MiB", found.map(|n| n as u64 / MIB));
+            peaks.insert((format, name), found);
+        }
+    }
+    for ((format, name), [plan, transfer, finish]) in &peaks {
+        let small = peaks[&(*format, "2 GiB")][1];
+        // Within a tenth, and 2 MiB for what doesn't count beside a runtime.
+        let most = small + small / 10 + 2 * MIB as usize;
+        assert!(*transfer <= most, "{format} of {name}: {transfer} bytes, {small} for 2 GiB");
+        // What the module of bounds says, and 4 MiB for the sidecar's index and what is being written.
+        for (phase, found, most) in [
+            ("plan", plan, PROBE_BYTES),
+            ("transfer", transfer, PARTS_AT_ONCE * (1 + READS_AT_ONCE) * WINDOW),
+            ("finish", finish, (HASH_AHEAD + HASH_QUEUE + 2) * HASH_CHUNK as usize),
+        ] {
+            assert!(*found <= most + 4 * MIB as usize, "{phase}, {format} of {name}: {found} bytes");
+        }
+    }
+}
