@@ -95,7 +95,7 @@ impl Lifecycle {
             }
             cleaner.halt(id, task.image_id).await?;
             let failure = self.reason(&task, end).await?;
-            tracing::info!(task_id = %id, code = %failure.code, message = failure.message, "task failed");
+            tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "task failed");
             match self.life.fail(id, &failure, self.settings.task_ttl, self.clock.now()).await {
                 Ok(()) => return cleaner.remove(id, task.image_id).await,
                 Err(StoreError::Conflict) => {}
@@ -141,6 +141,8 @@ impl Lifecycle {
                 }
             }
         }
+        let Swept { checked, started, failed, errors } = swept;
+        tracing::info!(checked, started, failed, errors, "swept");
         Ok(swept)
     }
 
