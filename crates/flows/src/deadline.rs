@@ -28,9 +28,4 @@ impl Deadline {
     pub(crate) async fn reached(self) {
         tokio::time::sleep_until(self.0).await;
     }
-
-    /// Whether it is past.
-    pub(crate) fn is_past(self) -> bool {
-        Instant::now() >= self.0
-    }
 }

@@ -125,19 +125,16 @@ impl TryFrom<Value> for ImportEvent {
     }
 }
 
-/// The event's shape on the wire; the three kinds differ by their keys.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Wire {
-    Phase(Phase),
-    Execution { detail: Detail },
-}
-
 #[derive(Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 enum Phase {
     Fail { task_id: TaskId, error: Caught },
     Sweep,
+}
+
+#[derive(Deserialize)]
+struct Execution {
+    detail: Detail,
 }
 
 /// Step Functions developer guide, "Step Functions event detail": name, status, error and cause of the execution.
@@ -153,23 +150,29 @@ impl TryFrom<Value> for LifecycleEvent {
     type Error = Failure;
 
     fn try_from(event: Value) -> Result<Self, Failure> {
-        match serde_json::from_value(event).map_err(|e| unknown("lifecycle", &e.to_string()))? {
-            Wire::Phase(Phase::Fail { task_id, error }) => Ok(Self::Fail { task_id, error }),
-            Wire::Phase(Phase::Sweep) => Ok(Self::Sweep),
-            Wire::Execution { detail } => {
-                let end = match detail.status.as_str() {
-                    "FAILED" => ExecutionEnd::Failed(Caught {
-                        error: detail.error.unwrap_or_default(),
-                        cause: detail.cause.unwrap_or_default(),
-                    }),
-                    "TIMED_OUT" => ExecutionEnd::TimedOut,
-                    "ABORTED" => ExecutionEnd::Aborted,
-                    other => return Err(unknown("lifecycle", &format!("status {other} of an execution"))),
-                };
-                Ok(Self::Execution { task_id: detail.name, end })
-            }
+        // Only EventBridge's events have a detail.
+        if event.get("detail").is_some() {
+            let Execution { detail } = read(event)?;
+            let end = match detail.status.as_str() {
+                "FAILED" => ExecutionEnd::Failed(Caught {
+                    error: detail.error.unwrap_or_default(),
+                    cause: detail.cause.unwrap_or_default(),
+                }),
+                "TIMED_OUT" => ExecutionEnd::TimedOut,
+                "ABORTED" => ExecutionEnd::Aborted,
+                other => return Err(unknown("lifecycle", &format!("status {other} of an execution"))),
+            };
+            return Ok(Self::Execution { task_id: detail.name, end });
         }
+        Ok(match read(event)? {
+            Phase::Fail { task_id, error } => Self::Fail { task_id, error },
+            Phase::Sweep => Self::Sweep,
+        })
     }
+}
+
+fn read<T: serde::de::DeserializeOwned>(event: Value) -> Result<T, Failure> {
+    serde_json::from_value(event).map_err(|e| unknown("lifecycle", &e.to_string()))
 }
 
 fn unknown(function: &str, why: &str) -> Failure {
@@ -253,6 +256,7 @@ mod tests {
         }
         let running = json!({"detail": {"name": ID, "status": "RUNNING"}});
         assert!(LifecycleEvent::try_from(running).expect_err("no end").message.contains("RUNNING"));
-        assert!(LifecycleEvent::try_from(json!({"phase": "plan", "task_id": ID})).is_err());
+        let plan = LifecycleEvent::try_from(json!({"phase": "plan", "task_id": ID})).expect_err("no phase");
+        assert!(plan.message.contains("unknown variant `plan`, expected `fail` or `sweep`"), "{plan}");
     }
 }

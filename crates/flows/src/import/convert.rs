@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use super::spool::Spool;
 use super::{Importer, Job};
 use crate::bounds::CHUNK;
-use crate::deadline::Deadline;
 use crate::disk::{Disk, Places, whole};
 use crate::error::{Step, Stop, refused};
 use crate::origin::{Origin, Patience, Staged, StoredSource};
@@ -56,7 +55,6 @@ impl Importer {
         job: &Job,
         source: &dyn Source,
         layout: &Layout,
-        deadline: Deadline,
     ) -> Step<(Convert, AllocationMap)> {
         let virtual_size = layout.virtual_size();
         let at = self.settings.range_map(job.task.id);
@@ -65,7 +63,7 @@ impl Importer {
             allocation: AllocationWriter::new(virtual_size),
             spool: Spool::new(Arc::clone(&self.objects), at, self.policy.cut.stage_part),
         };
-        self.walk(source, layout, deadline, Some(&mut maps)).await?;
+        self.walk(source, layout, Some(&mut maps)).await?;
         let Maps { map, allocation, mut spool } = maps;
         let (rest, map) = map.finish().map_err(unsound)?;
         spool.write(Bytes::from(rest)).await?;

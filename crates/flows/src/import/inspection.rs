@@ -7,7 +7,6 @@ use image_tasks_domain::{Failure, FailureCode, ImportInput};
 
 use super::Importer;
 use super::convert::Maps;
-use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
 use crate::origin::{drive, fetch};
 use crate::ports::Source;
@@ -49,7 +48,6 @@ impl Importer {
         &self,
         source: &dyn Source,
         layout: &Layout,
-        deadline: Deadline,
         mut maps: Option<&mut Maps>,
     ) -> Step<()> {
         let mut regions = Regions::new(layout.file_size());
@@ -64,9 +62,6 @@ impl Importer {
                 Ok(None) => return Ok(()),
                 Err(disk_image::Error::Refused(refusal)) => return Err(refusal.into()),
                 Err(disk_image::Error::Need(ranges)) => {
-                    if deadline.is_past() {
-                        return Err(too_slow("the image's tables could not be read in the time of one call"));
-                    }
                     regions.clear();
                     fetch(source, &mut regions, &ranges).await?;
                 }

@@ -24,7 +24,13 @@ impl Importer {
     /// # Errors
     /// Why the task fails, or `Transient`: then again.
     pub async fn plan(&self, id: TaskId, deadline: Deadline) -> Result<Next, Failure> {
-        match self.try_plan(id, deadline).await {
+        let planned = tokio::select! {
+            planned = self.try_plan(id, deadline) => planned,
+            () = deadline.reached() => {
+                Err(too_slow("the source did not deliver what was asked of it in the time of one call"))
+            }
+        };
+        match planned {
             Ok(next) => Ok(next),
             Err(stop) => self.stopped(id, stop).await.map(|()| Next::Done),
         }
@@ -67,9 +73,9 @@ impl Importer {
             return self.ask_for_stage(id, source.info().clone()).await;
         }
         let (size, maps) = if target.converted {
-            (layout.virtual_size(), Some(self.map_disk(&job, &*source, &layout, deadline).await?))
+            (layout.virtual_size(), Some(self.map_disk(&job, &*source, &layout).await?))
         } else {
-            self.walk(&*source, &layout, deadline, None).await?;
+            self.walk(&*source, &layout, None).await?;
             (size, None)
         };
         let transfer = self
@@ -124,12 +130,7 @@ impl Importer {
             self.tasks.set_work(job.task.id, &work).await?;
             return Ok(Next::Transfer { batches: planned.transfer.batches() });
         }
-        let digests = tokio::select! {
-            digests = self.store_whole(job, &planned) => digests?,
-            () = deadline.reached() => {
-                return Err(too_slow("the source did not deliver its bytes in the time of one call"));
-            }
-        };
+        let digests = self.store_whole(job, &planned).await?;
         match self.conclude(job, &planned, digests, deadline).await? {
             Next::Finish => Err(Failure::transient("a small image could not be hashed in one call").into()),
             next => Ok(next),
