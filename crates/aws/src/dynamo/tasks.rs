@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use aws_sdk_dynamodb::types::{
+    CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
 use image_tasks_domain::ports::{
     Created, IdempotencyKey, StoreError, StoreResult, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
@@ -37,64 +38,19 @@ impl DynamoTasks {
         Self { client, tasks: tasks_table.into(), images: images_table.into() }
     }
 
-    async fn create_plain(&self, task: &Task) -> StoreResult<Created> {
-        let put = self
-            .client
-            .put_item()
+    /// The item that remembers a key.
+    fn remembered(&self, new: &Task, key: &IdempotencyKey) -> StoreResult<TransactWriteItem> {
+        let put = Put::builder()
             .table_name(&self.tasks)
-            .set_item(Some(task_item(task)))
-            .condition_expression("attribute_not_exists(id)")
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        match put {
-            Ok(_) => Ok(Created::New),
-            Err(error) => match error.as_service_error() {
-                // The SDK repeats a put whose answer was lost; then it meets its own.
-                Some(PutItemError::ConditionalCheckFailedException(failed))
-                    if failed.item().is_some_and(|found| same_request(found, task)) =>
-                {
-                    Ok(Created::New)
-                }
-                _ => Err(store_error(error)),
-            },
-        }
-    }
-
-    async fn create_with(&self, new: &Task, key: &IdempotencyKey) -> StoreResult<Created> {
-        let id = text(format!("idempotency#{}#{}", key.owner, key.key));
-        let remembered = Put::builder()
-            .table_name(&self.tasks)
-            .item("id", id)
+            // The length tells where the owner ends, whatever the two hold.
+            .item("id", text(format!("idempotency#{}#{}#{}", key.owner.len(), key.owner, key.key)))
             .item("task_id", text(new.id))
             .item("body_sha256", text(&key.body_sha256))
             .item("expires_at_epoch", number(new.created_at.plus(KEY_TTL).epoch()))
             .condition_expression("attribute_not_exists(id) OR expires_at_epoch <= :now")
             .expression_attribute_values(":now", number(new.created_at.epoch()))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .build();
-        let put = Put::builder()
-            .table_name(&self.tasks)
-            .set_item(Some(task_item(new)))
-            .condition_expression("attribute_not_exists(id)")
-            .build();
-        match transact(&self.client, vec![action(remembered)?, action(put)?]).await? {
-            Outcome::Written => Ok(Created::New),
-            Outcome::Refused(reasons) if refused(&reasons, 0) => {
-                let Some(found) = reasons.first().and_then(|reason| reason.item()) else {
-                    return Err(StoreError::Fault(
-                        "an idempotency key is taken, but its item is not shown".into(),
-                    ));
-                };
-                if string(found, "body_sha256")? != key.body_sha256 {
-                    return Ok(Created::OtherBody);
-                }
-                let before = string(found, "task_id")?;
-                let before = before.parse().map_err(|e| StoreError::Fault(Box::new(e)))?;
-                Ok(Created::Before(before))
-            }
-            Outcome::Refused(_) => Err(StoreError::Conflict),
-        }
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        action(put.build())
     }
 
     /// A page of one task at most.
@@ -178,9 +134,22 @@ impl DynamoTasks {
 #[async_trait]
 impl TaskStore for DynamoTasks {
     async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created> {
+        let put = Put::builder()
+            .table_name(&self.tasks)
+            .set_item(Some(task_item(task)))
+            .condition_expression("attribute_not_exists(id)");
+        // A transaction also for one item: it has a token, so that the SDK's repeat of a call whose answer
+        // was lost is no conflict with itself.
+        let mut actions = vec![action(put.build())?];
+        if let Some(key) = key {
+            actions.push(self.remembered(task, key)?);
+        }
+        let Outcome::Refused(reasons) = transact(&self.client, actions).await? else {
+            return Ok(Created::New);
+        };
         match key {
-            Some(key) => self.create_with(task, key).await,
-            None => self.create_plain(task).await,
+            Some(key) if refused(&reasons, 1) => before(&reasons, key),
+            _ => Err(StoreError::Conflict),
         }
     }
 
@@ -290,8 +259,15 @@ fn action(put: Result<Put, aws_sdk_dynamodb::error::BuildError>) -> StoreResult<
     Ok(TransactWriteItem::builder().put(put.map_err(|e| StoreError::Fault(e.into()))?).build())
 }
 
-fn same_request(found: &Item, new: &Task) -> bool {
-    task(found).is_ok_and(|found| found == *new)
+/// What a key made before.
+fn before(reasons: &[CancellationReason], key: &IdempotencyKey) -> StoreResult<Created> {
+    let found = reasons.get(1).and_then(CancellationReason::item);
+    let found = found.ok_or_else(|| StoreError::Fault("a key is taken, but its item is not shown".into()))?;
+    if string(found, "body_sha256")? != key.body_sha256 {
+        return Ok(Created::OtherBody);
+    }
+    let task = string(found, "task_id")?;
+    task.parse().map(Created::Before).map_err(|e| StoreError::Fault(Box::new(e)))
 }
 
 /// Whether a task belongs on the page that is asked for, apart from the limit.
@@ -304,19 +280,8 @@ fn shows(query: &TaskQuery, task: &Task) -> bool {
 }
 
 fn order(query: &TaskQuery, a: &Task, b: &Task) -> Ordering {
-    let by = match query.sort {
-        TaskSort::CreatedAt | TaskSort::Id => Ordering::Equal,
-        TaskSort::UpdatedAt => a.updated_at.cmp(&b.updated_at),
-        TaskSort::ExpiresAt => a.expires_at.cmp(&b.expires_at),
-        TaskSort::Type => a.task_type.name().cmp(b.task_type.name()),
-        TaskSort::Status => a.status.name().cmp(b.status.name()),
-        TaskSort::Owner => a.owner.cmp(&b.owner),
-    };
-    let ties = match query.sort {
-        TaskSort::Id => a.id.cmp(&b.id),
-        _ => a.created_at.cmp(&b.created_at).then(a.id.cmp(&b.id)),
-    };
-    if query.descending { by.then(ties).reverse() } else { by.then(ties) }
+    let ascending = query.sort.compare(a, b);
+    if query.descending { ascending.reverse() } else { ascending }
 }
 
 /// What lists show of a task.

@@ -31,7 +31,7 @@ impl HttpSource {
         let mut url = url.clone();
         for _ in 0..=REDIRECTS {
             let client = connect::client(&url, policy, patience).await?;
-            let server = Server { client, url: url.clone(), what: shown(&url), patience };
+            let server = Server { client, url: url.clone(), what: shown(&url) };
             let answer = server.ask(Some("bytes=0-0"), None).await?;
             if answer.status().is_redirection() {
                 url = server.next_hop(&answer)?;
@@ -108,37 +108,11 @@ struct Server {
     url: Url,
     /// The URL as failures show it.
     what: String,
-    patience: Patience,
 }
 
 impl Server {
-    /// The answer's head. Tried again, with pauses, while the server can't be reached or says "later".
+    /// The answer's head; its body is not read yet.
     async fn ask(&self, range: Option<&str>, pin: Option<&SourcePin>) -> Result<Response, Failure> {
-        let mut tried = 0;
-        loop {
-            tried += 1;
-            let failure = match self.ask_once(range, pin).await {
-                Ok(answer) => {
-                    let failure = Head::of(&answer).failure(&self.what);
-                    if failure.code != FailureCode::Transient {
-                        return Ok(answer);
-                    }
-                    failure
-                }
-                Err(failure) => failure,
-            };
-            if failure.code != FailureCode::Transient || tried >= self.patience.tries {
-                return Err(failure);
-            }
-            tracing::info!(%failure, tried, "asking a source again");
-            let pause = self.patience.pause.saturating_mul(1 << (tried - 1).min(6));
-            // Up to half as long again: workers that failed together come back apart.
-            let jitter = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
-            tokio::time::sleep(pause + pause * jitter / 512).await;
-        }
-    }
-
-    async fn ask_once(&self, range: Option<&str>, pin: Option<&SourcePin>) -> Result<Response, Failure> {
         let mut request = self
             .client
             .get(self.url.clone())

@@ -25,13 +25,9 @@ use image_tasks_flows::ports::{Objects, Source, SourceInfo, SourcePin, Sources};
 use self::http::HttpSource;
 use self::object::ObjectSource;
 
-/// How long a web server may keep us waiting.
+/// How long a web server may keep us waiting. The flows try again.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Tries of a request that got no usable answer.
-    pub tries: u32,
-    /// Pause after the first failed try; each later one is twice as long.
-    pub pause: Duration,
     /// For a connection.
     pub connect: Duration,
     /// Without a single byte.
@@ -40,12 +36,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            tries: 4,
-            pause: Duration::from_millis(500),
-            connect: Duration::from_secs(10),
-            idle: Duration::from_secs(30),
-        }
+        Self { connect: Duration::from_secs(10), idle: Duration::from_secs(30) }
     }
 }
 
