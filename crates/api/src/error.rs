@@ -83,11 +83,12 @@ impl ApiError {
             tracing::debug!(status = status.as_u16(), error = %self, "request refused");
         }
         let title = status.canonical_reason().unwrap_or_default();
-        let body = json!({
+        // Inside `error`, since python-glanceclient looks for messages in the members of the body and breaks on a text.
+        let body = json!({"error": {
             "message": self.told(status, request_id),
             "code": format!("{} {title}", status.as_u16()),
             "title": title,
-        });
+        }});
         let mut response = reply::json(status, &body);
         if let Some((name, value)) = self.header() {
             reply::set(&mut response, name, value);

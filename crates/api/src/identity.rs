@@ -56,6 +56,8 @@ fn believed(token: &str) -> Option<Caller> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
         ((1..=64).contains(&part.len()) && part.bytes().all(plain)).then(|| part.to_owned())
     };
+    // python-glanceclient percent-encodes a token's punctuation.
+    let token = token.replace("%3A", ":").replace("%2C", ",");
     let mut parts = token.splitn(3, ':');
     let user = name(parts.next()?)?;
     let project = name(parts.next()?)?;
@@ -82,6 +84,7 @@ mod tests {
     fn development_tokens() {
         let alice = Identity::Development.caller(&parts(Some("alice:demo"))).unwrap();
         assert_eq!((alice.user.as_str(), alice.project.as_str(), alice.is_admin()), ("alice", "demo", false));
+        assert_eq!(Identity::Development.caller(&parts(Some("alice%3Ademo"))), Some(alice.clone()));
         assert_eq!(alice.roles, ["member"]);
         let root = Identity::Development.caller(&parts(Some("root:ops:admin,member"))).unwrap();
         assert!(root.is_admin());

@@ -30,7 +30,10 @@ async fn a_task_is_accepted_found_listed_and_nobody_elses() {
 async fn refusals_keep_their_status_and_sentence_on_the_way() {
     let tenant = Tenant::new("refusals");
     let none = tenant.with_token("").get("/v2/tasks").await;
-    assert_eq!((none.status, &none.body["title"]), (StatusCode::UNAUTHORIZED, &json!("Unauthorized")));
+    assert_eq!(
+        (none.status, &none.body["error"]["title"]),
+        (StatusCode::UNAUTHORIZED, &json!("Unauthorized"))
+    );
     let cases = [
         (json!({"type": "import"}), "input"),
         (json!({"type": "resize", "input": {}}), "type"),
@@ -40,8 +43,8 @@ async fn refusals_keep_their_status_and_sentence_on_the_way() {
     for (body, names) in cases {
         let refused = tenant.post_task(&body).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.body);
-        assert_eq!(refused.body["code"], "400 Bad Request");
-        assert!(refused.body["message"].as_str().unwrap().contains(names), "{}", refused.body);
+        assert_eq!(refused.body["error"]["code"], "400 Bad Request");
+        assert!(refused.body["error"]["message"].as_str().unwrap().contains(names), "{}", refused.body);
     }
     let allowed =
         tenant.request(Method::DELETE, "/v2/tasks/0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b", None).await;

@@ -52,7 +52,7 @@ async fn past_its_time_a_task_is_gone_and_its_image_is_not() {
 
     let gone = tenant.get(&format!("/v2/tasks/{id}")).await;
     assert_eq!(gone.status, StatusCode::NOT_FOUND, "{}", gone.body);
-    assert_eq!(gone.body["message"], format!("Could not find task {id}"));
+    assert_eq!(gone.body["error"]["message"], format!("Could not find task {id}"));
     let listed = tenant.get("/v2/tasks").await.body;
     assert!(listed["tasks"].as_array().unwrap().iter().all(|t| t["id"] != id), "{listed}");
     tenant.is_pattern(&image, 5, 4096).await;

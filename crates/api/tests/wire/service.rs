@@ -49,10 +49,10 @@ impl Answer {
     pub(crate) fn error(&self, status: u16) -> &str {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         let title = self.status.canonical_reason().unwrap();
-        assert_eq!(self.body["title"], title);
-        assert_eq!(self.body["code"], format!("{status} {title}"));
+        assert_eq!(self.body["error"]["title"], title);
+        assert_eq!(self.body["error"]["code"], format!("{status} {title}"));
         assert_eq!(self.header("content-type"), "application/json");
-        self.body["message"].as_str().unwrap()
+        self.body["error"]["message"].as_str().unwrap()
     }
 
     #[track_caller]
