@@ -37,6 +37,8 @@ codes! {
     SourceForbidden,
     /// The source could not be reached or broke off, again and again.
     SourceUnreachable,
+    /// A bucket of a region is not in that region.
+    WrongRegion,
     /// The source changed while it was read.
     SourceChanged,
     /// The source answered in a way that can't be used.

@@ -45,6 +45,10 @@ pub const STRIDE: u64 = 64 << 20;
 pub const READS_AT_ONCE: usize = 4;
 /// Parts that S3 copies at once for one worker; no byte of them passes it.
 pub const COPIES_AT_ONCE: usize = 8;
+/// Images of one page while one with the same bits is looked for.
+pub const SAME_IMAGE_PAGE: usize = 100;
+/// Pages that are looked at for it.
+pub const SAME_IMAGE_PAGES: usize = 10;
 /// Indexes of blobs read at once.
 pub const INDEXES_AT_ONCE: usize = 8;
 /// Bytes between two reports of progress.

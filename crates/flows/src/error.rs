@@ -93,9 +93,10 @@ impl From<ObjectError> for Stop {
                 tracing::warn!(%what, "checksum");
                 Self::Store(Failure::transient("bytes were damaged on their way to the object store"))
             }
-            e @ (ObjectError::Precondition(_) | ObjectError::Denied(_) | ObjectError::Fault(_)) => {
-                Self::internal(e)
-            }
+            e @ (ObjectError::Precondition(_)
+            | ObjectError::Denied(_)
+            | ObjectError::Elsewhere(_)
+            | ObjectError::Fault(_)) => Self::internal(e),
         }
     }
 }

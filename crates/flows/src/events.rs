@@ -36,6 +36,29 @@ pub enum ImportEvent {
     },
 }
 
+/// A call of the clone function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum CloneEvent {
+    /// Find the image, and say what comes next.
+    Plan {
+        /// Task.
+        task_id: TaskId,
+    },
+    /// Have parts copied.
+    Transfer {
+        /// Task.
+        task_id: TaskId,
+        /// Which ones.
+        batch: Batch,
+    },
+    /// Complete, end.
+    Finish {
+        /// Task.
+        task_id: TaskId,
+    },
+}
+
 /// What comes after a phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "next", rename_all = "snake_case")]
@@ -122,6 +145,14 @@ impl TryFrom<Value> for ImportEvent {
 
     fn try_from(event: Value) -> Result<Self, Failure> {
         serde_json::from_value(event).map_err(|e| unknown("import", &e.to_string()))
+    }
+}
+
+impl TryFrom<Value> for CloneEvent {
+    type Error = Failure;
+
+    fn try_from(event: Value) -> Result<Self, Failure> {
+        serde_json::from_value(event).map_err(|e| unknown("clone", &e.to_string()))
     }
 }
 

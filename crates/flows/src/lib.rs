@@ -9,6 +9,7 @@
 
 pub mod bounds;
 mod cleanup;
+mod clone;
 mod deadline;
 mod digests;
 mod disk;
@@ -21,6 +22,7 @@ pub mod ports;
 mod settings;
 mod verdict;
 
+pub use clone::Cloner;
 pub use deadline::Deadline;
 pub use import::Importer;
 pub use lifecycle::Lifecycle;

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use disk_image::ByteRange;
 use futures::Stream;
 use image_tasks_domain::Failure;
+use image_tasks_domain::ports::ImageStore;
 use serde::{Deserialize, Serialize};
 
 /// A body on its way.
@@ -127,6 +128,9 @@ pub enum ObjectError {
     /// The body that was to be stored failed first.
     #[error(transparent)]
     Body(Failure),
+    /// The bucket is in another region than the one that was asked.
+    #[error("the bucket is in another region: {0}")]
+    Elsewhere(String),
     /// Anything else: a fault of ours.
     #[error("the store rejects the call: {0}")]
     Fault(String),
@@ -193,6 +197,21 @@ pub trait Objects: Send + Sync {
     async fn delete(&self, at: &ObjectRef) -> ObjectResult<()>;
     /// Deletes all objects under a key prefix.
     async fn delete_prefix(&self, bucket: &str, prefix: &str) -> ObjectResult<()>;
+}
+
+/// What a region has, to be read.
+#[derive(Clone)]
+pub struct RegionStore {
+    /// Its images.
+    pub images: Arc<dyn ImageStore>,
+    /// Their bytes.
+    pub objects: Arc<dyn Objects>,
+}
+
+/// The stores of all regions that are known, this one included.
+pub trait RegionStores: Send + Sync {
+    /// A region's, by its name.
+    fn store(&self, region: &str) -> Option<RegionStore>;
 }
 
 /// The stores of buckets that receive exports.

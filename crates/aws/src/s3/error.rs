@@ -25,6 +25,9 @@ fn classify(code: &str, status: Option<u16>, passes: bool, text: String) -> Obje
             ObjectError::Checksum(text)
         }
         ("PreconditionFailed" | "InvalidRange", _) | (_, Some(412 | 416)) => ObjectError::Precondition(text),
+        // S3 user guide, "Request routing": a bucket answers so in any region but its own.
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
+        | (_, Some(301 | 307)) => ObjectError::Elsewhere(text),
         (_, Some(404)) => ObjectError::NotFound(text),
         (_, Some(401 | 403)) => ObjectError::Denied(text),
         _ => ObjectError::Fault(text),
@@ -44,6 +47,7 @@ mod tests {
             ObjectError::Checksum(_) => "checksum",
             ObjectError::Transient(_) => "transient",
             ObjectError::Body(_) => "body",
+            ObjectError::Elsewhere(_) => "elsewhere",
             ObjectError::Fault(_) => "fault",
         };
         for (code, status, passes, expected) in [
@@ -62,6 +66,9 @@ mod tests {
             ("SlowDown", Some(503), true, "transient"),
             ("RequestTimeTooSkewed", Some(403), true, "transient"),
             ("", None, true, "transient"),
+            ("PermanentRedirect", Some(301), false, "elsewhere"),
+            ("", Some(301), false, "elsewhere"),
+            ("AuthorizationHeaderMalformed", Some(400), false, "elsewhere"),
             ("InvalidPart", Some(400), false, "fault"),
             ("EntityTooSmall", Some(400), false, "fault"),
             ("", None, false, "fault"),
