@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
 use serde::Deserialize;
 
 /// A DynamoDB of the test's own, and its client. It ends with the test's runtime.
-pub async fn dynamodb() -> Client {
+pub(crate) async fn dynamodb() -> Client {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let database = dynoxide::Database::memory().unwrap();
@@ -127,7 +127,7 @@ fn keys(schema: Vec<Key>) -> Vec<KeySchemaElement> {
 }
 
 /// Ids in no order, different on each call, the same in each run.
-pub fn next_uuid() -> uuid::Uuid {
+pub(crate) fn next_uuid() -> uuid::Uuid {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     // Odd multipliers permute, so that ids don't rise with the time of their making.
