@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
+mod clone;
 mod convert;
+mod export;
 mod faults;
 mod import;
 mod lifecycle;
