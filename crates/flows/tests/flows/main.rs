@@ -4,7 +4,6 @@
 
 mod clone;
 mod convert;
-mod export;
 mod faults;
 mod import;
 mod lifecycle;
