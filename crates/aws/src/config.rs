@@ -9,13 +9,16 @@
 //! - An empty value is a value not given: templates can't leave variables out.
 //! - The development identity never starts against AWS itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use image_tasks_domain::address::AddressPolicy;
+use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::source::{SourcePolicy, is_bucket_name};
 use url::{Host, Url};
+
+use crate::step_functions::StateMachines;
 
 /// A function that reads its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum Function {
     Api,
     /// The phases of an import.
     Import,
+    /// The phases of an export.
+    Export,
     /// Ends what broke.
     Lifecycle,
 }
@@ -41,9 +46,9 @@ pub struct Variable {
     pub default: Option<&'static str>,
 }
 
-use Function::{Api, Import, Lifecycle};
+use Function::{Api, Export, Import, Lifecycle};
 
-const ALL: &[Function] = &[Api, Import, Lifecycle];
+const ALL: &[Function] = &[Api, Import, Export, Lifecycle];
 
 /// Every variable of our own. (`AWS_*` variables are the SDK's.)
 pub const VARIABLES: &[Variable] = &[
@@ -52,7 +57,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "IMAGES_BUCKET", functions: ALL, meaning: "bucket of image objects", default: None },
     Variable {
         name: "WORK_BUCKET",
-        functions: &[Import, Lifecycle],
+        functions: &[Import, Export, Lifecycle],
         meaning: "bucket of plans and staged sources",
         default: None,
     },
@@ -60,6 +65,12 @@ pub const VARIABLES: &[Variable] = &[
         name: "IMPORT_STATE_MACHINE_ARN",
         functions: &[Api, Lifecycle],
         meaning: "state machine of import tasks",
+        default: None,
+    },
+    Variable {
+        name: "EXPORT_STATE_MACHINE_ARN",
+        functions: &[Api, Lifecycle],
+        meaning: "state machine of export tasks",
         default: None,
     },
     Variable {
@@ -90,6 +101,12 @@ pub const VARIABLES: &[Variable] = &[
         name: "SOURCE_ALLOW_NETWORKS",
         functions: &[Api, Import],
         meaning: "comma-separated CIDRs allowed as HTTP sources on any port, beyond public addresses on 80 and 443",
+        default: Some(""),
+    },
+    Variable {
+        name: "EXPORT_BUCKETS",
+        functions: &[Api, Export, Lifecycle],
+        meaning: "comma-separated buckets that may receive exports, `bucket@region` for one elsewhere; empty: none",
         default: Some(""),
     },
     Variable {
@@ -147,16 +164,29 @@ pub struct Stores {
 pub struct ApiConfig {
     /// Where tasks and images are.
     pub stores: Stores,
-    /// State machine of import tasks.
-    pub import_state_machine: String,
+    /// State machines of tasks.
+    pub machines: StateMachines,
     /// Scheme and host that clients see; `None`: as the request has them.
     pub public_endpoint: Option<String>,
     /// How callers are known.
     pub identity: Identity,
     /// Which sources are allowed.
     pub sources: SourcePolicy,
+    /// Where exports may go.
+    pub receivers: ExportPolicy,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
+}
+
+/// What the export function is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportConfig {
+    /// Where tasks and images are.
+    pub stores: Stores,
+    /// Bucket of plans and blobs' indexes.
+    pub work_bucket: String,
+    /// Where exports may go.
+    pub receivers: ExportPolicy,
 }
 
 /// What the import function is told.
@@ -179,8 +209,10 @@ pub struct LifecycleConfig {
     pub stores: Stores,
     /// Bucket of plans and staged sources.
     pub work_bucket: String,
-    /// State machine of import tasks.
-    pub import_state_machine: String,
+    /// State machines of tasks.
+    pub machines: StateMachines,
+    /// Where exports may go.
+    pub exports: ExportPolicy,
 }
 
 impl ApiConfig {
@@ -211,10 +243,11 @@ impl ApiConfig {
         }
         Ok(Self {
             stores: stores(env)?,
-            import_state_machine: text(env, "IMPORT_STATE_MACHINE_ARN")?,
+            machines: machines(env)?,
             public_endpoint: Some(public).filter(|p| !p.is_empty()),
             identity,
             sources: sources(env)?,
+            receivers: receivers(env)?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
         })
     }
@@ -239,6 +272,20 @@ impl ImportConfig {
     }
 }
 
+impl ExportConfig {
+    /// From the environment.
+    ///
+    /// # Errors
+    /// The first variable that is missing or can't be used.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::read(&environment)
+    }
+
+    fn read(env: Env<'_>) -> Result<Self, ConfigError> {
+        Ok(Self { stores: stores(env)?, work_bucket: text(env, "WORK_BUCKET")?, receivers: receivers(env)? })
+    }
+}
+
 impl LifecycleConfig {
     /// From the environment.
     ///
@@ -252,7 +299,8 @@ impl LifecycleConfig {
         Ok(Self {
             stores: stores(env)?,
             work_bucket: text(env, "WORK_BUCKET")?,
-            import_state_machine: text(env, "IMPORT_STATE_MACHINE_ARN")?,
+            machines: machines(env)?,
+            exports: receivers(env)?,
         })
     }
 }
@@ -316,6 +364,37 @@ fn sources(env: Env<'_>) -> Result<SourcePolicy, ConfigError> {
     Ok(SourcePolicy { addresses: AddressPolicy::new(networks), buckets })
 }
 
+fn machines(env: Env<'_>) -> Result<StateMachines, ConfigError> {
+    Ok(StateMachines {
+        import: text(env, "IMPORT_STATE_MACHINE_ARN")?,
+        export: text(env, "EXPORT_STATE_MACHINE_ARN")?,
+    })
+}
+
+fn receivers(env: Env<'_>) -> Result<ExportPolicy, ConfigError> {
+    let listed = text(env, "EXPORT_BUCKETS")?;
+    let mut buckets = BTreeMap::new();
+    for item in items(&listed) {
+        let (bucket, region) = match item.split_once('@') {
+            Some((bucket, region)) => (bucket, Some(region)),
+            None => (item, None),
+        };
+        let is_region = |region: &str| {
+            !region.is_empty()
+                && region.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        };
+        if !is_bucket_name(bucket) || region.is_some_and(|region| !is_region(region)) {
+            return Err(invalid(
+                "EXPORT_BUCKETS",
+                &listed,
+                &format!("'{item}' is neither bucket nor bucket@region"),
+            ));
+        }
+        buckets.insert(bucket.to_owned(), region.map(str::to_owned));
+    }
+    Ok(ExportPolicy { buckets })
+}
+
 fn items(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
@@ -359,6 +438,7 @@ mod tests {
             ("IMAGES_BUCKET", "images-bucket"),
             ("WORK_BUCKET", "work-bucket"),
             ("IMPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:import"),
+            ("EXPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:export"),
         ]
         .into()
     }
@@ -381,6 +461,7 @@ mod tests {
             match function {
                 Api => drop(ApiConfig::read(&env).unwrap()),
                 Import => drop(ImportConfig::read(&env).unwrap()),
+                Export => drop(ExportConfig::read(&env).unwrap()),
                 Lifecycle => drop(LifecycleConfig::read(&env).unwrap()),
             }
             let listed: BTreeSet<_> = VARIABLES
@@ -427,6 +508,7 @@ mod tests {
             let missing = ConfigError::Missing(variable.name);
             assert_eq!(ApiConfig::read(&env).err(), wanted(Api).then(|| missing.clone()));
             assert_eq!(ImportConfig::read(&env).err(), wanted(Import).then(|| missing.clone()));
+            assert_eq!(ExportConfig::read(&env).err(), wanted(Export).then(|| missing.clone()));
             assert_eq!(LifecycleConfig::read(&env).err(), wanted(Lifecycle).then_some(missing));
         }
     }
@@ -442,6 +524,9 @@ mod tests {
             ("PUBLIC_ENDPOINT", "https://images.example.com/"),
             ("PUBLIC_ENDPOINT", "images.example.com"),
             ("SOURCE_BUCKETS", "good,Bad"),
+            ("EXPORT_BUCKETS", "good,bad@"),
+            ("EXPORT_BUCKETS", "good,bad@EU"),
+            ("EXPORT_BUCKETS", "Bad@eu-west-1"),
             ("SOURCE_ALLOW_NETWORKS", "10.0.0.0/33"),
             ("SOURCE_ALLOW_NETWORKS", "10.0.0.1"),
         ] {
@@ -475,6 +560,7 @@ mod tests {
             ("TASK_TTL_HOURS", ""),
             ("IDENTITY", ""),
             ("SOURCE_BUCKETS", " a-1 , b-2,"),
+            ("EXPORT_BUCKETS", "here, there@eu-west-1"),
             ("AWS_ENDPOINT_URL_S3", ""),
         ])
         .unwrap();
@@ -484,5 +570,7 @@ mod tests {
         assert_eq!(config.max_image_bytes, 1 << 40);
         assert_eq!(config.stores.s3_endpoint, None);
         assert_eq!(config.sources.buckets, ["a-1".to_owned(), "b-2".to_owned()].into());
+        assert_eq!(config.receivers.region("here"), Ok(None));
+        assert_eq!(config.receivers.region("there"), Ok(Some("eu-west-1")));
     }
 }

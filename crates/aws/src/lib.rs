@@ -20,8 +20,8 @@ pub mod telemetry;
 
 pub use clients::Clients;
 pub use clock::SystemClock;
-pub use config::{ApiConfig, ConfigError, Identity, ImportConfig, LifecycleConfig, Stores};
+pub use config::{ApiConfig, ConfigError, ExportConfig, Identity, ImportConfig, LifecycleConfig, Stores};
 pub use dynamo::{DynamoImages, DynamoTasks};
 pub use s3::{S3Objects, S3Receivers};
 pub use sources::{AllowedSources, Patience};
-pub use step_functions::StepFunctions;
+pub use step_functions::{StateMachines, StepFunctions};

@@ -14,19 +14,28 @@ use crate::failures::store_error;
 #[derive(Debug, Clone)]
 pub struct StepFunctions {
     client: Client,
-    import_state_machine: String,
+    machines: StateMachines,
+}
+
+/// ARNs of the state machines that tasks run on, by type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateMachines {
+    /// Of imports.
+    pub import: String,
+    /// Of exports.
+    pub export: String,
 }
 
 impl StepFunctions {
-    /// On this state machine.
-    pub fn new(client: Client, import_state_machine: impl Into<String>) -> Self {
-        Self { client, import_state_machine: import_state_machine.into() }
+    /// On these state machines.
+    pub fn new(client: Client, machines: StateMachines) -> Self {
+        Self { client, machines }
     }
 
-    fn machine(&self, task_type: TaskType) -> StoreResult<&str> {
+    fn machine(&self, task_type: TaskType) -> &str {
         match task_type {
-            TaskType::Import => Ok(&self.import_state_machine),
-            TaskType::Export => Err(StoreError::Fault("exports have no state machine".into())),
+            TaskType::Import => &self.machines.import,
+            TaskType::Export => &self.machines.export,
         }
     }
 }
@@ -37,7 +46,7 @@ impl Executions for StepFunctions {
         let started = self
             .client
             .start_execution()
-            .state_machine_arn(self.machine(task.task_type)?)
+            .state_machine_arn(self.machine(task.task_type))
             .name(task.id.to_string())
             .input(json!({ "task_id": task.id }).to_string())
             .send()
@@ -52,7 +61,7 @@ impl Executions for StepFunctions {
     }
 
     async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
-        let machine = self.machine(task.task_type)?;
+        let machine = self.machine(task.task_type);
         let arn = execution_arn(machine, task.id)
             .ok_or_else(|| StoreError::Fault(format!("'{machine}' is not a state machine's ARN").into()))?;
         let found = match self.client.describe_execution().execution_arn(arn).send().await {

@@ -341,6 +341,7 @@ fn ids(tasks: &[Task]) -> Vec<TaskId> {
 pub async fn task_life(store: &dyn TaskStore, life: &dyn TaskLife, images: &dyn ImageStore) {
     succeeds_with_its_image(store, life, images).await;
     fails_without_its_image(store, life, images).await;
+    works_on_an_image_that_is_there(store, life, images).await;
     refuses_what_no_life_allows(store, life, images).await;
 }
 
@@ -386,6 +387,38 @@ async fn fails_without_its_image(store: &dyn TaskStore, life: &dyn TaskLife, ima
         let result = json!({});
         assert_conflict(life.succeed(task.id, &active(image), &result, HOUR, at(3)).await, "failed already");
         assert_eq!(store.get(task.id).await.expect("get"), Some(task), "end states are final");
+    }
+}
+
+async fn works_on_an_image_that_is_there(
+    store: &dyn TaskStore,
+    life: &dyn TaskLife,
+    images: &dyn ImageStore,
+) {
+    // An image that another task makes: not even then is it the export's to remove.
+    let maker = pending("life", 0);
+    let image = importing("life", 1);
+    store.create(&maker, None).await.expect("create");
+    life.begin(maker.id, &image, at(1)).await.expect("begin");
+    for succeeds in [false, true] {
+        let mut task = Task { task_type: TaskType::Export, ..pending("life", 0) };
+        let result = json!({"export_location": "s3://b/k"});
+        store.create(&task, None).await.expect("create");
+        assert_conflict(life.succeed_alone(task.id, &result, HOUR, at(1)).await, "pending");
+        life.begin_on(task.id, image.id, at(1)).await.expect("begin");
+        assert_conflict(life.begin_on(task.id, image.id, at(1)).await, "begun already");
+        task.begin(Some(image.id), at(1)).expect("begin");
+        if succeeds {
+            life.succeed_alone(task.id, &result, HOUR, at(2)).await.expect("succeed");
+            task.succeed(result, HOUR, at(2)).expect("succeed");
+        } else {
+            life.fail(task.id, &failure(), HOUR, at(2)).await.expect("fail");
+            task.fail(&failure(), HOUR, at(2)).expect("fail");
+        }
+        assert_eq!(store.get(task.id).await.expect("get"), Some(task.clone()));
+        let again = life.succeed_alone(task.id, &json!({}), HOUR, at(3)).await;
+        assert_conflict(again, "end states are final");
+        assert_eq!(images.get(image.id).await.expect("get"), Some(image.clone()));
     }
 }
 

@@ -51,7 +51,7 @@ pub enum TaskType {
 
 impl TaskType {
     /// Every type whose flow exists; the schema's `enum`.
-    pub const ALL: &'static [TaskType] = &[TaskType::Import];
+    pub const ALL: &'static [TaskType] = &[TaskType::Import, TaskType::Export];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {

@@ -22,8 +22,6 @@ pub(crate) struct Disk {
     pub(crate) source: Box<dyn Source>,
     /// Where in them the disk is.
     pub(crate) places: Places,
-    /// Bytes of the disk.
-    pub(crate) size: u64,
 }
 
 /// Where a disk's bytes are in the image.

@@ -36,6 +36,29 @@ pub enum ImportEvent {
     },
 }
 
+/// A call of the export function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum ExportEvent {
+    /// See what the image is, and say what comes next.
+    Plan {
+        /// Task.
+        task_id: TaskId,
+    },
+    /// Make parts.
+    Transfer {
+        /// Task.
+        task_id: TaskId,
+        /// Which pieces of the work.
+        batch: Batch,
+    },
+    /// Complete, end.
+    Finish {
+        /// Task.
+        task_id: TaskId,
+    },
+}
+
 /// A call of the clone function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
@@ -145,6 +168,14 @@ impl TryFrom<Value> for ImportEvent {
 
     fn try_from(event: Value) -> Result<Self, Failure> {
         serde_json::from_value(event).map_err(|e| unknown("import", &e.to_string()))
+    }
+}
+
+impl TryFrom<Value> for ExportEvent {
+    type Error = Failure;
+
+    fn try_from(event: Value) -> Result<Self, Failure> {
+        serde_json::from_value(event).map_err(|e| unknown("export", &e.to_string()))
     }
 }
 

@@ -15,6 +15,7 @@ mod digests;
 mod disk;
 mod error;
 pub mod events;
+mod export;
 mod import;
 mod lifecycle;
 mod origin;
@@ -24,6 +25,7 @@ mod verdict;
 
 pub use clone::Cloner;
 pub use deadline::Deadline;
+pub use export::Exporter;
 pub use import::Importer;
 pub use lifecycle::Lifecycle;
-pub use settings::{ImportPolicy, Settings};
+pub use settings::{ExportRules, ImportPolicy, Settings};

@@ -10,15 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::ports::{
     Clock, ExecutionStatus, Executions, ImageStore, StoreError, TaskLife, TaskStore,
 };
-use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus, Timestamp};
+use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus, TaskType, Timestamp};
 
 use crate::cleanup::Cleaner;
 use crate::error::{Step, Stop, internal};
 use crate::events::{Caught, ExecutionEnd, LifecycleEvent, Swept};
-use crate::ports::Objects;
+use crate::export::ExportCleaner;
+use crate::ports::{Objects, Receivers};
 use crate::settings::Settings;
 use crate::verdict::verdict;
 
@@ -41,6 +43,10 @@ pub struct Lifecycle {
     pub life: Arc<dyn TaskLife>,
     /// Image bytes and work objects.
     pub objects: Arc<dyn Objects>,
+    /// Receiving buckets of exports.
+    pub receivers: Arc<dyn Receivers>,
+    /// Which buckets may receive.
+    pub exports: ExportPolicy,
     /// The orchestrator.
     pub executions: Arc<dyn Executions>,
     /// The time.
@@ -84,20 +90,19 @@ impl Lifecycle {
     }
 
     async fn try_end(&self, id: TaskId, end: &ExecutionEnd) -> Step<()> {
-        let cleaner = self.cleaner();
         // Twice: the task may end by itself in between.
         for _ in 0..2 {
-            let Some(task) = self.tasks.get(id).await? else { return cleaner.work(id).await };
+            let Some(task) = self.tasks.get(id).await? else { return self.cleaner().work(id).await };
             match task.status {
-                TaskStatus::Success => return cleaner.work(id).await,
-                TaskStatus::Failure => return cleaner.remove(id, task.image_id).await,
+                TaskStatus::Success => return self.release(&task).await,
+                TaskStatus::Failure => return self.remove(&task).await,
                 TaskStatus::Pending | TaskStatus::Processing => {}
             }
-            cleaner.halt(id, task.image_id).await?;
+            self.halt(&task).await?;
             let failure = self.reason(&task, end).await?;
             tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "task failed");
             match self.life.fail(id, &failure, self.settings.task_ttl, self.clock.now()).await {
-                Ok(()) => return cleaner.remove(id, task.image_id).await,
+                Ok(()) => return self.remove(&task).await,
                 Err(StoreError::Conflict) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -169,6 +174,39 @@ impl Lifecycle {
             ExecutionStatus::Aborted => ExecutionEnd::Aborted,
         };
         self.try_end(id, &end).await.map(|()| Looked::Failed)
+    }
+
+    /// What a task in work has under way.
+    async fn halt(&self, task: &Task) -> Step<()> {
+        match task.task_type {
+            TaskType::Import => self.cleaner().halt(task.id, task.image_id).await,
+            TaskType::Export => self.export_cleaner().halt(task).await,
+        }
+    }
+
+    /// All that a failed task made.
+    async fn remove(&self, task: &Task) -> Step<()> {
+        match task.task_type {
+            TaskType::Import => self.cleaner().remove(task.id, task.image_id).await,
+            TaskType::Export => self.export_cleaner().remove(task).await,
+        }
+    }
+
+    /// What a task that went well may have left beside its product.
+    async fn release(&self, task: &Task) -> Step<()> {
+        match task.task_type {
+            TaskType::Import => self.cleaner().work(task.id).await,
+            TaskType::Export => self.export_cleaner().release(task).await,
+        }
+    }
+
+    fn export_cleaner(&self) -> ExportCleaner<'_> {
+        ExportCleaner {
+            objects: &*self.objects,
+            receivers: &*self.receivers,
+            rules: &self.exports,
+            settings: &self.settings,
+        }
     }
 
     fn cleaner(&self) -> Cleaner<'_> {

@@ -17,6 +17,8 @@ pub struct Coordinates {
     pub s3_endpoint: String,
     /// A bucket outside the stacks, allowed as a source of imports.
     pub source_bucket: String,
+    /// A bucket outside the stacks, allowed to receive exports.
+    pub export_bucket: String,
     /// Directory of the emulators' and deployments' logs.
     pub logs: PathBuf,
     /// One for each region; the first is where single-region tests run.

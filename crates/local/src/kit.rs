@@ -60,6 +60,8 @@ physical! {
     work_bucket = "WorkBucket";
     /// ARN of the import state machine.
     import_state_machine = "ImportStateMachine";
+    /// ARN of the export state machine.
+    export_state_machine = "ExportStateMachine";
 }
 
 impl Stack {

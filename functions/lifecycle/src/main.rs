@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use image_tasks_aws::{Clients, DynamoImages, DynamoTasks, LifecycleConfig, S3Objects};
+use image_tasks_aws::{Clients, DynamoImages, DynamoTasks, LifecycleConfig, S3Objects, S3Receivers};
 use image_tasks_aws::{StepFunctions, SystemClock, lambda, telemetry};
 use image_tasks_flows::events::LifecycleEvent;
 use image_tasks_flows::{Lifecycle, Settings};
@@ -13,16 +13,19 @@ use serde_json::Value;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init();
-    let LifecycleConfig { stores, work_bucket, import_state_machine } = LifecycleConfig::from_env()?;
+    let LifecycleConfig { stores, work_bucket, machines, exports } = LifecycleConfig::from_env()?;
     let clients = Clients::load(&stores).await;
+    let s3 = clients.s3;
     let tasks = DynamoTasks::new(clients.dynamodb.clone(), stores.tasks_table, stores.images_table.clone());
     let tasks = Arc::new(tasks);
     let lifecycle = Lifecycle {
         life: tasks.clone(),
         tasks,
         images: Arc::new(DynamoImages::new(clients.dynamodb, stores.images_table)),
-        objects: Arc::new(S3Objects::new(clients.s3)),
-        executions: Arc::new(StepFunctions::new(clients.sfn, import_state_machine)),
+        objects: Arc::new(S3Objects::new(s3.clone())),
+        receivers: Arc::new(S3Receivers::new(s3, exports.buckets.values().flatten().map(String::as_str))),
+        exports,
+        executions: Arc::new(StepFunctions::new(clients.sfn, machines)),
         clock: Arc::new(SystemClock),
         settings: Settings { images_bucket: stores.images_bucket, work_bucket, task_ttl: stores.task_ttl },
     };

@@ -186,8 +186,16 @@ fn every_state_is_reached_and_every_target_exists() {
 
 #[test]
 fn phases_are_called_as_the_document_says() {
+    for (section, file) in
+        [("## Flow of an import", "import.asl.json"), ("## Flow of an export", "export.asl.json")]
+    {
+        assert_phases(section, file);
+    }
+}
+
+fn assert_phases(section: &str, file: &str) {
     let documented: BTreeMap<String, Value> = Architecture::load()
-        .table("## Flow of an import")
+        .table(section)
         .iter()
         .map(|row| {
             let call = code_spans(row[1]).into_iter().find(|span| span.starts_with('{')).expect("a call");
@@ -201,8 +209,8 @@ fn phases_are_called_as_the_document_says() {
         })
         .collect();
     let machines = StateMachine::load_all();
-    let import = machines.iter().find(|m| m.path.ends_with("import.asl.json")).unwrap();
-    let called: BTreeMap<String, Value> = tasks(import)
+    let machine = machines.iter().find(|m| m.path.ends_with(file)).unwrap();
+    let called: BTreeMap<String, Value> = tasks(machine)
         .map(|state| {
             let parameters = state.body["Parameters"].as_object().unwrap();
             let fields: BTreeSet<_> =

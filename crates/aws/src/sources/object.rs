@@ -63,6 +63,10 @@ fn failure(error: ObjectError, at: &ObjectRef) -> Failure {
             Failure::new(FailureCode::ChecksumMismatch, format!("{what} arrives damaged"))
         }
         ObjectError::Body(failure) => failure,
+        ObjectError::Elsewhere(_) => {
+            let message = format!("{what} can't be read: its bucket is in another region");
+            Failure::new(FailureCode::SourceInvalid, message)
+        }
         ObjectError::Fault(_) => Failure::new(FailureCode::SourceInvalid, format!("{what} can't be read")),
     }
 }

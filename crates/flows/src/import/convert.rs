@@ -108,7 +108,6 @@ impl Importer {
         let map = convert.map.clone();
         Ok(Arc::new(Disk {
             source: self.open(id, origin).await?,
-            size: map.virtual_size,
             places: Places::Mapped { map, sidecar: Box::new(sidecar) },
         }))
     }

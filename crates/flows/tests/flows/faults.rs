@@ -105,6 +105,11 @@ impl Faults {
         gate
     }
 
+    /// Counts from here on.
+    pub(crate) fn reset(&self) {
+        self.calls.store(0, Ordering::SeqCst);
+    }
+
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::{Clock, ExecutionStatus, ImageStore, TaskStore};
 use image_tasks_domain::source::SourcePolicy;
@@ -80,6 +81,8 @@ impl World {
             images: stores.clone(),
             life: stores.clone(),
             objects: objects.clone(),
+            receivers: objects.clone(),
+            exports: ExportPolicy::default(),
             executions: machines.clone(),
             clock: clock.clone(),
             settings,

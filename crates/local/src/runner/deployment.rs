@@ -19,6 +19,8 @@ use super::{client, tools};
 
 /// A bucket outside the stack that imports may read.
 pub(super) const SOURCE_BUCKET: &str = "image-tasks-sources";
+/// Bucket that may receive exports.
+pub(super) const EXPORT_BUCKET: &str = "image-tasks-exports";
 const STACK: &str = "image-tasks";
 const LOGS_LIMIT: Duration = Duration::from_secs(15);
 
@@ -53,6 +55,7 @@ pub(super) async fn deploy(
         format!("PublicEndpoint={}", placement.endpoint()),
         "Identity=development".to_owned(),
         format!("SourceBuckets={SOURCE_BUCKET}"),
+        format!("ExportBuckets={EXPORT_BUCKET}"),
         "SourceAllowNetworks=127.0.0.0/8".to_owned(),
         format!("Architecture={}", architecture()?),
     ]);
@@ -65,7 +68,7 @@ pub(super) async fn deploy(
     })?;
 
     let mut finish = control_plane(layout, endpoints, &placement.region);
-    finish.args(["finish", STACK, SOURCE_BUCKET]).stdin(Stdio::null());
+    finish.args(["finish", STACK, SOURCE_BUCKET, EXPORT_BUCKET]).stdin(Stdio::null());
     let output = stop.or(async { Ok(finish.output().await?) }).await?;
     if !output.status.success() {
         bail!("infra/local/stack.py failed:\n{}", String::from_utf8_lossy(&output.stderr));

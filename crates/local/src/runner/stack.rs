@@ -9,7 +9,7 @@ use image_tasks_local::Coordinates;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::deployment::{self, Placement, SOURCE_BUCKET};
+use super::deployment::{self, EXPORT_BUCKET, Placement, SOURCE_BUCKET};
 use super::emulator::{self, Emulator, Endpoints};
 use super::layout::Layout;
 use super::steps::Stop;
@@ -46,6 +46,7 @@ impl RunningStack {
             aws_endpoint: endpoints.aws(),
             s3_endpoint: endpoints.s3(),
             source_bucket: SOURCE_BUCKET.to_owned(),
+            export_bucket: EXPORT_BUCKET.to_owned(),
             logs: layout.logs(),
             deployments: Vec::new(),
         };

@@ -32,6 +32,7 @@ Identity is for development: the token says who you are, user:project[:role].
         r"
 Emulators: AWS_ENDPOINT_URL={} AWS_ENDPOINT_URL_S3={} (any credentials)
 Objects that imports may read: s3://{}/
+Where exports may go: s3://{}/
 Coordinates for tests: {}={}
 Logs: {}
 
@@ -40,6 +41,7 @@ Ctrl-C stops everything.
         coordinates.aws_endpoint,
         coordinates.s3_endpoint,
         coordinates.source_bucket,
+        coordinates.export_bucket,
         image_tasks_local::COORDINATES_VARIABLE,
         path.display(),
         coordinates.logs.display(),

@@ -1,0 +1,122 @@
+//! Part 1 of a qcow2: metadata, and the blobs too short for a part, as a stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use disk_image::ByteRange;
+use disk_image::write::qcow2::{Assembly, BlobIndex, BlobSummary, CopyPlan, Geometry, Place, Step as Asks};
+use image_tasks_domain::TaskId;
+
+use super::form::unwritable;
+use super::{Exporter, ObjectRef};
+use crate::disk::whole;
+use crate::error::{Step, Stop, internal};
+use crate::origin::{StoredSource, read_chunks};
+use crate::ports::{Body, Objects};
+use crate::settings::Settings;
+
+/// Where an assembly's blobs are.
+#[derive(Clone)]
+pub(super) enum Blobs {
+    /// A single one, in memory.
+    Held(BlobIndex, Bytes),
+    /// In the work bucket, as workers left them.
+    Worked(Arc<dyn Objects>, Settings, TaskId),
+    /// In a raw image.
+    Raw(Arc<CopyPlan>, Arc<StoredSource>),
+}
+
+impl Blobs {
+    /// What the assembly has to know of the first `count` blobs.
+    pub(super) async fn summaries(&self, count: usize) -> Step<Vec<BlobSummary>> {
+        let mut summaries = Vec::new();
+        for blob in 0..count {
+            let summary = self.index(blob).await?.summary();
+            // What is held is no part yet: it can be in part 1 whatever its length.
+            let place = if matches!(self, Self::Held(..)) { Place::First } else { summary.place };
+            summaries.push(BlobSummary { place, ..summary });
+        }
+        Ok(summaries)
+    }
+
+    async fn index(&self, blob: usize) -> Step<BlobIndex> {
+        match self {
+            Self::Held(index, _) => Ok(index.clone()),
+            Self::Raw(plan, _) => plan.index(blob).map_err(unwritable),
+            Self::Worked(objects, settings, id) => {
+                let bytes = worked(objects, settings.blob_index(*id, blob)).await?;
+                BlobIndex::decode(bytes).map_err(unwritable)
+            }
+        }
+    }
+
+    async fn blob(&self, blob: usize) -> Step<Bytes> {
+        match self {
+            Self::Held(_, bytes) => Ok(bytes.clone()),
+            Self::Worked(objects, settings, id) => {
+                Ok(Bytes::from(worked(objects, settings.blob(*id, blob)).await?))
+            }
+            Self::Raw(plan, source) => {
+                let range = plan.source(blob).map_err(unwritable)?;
+                let range = ByteRange { start: range.start, end: range.end };
+                let mut bytes = read_chunks(&**source, range).await?.concat();
+                // The image may end inside of the blob's last cluster.
+                let len = plan.index(blob).map_err(unwritable)?.blob_len();
+                bytes.resize(usize::try_from(len).map_err(Stop::internal)?, 0);
+                Ok(Bytes::from(bytes))
+            }
+        }
+    }
+}
+
+/// Bytes of an assembled file.
+pub(super) struct Lengths {
+    pub(super) first_part: u64,
+    pub(super) file: u64,
+}
+
+/// Part 1 as a body, as often as it is asked for.
+pub(super) fn bodies(
+    geometry: Geometry,
+    summaries: Vec<BlobSummary>,
+    blobs: Blobs,
+) -> Step<(Lengths, impl Fn() -> Body)> {
+    let assembly = Assembly::new(geometry, summaries.clone()).map_err(unwritable)?;
+    let lengths = Lengths { first_part: assembly.first_part_len(), file: assembly.file_len() };
+    let body = move || match Assembly::new(geometry, summaries.clone()) {
+        Ok(assembly) => body(assembly, blobs.clone()),
+        Err(e) => Box::pin(futures::stream::iter([Err(internal(e))])),
+    };
+    Ok((lengths, body))
+}
+
+fn body(assembly: Assembly, blobs: Blobs) -> Body {
+    Box::pin(futures::stream::try_unfold((assembly, blobs), |(mut assembly, blobs)| async move {
+        let chunk = next(&mut assembly, &blobs).await.map_err(Stop::into_failure)?;
+        Ok(chunk.map(|chunk| (chunk, (assembly, blobs))))
+    }))
+}
+
+async fn next(assembly: &mut Assembly, blobs: &Blobs) -> Step<Option<Bytes>> {
+    loop {
+        match assembly.step().map_err(unwritable)? {
+            Asks::Bytes(bytes) => return Ok(Some(Bytes::from(bytes))),
+            Asks::Blob(blob) => return blobs.blob(blob).await.map(Some),
+            Asks::Index(blob) => assembly.give(blob, blobs.index(blob).await?).map_err(unwritable)?,
+            Asks::Done => return Ok(None),
+        }
+    }
+}
+
+/// An object that a worker left.
+async fn worked(objects: &Arc<dyn Objects>, at: ObjectRef) -> Step<Vec<u8>> {
+    let found = objects.head(&at).await?.ok_or(Stop::Ended)?;
+    let source = StoredSource::new(Arc::clone(objects), at, &found.etag, found.size);
+    whole(&source).await
+}
+
+impl Exporter {
+    pub(super) fn worked(&self, id: TaskId) -> Blobs {
+        Blobs::Worked(Arc::clone(&self.objects), self.settings.clone(), id)
+    }
+}
