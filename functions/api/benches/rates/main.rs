@@ -67,6 +67,8 @@ impl Bench {
                 ("IMAGES_TABLE", "images"),
                 ("IMAGES_BUCKET", "images"),
                 ("IMPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:import"),
+                ("EXPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:export"),
+                ("CLONE_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:clone"),
                 ("IDENTITY", "development"),
             ])
             .stdout(Stdio::null())
@@ -81,11 +83,14 @@ impl Bench {
         for _ in 0..STARTS {
             let runtime = RuntimeApi::start().await;
             let begun = Instant::now();
-            let _function = self.spawn(&runtime);
-            runtime.asked().await;
-            ready.push(begun.elapsed());
-            runtime.invoke(&get("/v2/tasks/00000000-0000-4000-8000-000000000000")).await;
-            answered.push(begun.elapsed());
+            let mut function = self.spawn(&runtime);
+            let start = async {
+                runtime.asked().await;
+                ready.push(begun.elapsed());
+                runtime.invoke(&get("/v2/tasks/00000000-0000-4000-8000-000000000000")).await;
+                answered.push(begun.elapsed());
+            };
+            while_running(&mut function, start).await;
         }
         println!("cold start   {:.1?} to the first event asked for, median of {STARTS}", median(&mut ready));
         println!("             {:.1?} to the first answer of one that reads DynamoDB", median(&mut answered));
@@ -93,8 +98,12 @@ impl Bench {
 
     async fn rates(&self) {
         let runtime = RuntimeApi::start().await;
-        let function = self.spawn(&runtime);
+        let mut function = self.spawn(&runtime);
         let pid = function.id().unwrap();
+        while_running(&mut function, Self::measure(&runtime, pid)).await;
+    }
+
+    async fn measure(runtime: &RuntimeApi, pid: u32) {
         let posted = runtime.invoke(&post()).await;
         assert_eq!(posted["statusCode"], 201, "{posted}");
         let task: Value = serde_json::from_str(posted["body"].as_str().unwrap()).unwrap();
@@ -129,6 +138,14 @@ impl Bench {
             println!("{name:<16} {rate:>6.0}   {p50:<8.1?} {p99:<8.1?} {per_cpu:<16.0} {peer}");
         }
         println!("\nmemory       {} at most", peak_memory(pid));
+    }
+}
+
+/// Does the work, unless the function ends: then nobody would answer.
+async fn while_running(function: &mut Child, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        ended = function.wait() => panic!("the function ended: {}", ended.unwrap()),
     }
 }
 
