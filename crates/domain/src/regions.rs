@@ -61,6 +61,18 @@ impl Regions {
         Ok(Self { here: here.into(), listed })
     }
 
+    /// A list as an operator writes it: a JSON array; an empty text is an empty list.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_json(here: impl Into<String>, text: &str) -> Result<Self, String> {
+        let listed = match text.trim() {
+            "" => Vec::new(),
+            text => serde_json::from_str(text).map_err(|e| format!("it is no list of regions: {e}"))?,
+        };
+        Self::new(here, listed)
+    }
+
     /// Name of this region.
     pub fn here(&self) -> &str {
         &self.here
@@ -153,11 +165,14 @@ mod tests {
             let refused = Regions::new("us-east-1", list).unwrap_err();
             assert!(refused.contains(part), "{refused}");
         }
-        assert!(
-            serde_json::from_str::<Region>(
-                r#"{"region":"a","endpoint":"","images_bucket":"","images_table":"","x":1}"#
-            )
-            .is_err()
-        );
+        let json = r#"[{"region":"eu-west-1","endpoint":"https://a.example","images_bucket":"images-bucket","images_table":"images"}]"#;
+        assert_eq!(Regions::from_json("us-east-1", json), Regions::new("us-east-1", vec![good()]));
+        assert_eq!(Regions::from_json("us-east-1", " "), Regions::new("us-east-1", vec![]));
+        for text in ["x", "{}", "[5]", r#"[{"region":"eu-west-1"}]"#, &json.replace("region", "regoin")] {
+            assert!(
+                Regions::from_json("us-east-1", text).unwrap_err().starts_with("it is no list"),
+                "{text}"
+            );
+        }
     }
 }

@@ -71,11 +71,14 @@ impl Cloner {
     /// Where the source holds data lies beside it, where that is known.
     async fn copy_allocation(&self, job: &Job, planned: &Planned) -> Step<()> {
         let key = format!("{}.allocation", planned.from.key);
-        let from = ObjectRef { bucket: planned.from.bucket.clone(), key };
-        let there = self.store(&job.input.region)?.objects.head(&from).await?;
-        let Some(ObjectInfo { etag, .. }) = there else { return Ok(()) };
+        let (region, from) = (&job.input.region, ObjectRef { bucket: planned.from.bucket.clone(), key });
+        let etag = match self.store(region)?.objects.head(&from).await {
+            Ok(Some(found)) => found.etag,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(self.not_copied(region, &planned.from, error).await),
+        };
         let from = StoredObject { bucket: from.bucket, key: from.key, etag, crc64nvme: String::new() };
-        self.copy_object(&self.settings.allocation(job.image_id), &from, &job.input.region).await
+        self.copy_object(&self.settings.allocation(job.image_id), &from, region).await
     }
 
     /// Image active and task a success, in one transaction.

@@ -19,7 +19,7 @@ use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
 use crate::events::Next;
 use crate::origin::Patience;
-use crate::ports::ObjectError;
+use crate::ports::{ObjectError, ObjectRef};
 
 impl Cloner {
     /// Plans a clone.
@@ -179,12 +179,7 @@ impl Cloner {
     }
 
     /// Copies an object of the source's region in one request, unless an earlier call did.
-    pub(super) async fn copy_object(
-        &self,
-        at: &crate::ports::ObjectRef,
-        from: &StoredObject,
-        region: &str,
-    ) -> Step<()> {
+    pub(super) async fn copy_object(&self, at: &ObjectRef, from: &StoredObject, region: &str) -> Step<()> {
         match self.objects.copy(at, &object(from), &from.etag, true).await {
             Ok(_) => Ok(()),
             Err(error @ ObjectError::Precondition(_)) => match self.objects.head(at).await? {

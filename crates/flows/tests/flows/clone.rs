@@ -291,7 +291,7 @@ async fn images_of_no_byte_and_of_more_parts_than_workers_come_over_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_anywhere_leaves_nothing_behind() {
-    let (mut runs, mut survived) = (0, 0);
+    let (mut runs, mut survived, mut denied) = (0, 0, 0);
     for (len, twice) in [(900, false), (900, true), (3500, false), (3500, true)] {
         let regions = TwoRegions::new(len, json!({})).await;
         regions.run(twice).await;
@@ -303,7 +303,9 @@ async fn a_fault_anywhere_leaves_nothing_behind() {
                         format!("{len} bytes, twice {twice}, {kind:?} at call {call}, after: {after}");
                     let regions = TwoRegions::new(len, json!({})).await;
                     regions.world.faults.set(Some(Fault { call, after, kind }));
-                    regions.run(twice).await;
+                    let task = regions.run(twice).await;
+                    denied +=
+                        u32::from(task.message.starts_with("SourceDenied: region eu-west-1 does not let"));
                     assert!(!regions.world.faults.is_pending(), "{context}: the fault never came");
                     let status = regions.check_ended(&context).await;
                     assert!(status == TaskStatus::Success || kind == Kind::Fatal, "{context} must pass");
@@ -314,7 +316,7 @@ async fn a_fault_anywhere_leaves_nothing_behind() {
         }
     }
     println!("{runs} runs with a fault each, {survived} of them ended well");
-    assert!(runs > 500 && survived > runs / 3);
+    assert!(runs > 500 && survived > runs / 3 && denied > 4, "{denied}");
 }
 
 #[tokio::test(start_paused = true)]
