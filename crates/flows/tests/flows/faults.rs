@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Transient,
     /// The call says that it never will work.
     Fatal,
+    /// A bucket is in another region; any other call never will work.
+    Elsewhere,
     /// The invocation that made the call dies.
     Crash,
 }
@@ -70,7 +72,7 @@ impl Told for StoreError {
     fn told(kind: Kind) -> Self {
         match kind {
             Kind::Transient => Self::Unavailable("made unreachable".into()),
-            Kind::Fatal | Kind::Crash => Self::Fault("made faulty".into()),
+            Kind::Fatal | Kind::Elsewhere | Kind::Crash => Self::Fault("made faulty".into()),
         }
     }
 }
@@ -79,6 +81,7 @@ impl Told for ObjectError {
     fn told(kind: Kind) -> Self {
         match kind {
             Kind::Transient => Self::Transient("made unreachable".into()),
+            Kind::Elsewhere => Self::Elsewhere("made to be elsewhere".into()),
             Kind::Fatal | Kind::Crash => Self::Denied("made forbidden".into()),
         }
     }
@@ -88,7 +91,9 @@ impl Told for Failure {
     fn told(kind: Kind) -> Self {
         match kind {
             Kind::Transient => Self::transient("made unreachable"),
-            Kind::Fatal | Kind::Crash => Self::new(FailureCode::SourceDenied, "made forbidden"),
+            Kind::Fatal | Kind::Elsewhere | Kind::Crash => {
+                Self::new(FailureCode::SourceDenied, "made forbidden")
+            }
         }
     }
 }
