@@ -74,11 +74,11 @@ impl ApiError {
     pub(crate) fn into_response(self, request_id: &str) -> Response<Bytes> {
         let status = self.status();
         if status.is_server_error() {
-            tracing::error!(
-                status = status.as_u16(),
-                error = &self as &dyn std::error::Error,
-                "request failed"
-            );
+            let causes: Vec<String> =
+                std::iter::successors(Some(&self as &dyn std::error::Error), |e| e.source())
+                    .map(ToString::to_string)
+                    .collect();
+            tracing::error!(status = status.as_u16(), error = causes.join(": "), "request failed");
         } else {
             tracing::debug!(status = status.as_u16(), error = %self, "request refused");
         }

@@ -41,7 +41,8 @@ pub(crate) fn hostile() -> Vec<Hostile> {
     {
         add(&format!("zeros-declared-{format}"), Some(format), file(), Code::FormatMismatch);
     }
-    add("empty", raw, Sparse::zeros(0), Code::Truncated);
+    add("empty-undeclared", None, Sparse::zeros(0), Code::UnknownFormat);
+    add("empty-declared-qcow2", Some(Format::Qcow2), Sparse::zeros(0), Code::FormatMismatch);
 
     let qcow2 = Some(Format::Qcow2);
     let sound = || qcow2::v3();

@@ -102,9 +102,6 @@ fn may_begin_with_partition_table(format: Format, declared: Option<Format>, head
 /// Head and tail, asked for at once.
 fn ends(regions: &Regions) -> Result<(&[u8], &[u8])> {
     let size = regions.size();
-    if size == 0 {
-        return Err(Error::refused(Code::Truncated, "the file is empty"));
-    }
     let (head, tail) = (HEAD.min(size), TAIL.min(size));
     let length = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     match (regions.read(0, length(head)), regions.read(size - tail, length(tail))) {

@@ -62,7 +62,10 @@ impl Layout {
             Format::Ova => return Self::open_ova(regions, None, limits),
         };
         let layout = Self { file_size: regions.size(), format, kind };
-        check_virtual_size(layout.virtual_size(), limits)?;
+        // Raw of no bytes is what it says; a structured format without a disk is a broken one.
+        if !matches!(layout.kind, Kind::Raw(_)) || layout.file_size > 0 {
+            check_virtual_size(layout.virtual_size(), limits)?;
+        }
         Ok(layout)
     }
 
