@@ -225,6 +225,12 @@ fn refused_by(job: &Job, error: ObjectError) -> Stop {
             let message = format!("bucket '{bucket}' refuses this service; its policy must let exports in");
             Failure::new(FailureCode::BucketNotAllowed, message).into()
         }
+        ObjectError::Elsewhere(what) => {
+            tracing::error!(%what, "EXPORT_BUCKETS names a bucket with the wrong region");
+            let message =
+                format!("bucket '{bucket}' is not in the region that the operator named; tell the operator");
+            Failure::new(FailureCode::BucketNotFound, message).into()
+        }
         other => other.into(),
     }
 }
