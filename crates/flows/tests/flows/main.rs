@@ -4,6 +4,7 @@
 
 mod clone;
 mod convert;
+mod disks;
 mod export;
 mod faults;
 mod import;

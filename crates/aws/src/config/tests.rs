@@ -1,0 +1,143 @@
+//! The configuration against the environment and against ARCHITECTURE.md.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// Enough for every function.
+fn given() -> BTreeMap<&'static str, &'static str> {
+    [
+        ("TASKS_TABLE", "tasks"),
+        ("IMAGES_TABLE", "images"),
+        ("IMAGES_BUCKET", "images-bucket"),
+        ("WORK_BUCKET", "work-bucket"),
+        ("IMPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:import"),
+        ("EXPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:export"),
+    ]
+    .into()
+}
+
+fn api(vars: &[(&'static str, &'static str)]) -> Result<ApiConfig, ConfigError> {
+    let mut all = given();
+    all.extend(vars.iter().copied());
+    ApiConfig::read(&|name| all.get(name).map(|v| (*v).to_owned()))
+}
+
+#[test]
+fn each_function_reads_exactly_the_variables_listed_for_it() {
+    for function in ALL {
+        let asked = RefCell::new(BTreeSet::new());
+        let all = given();
+        let env = |name: &str| {
+            asked.borrow_mut().insert(name.to_owned());
+            all.get(name).map(|v| (*v).to_owned())
+        };
+        match function {
+            Api => drop(ApiConfig::read(&env).unwrap()),
+            Import => drop(ImportConfig::read(&env).unwrap()),
+            Export => drop(ExportConfig::read(&env).unwrap()),
+            Lifecycle => drop(LifecycleConfig::read(&env).unwrap()),
+        }
+        let listed: BTreeSet<_> =
+            VARIABLES.iter().filter(|v| v.functions.contains(function)).map(|v| v.name.to_owned()).collect();
+        let asked: BTreeSet<_> = asked.take().into_iter().filter(|n| !n.starts_with("AWS_")).collect();
+        assert_eq!(asked, listed, "{function:?}");
+    }
+}
+
+#[test]
+fn the_document_has_the_same_table() {
+    let document = include_str!("../../../../ARCHITECTURE.md");
+    let section = document.split("\n## ").find(|s| s.starts_with("Configuration")).unwrap();
+    let rows: Vec<String> = section.lines().filter(|l| l.starts_with("| `")).map(str::to_owned).collect();
+    let expected: Vec<String> = VARIABLES
+        .iter()
+        .map(|v| {
+            let names: Vec<_> = v.functions.iter().map(|f| format!("{f:?}").to_lowercase()).collect();
+            let functions = if v.functions.len() == ALL.len() { "all".to_owned() } else { names.join(", ") };
+            let default = match (v.name, v.default) {
+                ("MAX_IMAGE_BYTES", Some("1099511627776")) => "1 TiB".to_owned(),
+                (_, None) => "required".to_owned(),
+                (_, Some("")) => "empty".to_owned(),
+                (_, Some(text)) if text.parse::<u64>().is_ok() => text.to_owned(),
+                (_, Some(text)) => format!("`{text}`"),
+            };
+            format!("| `{}` | {functions} | {} | {default} |", v.name, v.meaning)
+        })
+        .collect();
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn missing_variables_are_named() {
+    for variable in VARIABLES.iter().filter(|v| v.default.is_none()) {
+        let mut all = given();
+        all.remove(variable.name);
+        let env = |name: &str| all.get(name).map(|v| (*v).to_owned());
+        let wanted = |f| variable.functions.contains(&f);
+        let missing = ConfigError::Missing(variable.name);
+        assert_eq!(ApiConfig::read(&env).err(), wanted(Api).then(|| missing.clone()));
+        assert_eq!(ImportConfig::read(&env).err(), wanted(Import).then(|| missing.clone()));
+        assert_eq!(ExportConfig::read(&env).err(), wanted(Export).then(|| missing.clone()));
+        assert_eq!(LifecycleConfig::read(&env).err(), wanted(Lifecycle).then_some(missing));
+    }
+}
+
+#[test]
+fn values_that_cannot_be_used_are_named() {
+    for (name, value) in [
+        ("TASK_TTL_HOURS", "0"),
+        ("TASK_TTL_HOURS", "two days"),
+        ("TASK_TTL_HOURS", "18446744073709551615"),
+        ("MAX_IMAGE_BYTES", "-1"),
+        ("IDENTITY", "none"),
+        ("PUBLIC_ENDPOINT", "https://images.example.com/"),
+        ("PUBLIC_ENDPOINT", "images.example.com"),
+        ("SOURCE_BUCKETS", "good,Bad"),
+        ("EXPORT_BUCKETS", "good,bad@"),
+        ("EXPORT_BUCKETS", "good,bad@EU"),
+        ("EXPORT_BUCKETS", "Bad@eu-west-1"),
+        ("SOURCE_ALLOW_NETWORKS", "10.0.0.0/33"),
+        ("SOURCE_ALLOW_NETWORKS", "10.0.0.1"),
+    ] {
+        match api(&[(name, value)]) {
+            Err(ConfigError::Invalid { name: named, .. }) => assert_eq!(named, name),
+            other => panic!("{name}={value}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_development_identity_needs_a_loopback_endpoint() {
+    for endpoint in ["http://127.0.0.1:4566", "http://localhost:4566", "http://[::1]:4566"] {
+        let config = api(&[("IDENTITY", "development"), ("AWS_ENDPOINT_URL", endpoint)]).unwrap();
+        assert_eq!(config.identity, Identity::Development);
+    }
+    for endpoint in
+        ["", "https://dynamodb.eu-west-1.amazonaws.com", "http://127.0.0.1.example.com", "nonsense"]
+    {
+        assert!(api(&[("IDENTITY", "development"), ("AWS_ENDPOINT_URL", endpoint)]).is_err(), "{endpoint}");
+    }
+    assert!(api(&[("IDENTITY", "development")]).is_err());
+}
+
+#[test]
+fn empty_values_are_defaults() {
+    let config = api(&[
+        ("TASK_TTL_HOURS", ""),
+        ("IDENTITY", ""),
+        ("SOURCE_BUCKETS", " a-1 , b-2,"),
+        ("EXPORT_BUCKETS", "here, there@eu-west-1"),
+        ("AWS_ENDPOINT_URL_S3", ""),
+    ])
+    .unwrap();
+    assert_eq!(config.stores.task_ttl, Duration::from_secs(48 * 3600));
+    assert_eq!(config.identity, Identity::Iam);
+    assert_eq!(config.public_endpoint, None);
+    assert_eq!(config.max_image_bytes, 1 << 40);
+    assert_eq!(config.stores.s3_endpoint, None);
+    assert_eq!(config.sources.buckets, ["a-1".to_owned(), "b-2".to_owned()].into());
+    assert_eq!(config.receivers.region("here"), Ok(None));
+    assert_eq!(config.receivers.region("there"), Ok(Some("eu-west-1")));
+}
