@@ -1,5 +1,7 @@
 //! Disk images on the local stack: converted by range, byte for byte; and the hostile set, each refused by its name.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 use std::process::Command;
 
 use disk_image_fixtures::Hostile;

@@ -1,5 +1,7 @@
 //! Whatever goes wrong: the task ends in failure, says why, and nothing is left.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 use image_tasks_e2e::{Tenant, pause};
 use image_tasks_local::{AskedRange, Content, Cut, EntityTag, RangeSupport, Revision, Source, SourceServer};
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Images as they come, over every kind of source, byte for byte.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 use std::process::Command;
 
 use aws_sdk_s3::primitives::ByteStream;

@@ -32,7 +32,7 @@ pub(crate) fn qcow2(size: u64, islands: &Islands) -> Vec<u8> {
 }
 
 /// The data of an image's disk, as our reader sees it.
-fn islands(mut file: &[u8], format: &str) -> (u64, Islands) {
+pub(crate) fn islands(mut file: &[u8], format: &str) -> (u64, Islands) {
     let format = Format::from_name(format).unwrap();
     let whole = file;
     let mut regions = Regions::new(file.len() as u64);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use disk_image::{AllocationWriter, Extent, Stored};
+use disk_image::AllocationWriter;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
@@ -19,7 +19,7 @@ use image_tasks_flows::ports::{Metadata, ObjectRef, Objects, Receivers};
 use image_tasks_flows::{Deadline, ExportRules, Exporter, Lifecycle, Settings};
 use serde_json::{Value, json};
 
-use crate::disks::{Islands, assert_same_disk, qcow2};
+use crate::disks::{assert_same_disk, islands, qcow2};
 use crate::faults::{Fault, Faults, Kind, Machines, Stores};
 use crate::objects::MemoryObjects;
 use crate::world::pattern;
