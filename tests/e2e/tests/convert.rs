@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
 
-/// No worker holds more, whatever the image's size (ARCHITECTURE.md, "Bounds of a worker").
+/// No worker holds more, whatever the image's size: its buffers (`image_tasks_flows::bounds`) and the process itself.
 const WORKER_MEMORY: u64 = 192 * MIB;
 
 fn qemu_img(arguments: &[&str]) {
