@@ -154,7 +154,8 @@ mod tests {
         let qcow2 = with(100_000, &[(0, b"QFI\xfb\0\0\0\x03")]);
         assert_eq!(seen(&qcow2, Some(Format::Raw)), Err(Code::FormatMismatch));
         assert_eq!(seen(&qcow2, None), Ok(Inspection::Disk(Format::Qcow2)));
-        assert_eq!(seen(&[], Some(Format::Raw)), Err(Code::Truncated));
+        assert_eq!(seen(&[], Some(Format::Raw)), Ok(Inspection::Disk(Format::Raw)));
+        assert_eq!(seen(&[], None), Err(Code::UnknownFormat));
         assert_eq!(seen(&[0], Some(Format::Raw)), Ok(Inspection::Disk(Format::Raw)));
     }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use disk_image_fixtures::Hostile;
 use futures::StreamExt as _;
-use image_tasks_e2e::{Tenant, peak_memory};
+use image_tasks_e2e::{Tenant, cpu_seconds, peak_memory};
 use image_tasks_local::{Content, Source, SourceServer, pattern};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -57,6 +57,8 @@ async fn a_qcow2_over_http_becomes_raw_in_parallel_parts() {
     let part =
         part.key(format!("images/{}", image["id"].as_str().unwrap())).part_number(1).send().await.unwrap();
     assert!(part.parts_count().is_some_and(|count| count >= 16), "{:?}", part.parts_count());
+    let cpu = cpu_seconds(&tenant.stack, "ImportFunction");
+    println!("workers: {cpu:.1} CPU-seconds, {:.0} MB each", (size / 1_000_000) as f64 / cpu);
     let peak = peak_memory(&tenant.stack, "ImportFunction");
     println!("peak memory of a converting worker: {} KiB, of 1.25 GiB", peak / 1024);
     assert!(peak > 0 && peak < WORKER_MEMORY, "{peak} bytes");

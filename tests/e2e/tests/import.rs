@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use aws_sdk_s3::primitives::ByteStream;
-use image_tasks_e2e::{Tenant, peak_memory};
+use image_tasks_e2e::{Tenant, cpu_seconds, peak_memory};
 use image_tasks_local::{Content, EntityTag, RangeSupport, Source, SourceServer, pattern};
 use serde_json::json;
 
@@ -59,6 +59,8 @@ async fn a_gibibyte_over_http_travels_in_parallel_parts() {
         .unwrap();
     assert!(part.parts_count().is_some_and(|count| count >= 16), "{:?}", part.parts_count());
     assert!(server.most_bodies_at_once() > 2, "{} bodies at once", server.most_bodies_at_once());
+    let cpu = cpu_seconds(&tenant.stack, "ImportFunction");
+    println!("workers: {cpu:.1} CPU-seconds, {:.0} MB each", (size / 1_000_000) as f64 / cpu);
     let peak = peak_memory(&tenant.stack, "ImportFunction");
     println!("peak memory of a worker: {} KiB, of 1 GiB", peak / 1024);
     assert!(peak > 0 && peak < WORKER_MEMORY, "{peak} bytes");
