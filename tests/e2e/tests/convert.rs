@@ -28,7 +28,7 @@ async fn a_qcow2_over_http_becomes_raw_in_parallel_parts() {
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     // 1.25 GiB of disk in 20 parts: data in every other MiB, none in the last quarter.
     let size = 1280 * MIB;
-    let raw = std::fs::File::create(path("disk.raw")).unwrap();
+    let raw = std::fs::File::create_new(path("disk.raw")).unwrap();
     raw.set_len(size).unwrap();
     for at in (0..size * 3 / 4).step_by(2 << 20) {
         std::os::unix::fs::FileExt::write_all_at(&raw, &pattern::bytes(9, at, 1 << 20), at).unwrap();
