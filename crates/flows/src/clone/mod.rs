@@ -85,7 +85,7 @@ impl Cloner {
                 Err(Stop::Ended) => internal("what an ended task left can't be removed"),
             },
         };
-        tracing::info!(task_id = %id, code = %failure.code, message = failure.message, "phase failed");
+        tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "phase failed");
         Err(failure)
     }
 

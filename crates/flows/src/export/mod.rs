@@ -93,7 +93,7 @@ impl Exporter {
             FailureCode::SourceUnreachable => Failure::transient(failure.message),
             _ => failure,
         };
-        tracing::info!(task_id = %id, code = %failure.code, message = failure.message, "phase failed");
+        tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "phase failed");
         Err(failure)
     }
 
