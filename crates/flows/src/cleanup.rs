@@ -6,10 +6,10 @@
 //! - An image that is active is never touched, nor is one that isn't the task's own: a record that is there after the
 //!   task's failure belongs to a later task that was given the same id.
 
-use image_tasks_domain::ports::ImageStore;
-use image_tasks_domain::{ImageId, TaskId};
+use image_tasks_domain::ports::{ImageStore, TaskStore};
+use image_tasks_domain::{ImageId, TaskId, TaskStatus};
 
-use crate::error::Step;
+use crate::error::{Step, Stop};
 use crate::ports::Objects;
 use crate::settings::Settings;
 
@@ -21,6 +21,18 @@ pub(crate) struct Cleaner<'a> {
 }
 
 impl Cleaner<'_> {
+    /// What is left of a task that ended while a worker was at it.
+    pub(crate) async fn settle(&self, tasks: &dyn TaskStore, id: TaskId) -> Step<()> {
+        let task = tasks.get(id).await?;
+        match task.as_ref().map(|task| task.status) {
+            Some(TaskStatus::Success) => self.work(id).await,
+            Some(TaskStatus::Failure) | None => self.remove(id, task.and_then(|task| task.image_id)).await,
+            Some(TaskStatus::Pending | TaskStatus::Processing) => {
+                Err(Stop::internal("what a task in work was making is gone"))
+            }
+        }
+    }
+
     /// What a task in work has under way: uploads, plan, staged source. The task has to be ended next.
     pub(crate) async fn halt(&self, task: TaskId, image: Option<ImageId>) -> Step<()> {
         if let Some(image) = image {

@@ -3,9 +3,11 @@
 //! A phase's error is a [`Failure`]: its code is the `errorType` that the state machine matches, its message the sentence that
 //! the user reads. What operators need beside it is logged here, where the port's error is still whole.
 
+use std::future::Future;
+
 use disk_image::Refusal;
 use image_tasks_domain::ports::StoreError;
-use image_tasks_domain::{Failure, FailureCode};
+use image_tasks_domain::{Failure, FailureCode, TaskId};
 
 use crate::ports::ObjectError;
 
@@ -35,6 +37,20 @@ impl Stop {
             Self::Failed(failure) | Self::Store(failure) => failure,
             Self::Ended => Failure::transient("what the task was making is gone"),
         }
+    }
+
+    /// As the error of a phase, or, where the task has ended, by having `settle` remove what is left of it.
+    pub(crate) async fn end(self, id: TaskId, settle: impl Future<Output = Step<()>>) -> Result<(), Failure> {
+        let failure = match self {
+            Self::Failed(failure) | Self::Store(failure) => failure,
+            Self::Ended => match settle.await {
+                Ok(()) => return Ok(()),
+                Err(Self::Failed(failure) | Self::Store(failure)) => failure,
+                Err(Self::Ended) => internal("what an ended task left can't be removed"),
+            },
+        };
+        tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "phase failed");
+        Err(failure)
     }
 }
 

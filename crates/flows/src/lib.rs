@@ -19,6 +19,7 @@ mod export;
 mod import;
 mod lifecycle;
 mod origin;
+mod parts;
 pub mod ports;
 mod settings;
 mod verdict;

@@ -6,10 +6,11 @@ use serde_json::json;
 
 use super::saved::Planned;
 use super::{Cloner, Job};
-use crate::digests::{base64, combined};
+use crate::digests::base64;
 use crate::error::{Step, Stop};
 use crate::events::Next;
-use crate::ports::{ObjectError, ObjectInfo, ObjectRef};
+use crate::parts::Upload;
+use crate::ports::{ObjectInfo, ObjectRef};
 
 impl Cloner {
     /// Completes the image.
@@ -26,32 +27,11 @@ impl Cloner {
     async fn try_finish(&self, id: TaskId) -> Step<()> {
         let job = self.at_work(id).await?;
         let planned = self.planned(id).await?;
-        self.complete(&self.settings.image(job.image_id), &planned).await?;
+        let at = self.settings.image(job.image_id);
+        let (plan, id) = planned.in_parts()?;
+        let equal = |crc| if base64(crc) == planned.from.crc64nvme { Ok(()) } else { Err(unequal()) };
+        Upload { objects: &*self.objects, at: &at, id, plan: &plan }.complete(equal).await?;
         self.conclude(&job, &planned).await
-    }
-
-    /// Makes the parts an object, unless an earlier call did.
-    async fn complete(&self, at: &ObjectRef, planned: &Planned) -> Step<()> {
-        if self.objects.head(at).await?.is_some() {
-            return Ok(());
-        }
-        let (plan, upload) = planned.in_parts()?;
-        let parts = self.objects.parts(at, upload).await?;
-        let count = usize::try_from(plan.parts()).unwrap_or(usize::MAX);
-        let sound = parts.len() == count
-            && parts.iter().all(|p| plan.part(p.number).is_some_and(|planned| planned.len == p.size));
-        if !sound {
-            return Err(Stop::internal(format!("{} of {count} parts are there", parts.len())));
-        }
-        let crc = combined(&parts);
-        if base64(crc) != planned.from.crc64nvme {
-            return Err(unequal());
-        }
-        match self.objects.complete(at, upload, &parts, crc, true).await {
-            // An earlier call's answer was lost, or one runs at the same time.
-            Ok(_) | Err(ObjectError::Precondition(_)) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
     }
 
     /// Holds the stored object against the source, brings its allocation map along, and ends the task.

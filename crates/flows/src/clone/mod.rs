@@ -20,7 +20,7 @@ use image_tasks_domain::copying::CopyRules;
 use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::ports::{Clock, ImageStore, TaskLife, TaskStore};
 use image_tasks_domain::regions::Regions;
-use image_tasks_domain::{CloneInput, Failure, FailureCode, ImageId, Task, TaskId, TaskStatus};
+use image_tasks_domain::{CloneInput, Failure, FailureCode, ImageId, Task, TaskId};
 
 use crate::cleanup::Cleaner;
 use crate::deadline::Deadline;
@@ -75,31 +75,8 @@ impl Cloner {
         answer.map_err(internal)
     }
 
-    /// Turns a phase's early stop into its error, or, where the task has ended, removes what is left of it.
     async fn stopped(&self, id: TaskId, stop: Stop) -> Result<(), Failure> {
-        let failure = match stop {
-            Stop::Failed(failure) | Stop::Store(failure) => failure,
-            Stop::Ended => match self.settle(id).await {
-                Ok(()) => return Ok(()),
-                Err(Stop::Failed(failure) | Stop::Store(failure)) => failure,
-                Err(Stop::Ended) => internal("what an ended task left can't be removed"),
-            },
-        };
-        tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "phase failed");
-        Err(failure)
-    }
-
-    async fn settle(&self, id: TaskId) -> Step<()> {
-        let task = self.tasks.get(id).await?;
-        match task.as_ref().map(|task| task.status) {
-            Some(TaskStatus::Success) => self.cleaner().work(id).await,
-            Some(TaskStatus::Failure) | None => {
-                self.cleaner().remove(id, task.and_then(|task| task.image_id)).await
-            }
-            Some(TaskStatus::Pending | TaskStatus::Processing) => {
-                Err(Stop::internal("what a task in work was making is gone"))
-            }
-        }
+        stop.end(id, self.cleaner().settle(&*self.tasks, id)).await
     }
 
     fn cleaner(&self) -> Cleaner<'_> {

@@ -1,11 +1,6 @@
 //! Phase `transfer`: have S3 copy the parts of one batch.
-//!
-//! Invariant: a part that the upload holds at its right size is not copied again.
-
-use std::collections::BTreeMap;
 
 use disk_image::ByteRange;
-use futures::StreamExt as _;
 use image_tasks_domain::copying::CopyPlan;
 use image_tasks_domain::progress::Step as Meter;
 use image_tasks_domain::transfer::{Batch, PartRange, TransferPlan};
@@ -17,6 +12,7 @@ use crate::bounds::COPIES_AT_ONCE;
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
 use crate::origin::Patience;
+use crate::parts::{Upload, make};
 use crate::ports::{ObjectRef, UploadId};
 
 impl Cloner {
@@ -41,45 +37,21 @@ impl Cloner {
         let planned = self.planned(id).await?;
         let (parts, upload) = planned.in_parts()?;
         let at = self.settings.image(job.image_id);
-        let held: BTreeMap<u32, u64> =
-            self.objects.parts(&at, upload).await?.into_iter().map(|p| (p.number, p.size)).collect();
-        let mut left = Vec::new();
-        for number in batch.first..=batch.last {
-            let part = parts.part(number);
-            let part = part.ok_or_else(|| Stop::internal(format!("part {number} is not in the plan")))?;
-            if held.get(&number) != Some(&part.len) {
-                left.push(part);
-            }
-        }
-        let first_copies = left.len();
+        let left =
+            Upload { objects: &*self.objects, at: &at, id: upload, plan: &parts }.missing(batch).await?;
         let (job, planned, at) = (&job, &planned, &at);
-        let mut copies =
-            futures::stream::iter(left.clone())
-                .map(|part| async move {
-                    self.copy_part(job, planned, at, upload, part).await.map(|()| part.number)
-                })
-                .buffer_unordered(COPIES_AT_ONCE);
-        loop {
-            tokio::select! {
-                biased;
-                () = deadline.reached() => break,
-                copied = copies.next() => match copied {
-                    Some(number) => {
-                        let number = number?;
-                        left.retain(|part| part.number != number);
-                    }
-                    None => break,
-                },
+        let copy = |number| {
+            let part = left.get(&number).copied();
+            async move {
+                let part = part.ok_or_else(|| Stop::internal("a part of no batch"))?;
+                self.copy_part(job, planned, at, upload, part).await
             }
-        }
-        match (left.first(), left.last()) {
-            (Some(_), Some(_)) if left.len() == first_copies => {
-                let message = "S3 did not copy a single part in the time of one call";
-                Err(Failure::new(FailureCode::SourceTooSlow, message).into())
-            }
-            (Some(first), Some(last)) => Ok(Some(Batch { first: first.number, last: last.number })),
-            _ => Ok(None),
-        }
+        };
+        make(left.keys().copied().collect(), COPIES_AT_ONCE, deadline, copy, || {
+            let message = "S3 did not copy a single part in the time of one call";
+            Failure::new(FailureCode::SourceTooSlow, message).into()
+        })
+        .await
     }
 
     async fn copy_part(

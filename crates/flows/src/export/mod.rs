@@ -78,23 +78,12 @@ impl Exporter {
         answer.map_err(internal)
     }
 
-    /// Turns a phase's early stop into its error, or, where the task has ended, removes what is left of it.
     async fn stopped(&self, id: TaskId, stop: Stop) -> Result<(), Failure> {
-        let failure = match stop {
-            Stop::Failed(failure) | Stop::Store(failure) => failure,
-            Stop::Ended => match self.settle(id).await {
-                Ok(()) => return Ok(()),
-                Err(Stop::Failed(failure) | Stop::Store(failure)) => failure,
-                Err(Stop::Ended) => internal("what an ended task left can't be removed"),
-            },
-        };
-        // The source is a store of ours: the state machine waits longer for it than one call can.
-        let failure = match failure.code {
+        stop.end(id, self.settle(id)).await.map_err(|failure| match failure.code {
+            // The source is a store of ours: the state machine waits longer for it than one call can.
             FailureCode::SourceUnreachable => Failure::transient(failure.message),
             _ => failure,
-        };
-        tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "phase failed");
-        Err(failure)
+        })
     }
 
     async fn settle(&self, id: TaskId) -> Step<()> {

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use disk_image::ByteRange;
 use disk_image::write::parts::{BlobRange, MIN_PART, PartCutter, blob_ranges};
 use disk_image::write::qcow2::{BlobWriter, Codec, Geometry};
-use futures::StreamExt as _;
 use image_tasks_domain::progress::Step as Meter;
 use image_tasks_domain::transfer::Batch;
 use image_tasks_domain::{Failure, TaskId};
@@ -26,6 +25,7 @@ use crate::deadline::Deadline;
 use crate::disk::{self, Disk, DiskReader, Window};
 use crate::error::{Step, Stop};
 use crate::origin::Patience;
+use crate::parts::make;
 use crate::ports::{Metadata, ObjectRef, Objects};
 
 /// What all pieces of a batch have in common.
@@ -69,35 +69,13 @@ impl Exporter {
         let store = self.receiver(&job, &Metadata::new())?;
         let pieces = self.pieces(id, &planned).await?;
         let work = Work { job: &job, planned: &planned, store: &*store, pieces };
-        let mut left = self.left(&work, batch).await?;
-        let first = left.len();
+        let left = self.left(&work, batch).await?;
         let at_once = match work.pieces {
             Pieces::Copies(_) => COPIES_AT_ONCE,
             Pieces::Disk(..) | Pieces::Blobs(..) => PARTS_AT_ONCE,
         };
-        let numbers: Vec<u32> = left.iter().copied().collect();
-        let shared = &work;
-        let mut makes = futures::stream::iter(numbers)
-            .map(move |number| async move { self.piece(shared, number).await.map(|()| number) })
-            .buffer_unordered(at_once);
-        loop {
-            // Checked first, so that work which always has something ready can't carry us past the end.
-            tokio::select! {
-                biased;
-                () = deadline.reached() => break,
-                made = makes.next() => match made {
-                    Some(number) => left.remove(&number?),
-                    None => break,
-                },
-            };
-        }
-        match (left.first(), left.last()) {
-            (Some(_), Some(_)) if left.len() == first => {
-                Err(too_slow("not a single part of the export could be made"))
-            }
-            (Some(first), Some(last)) => Ok(Some(Batch { first: *first, last: *last })),
-            _ => Ok(None),
-        }
+        let (work, none) = (&work, "not a single part of the export could be made");
+        make(left, at_once, deadline, |number| self.piece(work, number), || too_slow(none)).await
     }
 
     async fn pieces(&self, id: TaskId, planned: &Planned) -> Step<Pieces> {

@@ -7,11 +7,12 @@ use serde_json::json;
 use super::saved::Planned;
 use super::{Importer, Job};
 use crate::deadline::Deadline;
-use crate::digests::{Digests, base64, combined};
+use crate::digests::{Digests, base64};
 use crate::error::{Step, Stop};
 use crate::events::Next;
 use crate::origin::Origin;
-use crate::ports::{ObjectError, ObjectInfo, ObjectRef, UploadId};
+use crate::parts::Upload;
+use crate::ports::{ObjectInfo, ObjectRef};
 
 impl Importer {
     /// Completes and hashes; `Next::Finish` where the time was too short.
@@ -29,29 +30,10 @@ impl Importer {
         let job = self.at_work(id).await?;
         let planned = self.planned(id).await?;
         let upload = planned.upload.as_ref().ok_or_else(|| Stop::internal("a finish without an upload"))?;
-        self.complete(&self.settings.image(job.image_id), upload, &planned).await?;
+        let at = self.settings.image(job.image_id);
+        let parts = Upload { objects: &*self.objects, at: &at, id: upload, plan: &planned.transfer };
+        parts.complete(|_| Ok(())).await?;
         self.conclude(&job, &planned, None, deadline).await
-    }
-
-    /// Makes the parts an object, unless an earlier call did.
-    async fn complete(&self, at: &ObjectRef, upload: &UploadId, planned: &Planned) -> Step<()> {
-        if self.objects.head(at).await?.is_some() {
-            return Ok(());
-        }
-        let parts = self.objects.parts(at, upload).await?;
-        let count = usize::try_from(planned.transfer.parts()).unwrap_or(usize::MAX);
-        let sound = parts.len() == count
-            && parts
-                .iter()
-                .all(|p| planned.transfer.part(p.number).is_some_and(|planned| planned.len == p.size));
-        if !sound {
-            return Err(Stop::internal(format!("{} of {count} parts are there", parts.len())));
-        }
-        match self.objects.complete(at, upload, &parts, combined(&parts), true).await {
-            // An earlier call's answer was lost, or one runs at the same time.
-            Ok(_) | Err(ObjectError::Precondition(_)) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
     }
 
     /// Hashes the stored object where that isn't done yet, and ends the task.

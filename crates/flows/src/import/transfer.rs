@@ -1,13 +1,8 @@
 //! Phase `transfer`: move the parts of one batch.
 //!
-//! Invariants:
-//! - A part that the upload holds at its right size is not moved again: a repeated call does what is left.
-//! - No part is held in memory; its bytes pass from the source's stream to the upload's.
-
-use std::collections::BTreeMap;
+//! Invariant: no part is held in memory; its bytes pass from the source's stream to the upload's.
 
 use disk_image::ByteRange;
-use futures::StreamExt as _;
 use image_tasks_domain::progress::Step as Meter;
 use image_tasks_domain::transfer::{Batch, PartRange};
 use image_tasks_domain::{Failure, TaskId};
@@ -20,6 +15,7 @@ use crate::bounds::PARTS_AT_ONCE;
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
 use crate::origin::{Origin, Patience};
+use crate::parts::{Upload, make};
 use crate::ports::{ObjectRef, UploadId};
 
 /// What all parts of a batch have in common.
@@ -27,7 +23,7 @@ struct Work<'a> {
     id: TaskId,
     planned: &'a Planned,
     bytes: &'a Bytes,
-    at: ObjectRef,
+    at: &'a ObjectRef,
     upload: &'a UploadId,
 }
 
@@ -53,49 +49,21 @@ impl Importer {
         let planned = self.planned(id).await?;
         let upload = planned.upload.as_ref().ok_or_else(|| Stop::internal("a transfer without an upload"))?;
         let at = self.settings.image(job.image_id);
-        let held: BTreeMap<u32, u64> =
-            self.objects.parts(&at, upload).await?.into_iter().map(|p| (p.number, p.size)).collect();
-        let mut left = Vec::new();
-        for number in batch.first..=batch.last {
-            let part = planned.transfer.part(number);
-            let part = part.ok_or_else(|| Stop::internal(format!("part {number} is not in the plan")))?;
-            if held.get(&number) != Some(&part.len) {
-                left.push(part);
-            }
-        }
+        let parts = Upload { objects: &*self.objects, at: &at, id: upload, plan: &planned.transfer };
+        let left = parts.missing(batch).await?;
         if left.is_empty() {
             return Ok(None);
         }
         let bytes = self.bytes(id, &planned).await?;
-        let work = Work { id, planned: &planned, bytes: &bytes, at, upload };
-        let first_moves = left.len();
-        let mut moves = futures::stream::iter(left.clone())
-            .map(|part| {
-                let work = &work;
-                async move { self.move_part(work, part).await.map(|()| part.number) }
-            })
-            .buffer_unordered(PARTS_AT_ONCE);
-        loop {
-            // Checked first, so that a source which always has something ready can't carry us past the end.
-            tokio::select! {
-                biased;
-                () = deadline.reached() => break,
-                moved = moves.next() => match moved {
-                    Some(number) => {
-                        let number = number?;
-                        left.retain(|part| part.number != number);
-                    }
-                    None => break,
-                },
-            }
-        }
-        match (left.first(), left.last()) {
-            (Some(_), Some(_)) if left.len() == first_moves => {
-                Err(too_slow("the source did not deliver a single part in the time of one call"))
-            }
-            (Some(first), Some(last)) => Ok(Some(Batch { first: first.number, last: last.number })),
-            _ => Ok(None),
-        }
+        let work = &Work { id, planned: &planned, bytes: &bytes, at: &at, upload };
+        let move_part = |number| {
+            let part = left.get(&number).copied();
+            async move { self.move_part(work, part.ok_or_else(|| Stop::internal("a part of no batch"))?).await }
+        };
+        make(left.keys().copied().collect(), PARTS_AT_ONCE, deadline, move_part, || {
+            too_slow("the source did not deliver a single part in the time of one call")
+        })
+        .await
     }
 
     async fn move_part(&self, work: &Work<'_>, part: PartRange) -> Step<()> {
