@@ -17,7 +17,7 @@ pub struct Coordinates {
     pub s3_endpoint: String,
     /// A bucket outside the stacks, allowed as a source of imports.
     pub source_bucket: String,
-    /// A bucket outside the stacks, allowed to receive exports.
+    /// A bucket outside the stacks, allowed to receive exports; in the first region.
     pub export_bucket: String,
     /// Directory of the emulators' and deployments' logs.
     pub logs: PathBuf,
@@ -34,6 +34,8 @@ pub struct Deployment {
     pub stack: String,
     /// Public URL of the API, without a trailing slash.
     pub endpoint: String,
+    /// A bucket of this region outside the stacks, allowed to receive exports from every region.
+    pub export_bucket: String,
     /// Resources by logical id.
     pub resources: BTreeMap<String, Resource>,
 }

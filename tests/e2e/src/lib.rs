@@ -60,6 +60,13 @@ impl Tenant {
         Self { token: token.to_owned(), ..self.clone() }
     }
 
+    /// The same client in another region.
+    #[must_use]
+    pub fn in_region(&self, region: &str) -> Self {
+        let stack = self.stack.in_region(region).expect("a region of the local stack");
+        Self { stack, ..self.clone() }
+    }
+
     /// One request to the API.
     pub async fn request(&self, method: Method, path: &str, body: Option<String>) -> Response {
         let mut request = self.http.request(method, format!("{}{path}", self.stack.endpoint()));

@@ -19,8 +19,8 @@ use super::{client, tools};
 
 /// A bucket outside the stack that imports may read.
 pub(super) const SOURCE_BUCKET: &str = "image-tasks-sources";
-/// Bucket that may receive exports.
-pub(super) const EXPORT_BUCKET: &str = "image-tasks-exports";
+/// Bucket of the first region that may receive exports; of another, its region follows.
+const EXPORT_BUCKET: &str = "image-tasks-exports";
 const STACK: &str = "image-tasks";
 const LOGS_LIMIT: Duration = Duration::from_secs(15);
 
@@ -29,22 +29,43 @@ const LOGS_LIMIT: Duration = Duration::from_secs(15);
 pub(super) struct Placement {
     pub region: String,
     pub port: u16,
+    pub export_bucket: String,
+    /// Buckets outside the stack that are made here.
+    buckets: Vec<String>,
 }
 
 impl Placement {
+    /// The first region has the source bucket, each one a bucket for exports.
+    pub(super) fn new(region: &str, port: u16, first: bool) -> Self {
+        let export_bucket =
+            if first { EXPORT_BUCKET.to_owned() } else { format!("{EXPORT_BUCKET}-{region}") };
+        let mut buckets = vec![export_bucket.clone()];
+        if first {
+            buckets.push(SOURCE_BUCKET.to_owned());
+        }
+        Self { region: region.to_owned(), port, export_bucket, buckets }
+    }
+
     pub(super) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }
 
-/// Deploys, then does what the emulator leaves out.
+/// Deploys to one of these regions.
 pub(super) async fn deploy(
     layout: &Layout,
     endpoints: &Endpoints,
     template: &Path,
     placement: &Placement,
+    regions: &[Placement],
     stop: &Stop,
-) -> Result<Deployment> {
+) -> Result<()> {
+    let export_buckets: Vec<&str> = regions.iter().map(|one| one.export_bucket.as_str()).collect();
+    let elsewhere: Vec<String> = regions
+        .iter()
+        .filter(|other| other.region != placement.region)
+        .map(|other| format!("{}@{}", other.export_bucket, other.region))
+        .collect();
     let bucket = artifact_bucket(endpoints, &placement.region).await?;
     let mut sam = Command::new(tools::program(layout, "sam", "sam"));
     sam.args(["deploy", "--stack-name", STACK, "--region", &placement.region]);
@@ -55,7 +76,8 @@ pub(super) async fn deploy(
         format!("PublicEndpoint={}", placement.endpoint()),
         "Identity=development".to_owned(),
         format!("SourceBuckets={SOURCE_BUCKET}"),
-        format!("ExportBuckets={EXPORT_BUCKET}"),
+        format!("ExportBuckets={}", export_buckets.join(",")),
+        format!("ExportBucketRegions={}", elsewhere.join(",")),
         "SourceAllowNetworks=127.0.0.0/8".to_owned(),
         format!("Architecture={}", architecture()?),
     ]);
@@ -65,10 +87,18 @@ pub(super) async fn deploy(
     steps::logged("sam deploy", sam, &log, stop).await.map_err(|error| match first_failure(&log) {
         Some(cause) => error.context(format!("the first failure in {}:\n{cause}\n", log.display())),
         None => error,
-    })?;
+    })
+}
 
+/// Does what the emulator leaves out of a deployment, and says what was deployed.
+pub(super) async fn finish(
+    layout: &Layout,
+    endpoints: &Endpoints,
+    placement: &Placement,
+    stop: &Stop,
+) -> Result<Deployment> {
     let mut finish = control_plane(layout, endpoints, &placement.region);
-    finish.args(["finish", STACK, SOURCE_BUCKET, EXPORT_BUCKET]).stdin(Stdio::null());
+    finish.args(["finish", STACK]).args(&placement.buckets).stdin(Stdio::null());
     let output = stop.or(async { Ok(finish.output().await?) }).await?;
     if !output.status.success() {
         bail!("infra/local/stack.py failed:\n{}", String::from_utf8_lossy(&output.stderr));
@@ -77,6 +107,7 @@ pub(super) async fn deploy(
         region: placement.region.clone(),
         stack: STACK.to_owned(),
         endpoint: placement.endpoint(),
+        export_bucket: placement.export_bucket.clone(),
         resources: serde_json::from_slice(&output.stdout).context("infra/local/stack.py answered no JSON")?,
     })
 }

@@ -75,12 +75,22 @@ struct Options {
     /// Port of LocalStack's S3; 0 takes a free one.
     #[arg(long, global = true, default_value_t = 4610)]
     s3_port: u16,
-    /// Regions to deploy to.
-    #[arg(long, global = true, value_delimiter = ',', default_value = "us-east-1")]
+    /// Regions to deploy to [default: us-east-1, and for tests eu-west-1 too].
+    #[arg(long, global = true, value_delimiter = ',')]
     regions: Vec<String>,
     /// Directory of logs and state; objects of S3 are on its file system [default: .local].
     #[arg(long, global = true)]
     dir: Option<PathBuf>,
+}
+
+impl Options {
+    fn regions(&self, tests: bool) -> Vec<String> {
+        match (self.regions.as_slice(), tests) {
+            ([], false) => vec!["us-east-1".to_owned()],
+            ([], true) => vec!["us-east-1".to_owned(), "eu-west-1".to_owned()],
+            (asked, _) => asked.to_vec(),
+        }
+    }
 }
 
 /// Runs a command.
@@ -93,7 +103,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let layout = Layout::new(arguments.options.dir.clone())?;
     let _lock = layout.claim()?;
     let tests = matches!(arguments.command, Command::Test { .. });
-    let mut stack = RunningStack::prepare(&layout, &arguments.options, &terminal).await?;
+    let mut stack = RunningStack::prepare(&layout, &arguments.options, tests, &terminal).await?;
     let worked = async {
         stack.start(tests, &stop).await?;
         match arguments.command {

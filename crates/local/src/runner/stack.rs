@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use futures::future::try_join_all;
 use image_tasks_local::Coordinates;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::deployment::{self, EXPORT_BUCKET, Placement, SOURCE_BUCKET};
+use super::deployment::{self, Placement, SOURCE_BUCKET};
 use super::emulator::{self, Emulator, Endpoints};
 use super::layout::Layout;
 use super::steps::Stop;
@@ -21,7 +22,9 @@ pub(super) struct RunningStack {
     layout: Layout,
     terminal: Terminal,
     endpoints: Endpoints,
-    placements: Vec<(Placement, Option<TcpListener>)>,
+    placements: Vec<Placement>,
+    /// Of the APIs, in the same order, until they are served.
+    listeners: Vec<TcpListener>,
     emulators: Vec<Emulator>,
     proxies: Vec<JoinHandle<()>>,
     coordinates: Coordinates,
@@ -29,24 +32,30 @@ pub(super) struct RunningStack {
 
 impl RunningStack {
     /// Takes the ports, ends what a killed runner left; starts nothing.
-    pub(super) async fn prepare(layout: &Layout, options: &Options, terminal: &Terminal) -> Result<Self> {
+    pub(super) async fn prepare(
+        layout: &Layout,
+        options: &Options,
+        tests: bool,
+        terminal: &Terminal,
+    ) -> Result<Self> {
         emulator::end_stale(layout)?;
         let _stale = fs::remove_file(coordinates_path(layout));
         let endpoints = Endpoints {
             aws_port: free_port(options.aws_port, "--aws-port").await?,
             s3_port: free_port(options.s3_port, "--s3-port").await?,
         };
-        let mut placements = Vec::new();
-        for (port, region) in (options.port..).zip(&options.regions) {
+        let (mut placements, mut listeners) = (Vec::new(), Vec::new());
+        for (port, region) in (options.port..).zip(&options.regions(tests)) {
             let listener = listen(port, "--port").await?;
             let port = listener.local_addr()?.port();
-            placements.push((Placement { region: region.clone(), port }, Some(listener)));
+            placements.push(Placement::new(region, port, placements.is_empty()));
+            listeners.push(listener);
         }
         let coordinates = Coordinates {
             aws_endpoint: endpoints.aws(),
             s3_endpoint: endpoints.s3(),
             source_bucket: SOURCE_BUCKET.to_owned(),
-            export_bucket: EXPORT_BUCKET.to_owned(),
+            export_bucket: placements.first().context("no region to deploy to")?.export_bucket.clone(),
             logs: layout.logs(),
             deployments: Vec::new(),
         };
@@ -55,6 +64,7 @@ impl RunningStack {
             terminal: *terminal,
             endpoints,
             placements,
+            listeners,
             emulators: Vec::new(),
             proxies: Vec::new(),
             coordinates,
@@ -83,15 +93,19 @@ impl RunningStack {
             artifacts::lay_out(&layout, &binaries, &terminal)
         };
         let (template, ()) = tokio::try_join!(build, self.start_emulators(stop))?;
-        for (placement, listener) in &mut self.placements {
-            terminal.line(format!("Deploying template.yaml to {} (sam deploy)", placement.region));
-            let deployed =
-                deployment::deploy(&self.layout, &self.endpoints, &template, placement, stop).await?;
+        let names: Vec<&str> = self.placements.iter().map(|one| one.region.as_str()).collect();
+        terminal.line(format!("Deploying template.yaml to {} (sam deploy)", names.join(" and ")));
+        // At once: each takes seconds, and regions share nothing.
+        try_join_all(self.placements.iter().map(|placement| {
+            deployment::deploy(&self.layout, &self.endpoints, &template, placement, &self.placements, stop)
+        }))
+        .await?;
+        for (placement, listener) in self.placements.iter().zip(self.listeners.drain(..)) {
+            let deployed = deployment::finish(&self.layout, &self.endpoints, placement, stop).await?;
             let api =
                 deployed.of_type("AWS::ApiGatewayV2::Api").next().context("the template has no HTTP API")?;
-            let listener = listener.take().context("this region is served already")?;
             self.proxies.push(proxy::serve(listener, self.endpoints.aws_port, api)?);
-            terminal.line(format!("The API of {} is at {}", placement.region, placement.endpoint()));
+            terminal.line(format!("The API of {} is at {}", deployed.region, deployed.endpoint));
             self.coordinates.deployments.push(deployed);
         }
         fs::write(self.coordinates_path(), serde_json::to_vec_pretty(&self.coordinates)?)?;
