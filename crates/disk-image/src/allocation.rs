@@ -5,6 +5,8 @@
 //! It says "zero" only where that is certain; a run of zeros shorter than the granule counts as data. The granule is
 //! 64 KiB and grows with the disk, so that no disk has more than 2^20 runs (16 MiB of memory).
 //!
+//! It is made from an image's tables ([`AllocationWriter`]) or, where there are none, from all of its bytes ([`AllocationScanner`]).
+//!
 //! Bytes: `"IT-ALC-1"`, then LEB128 integers: the disk's size, then for each run of data the zeros before it and its length.
 //! What follows the last run is zeros.
 
@@ -14,11 +16,15 @@ use crate::{
     error::{Code, Error, Result},
     extent::{Extent, Stored},
     varint,
+    zero::is_zero,
 };
 
 const MAGIC: &[u8; 8] = b"IT-ALC-1";
 const MIN_GRANULE: u64 = 64 << 10;
 const MAX_RUNS: u64 = 1 << 20;
+/// Most runs of a scan. With at most 10 bytes for each (two numbers, 5 bytes up to 32 GiB) what was found so far can be
+/// kept in a small object between two workers.
+const MAX_SCANNED_RUNS: usize = 1 << 16;
 
 /// Where a disk has data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +38,28 @@ pub struct AllocationMap {
 pub struct AllocationWriter {
     map: AllocationMap,
     granule: u64,
+    most_runs: usize,
+}
+
+/// Makes an [`AllocationMap`] from a disk's bytes, in order, any number at a time.
+///
+/// It tells clusters of 64 KiB that are all zeros from others, of which it looks at nothing behind the first byte that isn't
+/// zero: nearly free for data, and for zeros as fast as memory.
+#[derive(Debug)]
+pub struct AllocationScanner {
+    writer: AllocationWriter,
+    /// Bytes seen.
+    at: u64,
+    /// Whether the open cluster has data.
+    data: bool,
 }
 
 impl AllocationWriter {
     /// For a disk of `virtual_size` bytes.
     pub fn new(virtual_size: u64) -> Self {
         let granule = virtual_size.div_ceil(MAX_RUNS).max(MIN_GRANULE);
-        Self { map: AllocationMap { virtual_size, data: Vec::new() }, granule }
+        let most_runs = usize::try_from(MAX_RUNS).unwrap_or(usize::MAX);
+        Self { map: AllocationMap { virtual_size, data: Vec::new() }, granule, most_runs }
     }
 
     /// Adds the next extent of the walk.
@@ -56,11 +77,73 @@ impl AllocationWriter {
             }
             _ => self.map.data.push(run),
         }
+        if self.map.data.len() > self.most_runs {
+            self.coarsen();
+        }
+    }
+
+    /// Joins runs over the shortest zeros between them until there is room for as many again.
+    fn coarsen(&mut self) {
+        while self.map.data.len() > self.most_runs / 2 {
+            self.granule = self.granule.saturating_mul(2);
+            let granule = self.granule;
+            self.map.data.dedup_by(|next, last| {
+                let near = next.start < last.end.saturating_add(granule);
+                if near {
+                    last.end = next.end;
+                }
+                near
+            });
+        }
     }
 
     /// The map.
     pub fn finish(self) -> AllocationMap {
         self.map
+    }
+}
+
+impl Default for AllocationScanner {
+    fn default() -> Self {
+        Self::resume(AllocationMap { virtual_size: 0, data: Vec::new() })
+    }
+}
+
+impl AllocationScanner {
+    /// Goes on behind the bytes that a map covers.
+    pub fn resume(map: AllocationMap) -> Self {
+        let at = map.virtual_size;
+        // What was open then is open again.
+        let data = !at.is_multiple_of(MIN_GRANULE) && map.data.last().is_some_and(|last| last.end == at);
+        let writer = AllocationWriter { map, granule: MIN_GRANULE, most_runs: MAX_SCANNED_RUNS };
+        Self { writer, at, data }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = usize::try_from(MIN_GRANULE - self.at % MIN_GRANULE).unwrap_or(usize::MAX);
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            self.data = self.data || !is_zero(now);
+            self.at += now.len() as u64;
+            if now.len() == room {
+                self.close();
+            }
+            bytes = rest;
+        }
+    }
+
+    /// The map of all bytes seen.
+    pub fn finish(mut self) -> AllocationMap {
+        self.close();
+        AllocationMap { virtual_size: self.at, ..self.writer.map }
+    }
+
+    fn close(&mut self) {
+        if std::mem::take(&mut self.data) {
+            let start = (self.at - 1) / MIN_GRANULE * MIN_GRANULE;
+            self.writer.data(start..self.at);
+        }
     }
 }
 
@@ -180,5 +263,57 @@ mod tests {
         writer.data((1 << 20) - 1..1 << 20);
         writer.data(1 << 22..(1 << 22) + 1);
         assert_eq!(writer.finish().data().len(), 2);
+    }
+
+    #[test]
+    fn a_scan_finds_clusters_of_zeros_however_the_bytes_are_cut() {
+        const CLUSTER: usize = 64 << 10;
+        let mut bytes = vec![0; 10 * CLUSTER + 100];
+        for at in [0, 3 * CLUSTER - 1, 5 * CLUSTER, 7 * CLUSTER + 9, 10 * CLUSTER + 99] {
+            bytes[at] = 1;
+        }
+        let cluster = CLUSTER as u64;
+        let end = bytes.len() as u64;
+        let data = [0, 2, 5, 7, 10].map(|n| n * cluster..((n + 1) * cluster).min(end));
+        for cut in [1, 700, CLUSTER - 1, CLUSTER, CLUSTER + 1, 3 * CLUSTER, bytes.len()] {
+            let mut scanner = AllocationScanner::default();
+            for chunk in bytes.chunks(cut) {
+                scanner.update(chunk);
+            }
+            let map = scanner.finish();
+            assert_eq!((map.virtual_size(), map.data()), (end, &data[..]), "{cut}");
+            // The same with the work handed on in the middle, as bytes.
+            let mut first = AllocationScanner::default();
+            first.update(&bytes[..cut]);
+            let map = AllocationMap::decode(&first.finish().encode()).unwrap();
+            let mut second = AllocationScanner::resume(map);
+            second.update(&bytes[cut..]);
+            assert_eq!(second.finish().data(), data, "handed on at {cut}");
+        }
+        assert_eq!(AllocationScanner::default().finish().encode(), [&MAGIC[..], &[0]].concat());
+    }
+
+    /// Every other cluster, for 16 GiB of a disk: too many runs for a small object.
+    #[test]
+    fn a_scan_of_crumbs_stays_small_and_forgets_no_data() {
+        let runs = 2 * MAX_SCANNED_RUNS as u64;
+        let mut scanner = AllocationScanner::default();
+        for n in 0..runs {
+            scanner.writer.data(2 * n * MIN_GRANULE..(2 * n + 1) * MIN_GRANULE);
+        }
+        scanner.at = 2 * runs * MIN_GRANULE + (4 << 30);
+        let map = scanner.finish();
+        assert!(map.data().len() <= MAX_SCANNED_RUNS);
+        assert!((0..runs).all(|n| !map.is_zero(2 * n * MIN_GRANULE..(2 * n + 1) * MIN_GRANULE)));
+        assert!(map.is_zero(2 * runs * MIN_GRANULE..map.virtual_size()), "a long run of zeros stays one");
+        let mut most = AllocationScanner { at: 48 << 40, ..AllocationScanner::default() };
+        let apart = most.at / MAX_SCANNED_RUNS as u64;
+        for n in 0..MAX_SCANNED_RUNS as u64 {
+            most.writer.data(n * apart..n * apart + apart / 2);
+        }
+        let map = most.finish();
+        assert_eq!(map.data().len(), MAX_SCANNED_RUNS);
+        // As base64, beside the state of two hashes.
+        assert!(map.encode().len().div_ceil(3) * 4 < (1 << 20) - 1000, "{}", map.encode().len());
     }
 }

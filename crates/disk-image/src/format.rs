@@ -76,6 +76,11 @@ impl Format {
     pub const fn is_opaque(self) -> bool {
         matches!(self, Self::Raw | Self::Ami | Self::Ari | Self::Aki)
     }
+
+    /// Whether a file of this format is its disk, byte for byte.
+    pub const fn is_verbatim(self) -> bool {
+        self.is_opaque() || matches!(self, Self::Iso)
+    }
 }
 
 impl std::fmt::Display for Format {

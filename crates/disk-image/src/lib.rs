@@ -30,8 +30,9 @@ mod signatures;
 mod varint;
 mod walk;
 pub mod write;
+mod zero;
 
-pub use allocation::{AllocationMap, AllocationWriter};
+pub use allocation::{AllocationMap, AllocationScanner, AllocationWriter};
 pub use decode::Decoder;
 pub use error::{Code, Error, Refusal, Result};
 pub use extent::{Extent, Stored};

@@ -10,6 +10,8 @@
 //! | transfer, converting | for each of [`PARTS_AT_ONCE`] parts a [`WINDOW`], [`READS_AT_ONCE`] reads of at most 8 MiB, the extents of a [`STRIDE`] |
 //! | transfer, export | one [`WINDOW`], the reads that fill it, a part of the blob and 5 MiB |
 //! | finish | [`HASH_AHEAD`] + [`HASH_QUEUE`] + 2 chunks of [`HASH_CHUNK`] |
+//!
+//! Stage and finish hold besides, of a disk, where its data is: 65,536 runs, 1 MiB.
 
 use std::time::Duration;
 

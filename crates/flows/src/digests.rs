@@ -1,14 +1,16 @@
 //! Hashes of an object: Glance's `checksum` (MD5) and `os_hash_value` (SHA-512), and S3's CRC64NVME.
 //!
 //! MD5 and SHA-512 are serial by nature. Where one invocation sees all bytes they are made in its stream; else a chain of
-//! invocations passes their state on.
+//! invocations passes their state on, and with it what was seen of where the disk holds data.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use digest::common::hazmat::SerializableState;
+use disk_image::{AllocationMap, AllocationScanner};
 use futures::StreamExt as _;
 use image_tasks_domain::{Failure, FailureCode, ImportInput};
 use md5::{Digest as _, Md5};
@@ -79,14 +81,23 @@ impl Hasher {
 
 /// A body that is hashed while it passes; the hasher is complete once the body has been read to its end.
 pub(crate) fn hashed(body: Body) -> (Body, Arc<Mutex<Hasher>>) {
-    let hasher = Arc::new(Mutex::new(Hasher::new()));
-    let seen = Arc::clone(&hasher);
+    watched(body, Hasher::new(), Hasher::update)
+}
+
+/// A body whose zeros are found while it passes.
+pub(crate) fn scanned(body: Body) -> (Body, Arc<Mutex<AllocationScanner>>) {
+    watched(body, AllocationScanner::default(), AllocationScanner::update)
+}
+
+fn watched<W: Send + 'static>(body: Body, watcher: W, update: fn(&mut W, &[u8])) -> (Body, Arc<Mutex<W>>) {
+    let watcher = Arc::new(Mutex::new(watcher));
+    let seen = Arc::clone(&watcher);
     let body = body.inspect(move |chunk| {
         if let Ok(bytes) = chunk {
-            seen.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
+            update(&mut seen.lock().unwrap_or_else(PoisonError::into_inner), bytes);
         }
     });
-    (Box::pin(body), hasher)
+    (Box::pin(body), watcher)
 }
 
 /// Where a chain of invocations that hash one object is.
@@ -100,11 +111,30 @@ pub(crate) struct ChainState {
     md5: String,
     /// SHA-512's state, hex.
     sha512: String,
+    /// The allocation map of those bytes, base64, where one is made.
+    allocation: Option<String>,
 }
 
 impl ChainState {
-    pub(crate) fn save(etag: &str, offset: u64, md5: &Md5, sha512: &Sha512) -> Self {
-        Self { etag: etag.to_owned(), offset, md5: hex(&md5.serialize()), sha512: hex(&sha512.serialize()) }
+    pub(crate) fn save(
+        etag: &str,
+        offset: u64,
+        (md5, sha512): (&Md5, &Sha512),
+        allocation: Option<&AllocationMap>,
+    ) -> Self {
+        Self {
+            etag: etag.to_owned(),
+            offset,
+            md5: hex(&md5.serialize()),
+            sha512: hex(&sha512.serialize()),
+            allocation: allocation.map(|map| BASE64_STANDARD.encode(map.encode())),
+        }
+    }
+
+    /// The map of the bytes seen so far, if this is one.
+    pub(crate) fn allocation(&self) -> Option<AllocationMap> {
+        let bytes = BASE64_STANDARD.decode(self.allocation.as_ref()?).ok()?;
+        AllocationMap::decode(&bytes).ok().filter(|map| map.virtual_size() == self.offset)
     }
 
     /// The two hashes as they were, if this is a state of them.
@@ -124,7 +154,7 @@ pub(crate) fn combined(parts: &[StoredPart]) -> u64 {
 
 /// A CRC64NVME as S3 writes it: big-endian, base64.
 pub(crate) fn base64(crc: u64) -> String {
-    base64::prelude::BASE64_STANDARD.encode(crc.to_be_bytes())
+    BASE64_STANDARD.encode(crc.to_be_bytes())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -155,7 +185,11 @@ mod tests {
             let (mut md5, mut sha512) = (Md5::new(), Sha512::new());
             md5.update(&bytes[..cut]);
             sha512.update(&bytes[..cut]);
-            let state = ChainState::save("\"e\"", cut as u64, &md5, &sha512);
+            let mut scanner = AllocationScanner::default();
+            scanner.update(&bytes[..cut]);
+            let map = scanner.finish();
+            let state = ChainState::save("\"e\"", cut as u64, (&md5, &sha512), Some(&map));
+            assert_eq!(state.allocation(), Some(map));
             let text = serde_json::to_string(&state).unwrap();
             let (mut md5, mut sha512) = serde_json::from_str::<ChainState>(&text).unwrap().resume().unwrap();
             md5.update(&bytes[cut..]);
@@ -171,7 +205,7 @@ mod tests {
             assert_eq!(combined(&[part(1, &bytes[..cut]), part(2, &bytes[cut..])]), crc, "{cut}");
         }
         assert_eq!(
-            ChainState { md5: "zz".into(), ..ChainState::save("", 0, &Md5::new(), &Sha512::new()) }
+            ChainState { md5: "zz".into(), ..ChainState::save("", 0, (&Md5::new(), &Sha512::new()), None) }
                 .resume()
                 .map(|_| ()),
             None

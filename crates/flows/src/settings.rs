@@ -68,6 +68,11 @@ impl Settings {
         self.work(id, "staged")
     }
 
+    /// Where the spooled bytes hold data, should they be stored as a disk.
+    pub(crate) fn staged_allocation(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "allocation")
+    }
+
     /// Where in the image its disk is: the range map.
     pub(crate) fn range_map(&self, id: TaskId) -> ObjectRef {
         self.work(id, "map")

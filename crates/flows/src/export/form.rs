@@ -39,7 +39,7 @@ impl Exporter {
             allocation: None,
         };
         let format = self.format(image)?;
-        if is_verbatim(format) {
+        if format.is_verbatim() {
             let allocation = self.objects.head(&self.settings.allocation(image.id)).await?;
             stored.allocation = allocation.map(|a| Staged { etag: a.etag, size: a.size });
         } else if !is_as_asked(format, job) {
@@ -63,7 +63,7 @@ impl Exporter {
         }
         Ok(match (job.input.format, job.input.compression) {
             (ExportFormat::Raw, _) => Form::Raw(by_parts(stored.virtual_size, cut.part)?),
-            (ExportFormat::Qcow2, Some(ExportCompression::None)) if is_verbatim(format) => {
+            (ExportFormat::Qcow2, Some(ExportCompression::None)) if format.is_verbatim() => {
                 Form::CopyQcow2 { max_part: cut.copy_part }
             }
             (ExportFormat::Qcow2, Some(ExportCompression::None)) => Form::Qcow2(Codec::None),
@@ -153,15 +153,10 @@ impl Exporter {
     }
 }
 
-/// Whether a file of this format is its disk, byte for byte.
-fn is_verbatim(format: Format) -> bool {
-    format.is_opaque() || format == Format::Iso
-}
-
 /// Whether the stored bytes are what the export shall be.
 fn is_as_asked(format: Format, job: &Job) -> bool {
     match job.input.format {
-        ExportFormat::Raw => is_verbatim(format),
+        ExportFormat::Raw => format.is_verbatim(),
         ExportFormat::Qcow2 => format == Format::Qcow2 && job.input.compression.is_none(),
     }
 }

@@ -1,9 +1,12 @@
 //! Phase `finish`: complete the upload, hash what is stored, and make image and task final together.
 
+use bytes::Bytes;
+use disk_image::AllocationMap;
 use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::{Failure, FailureCode, ImageStatus, TaskId};
 use serde_json::json;
 
+use super::hash::Seen;
 use super::saved::Planned;
 use super::{Importer, Job};
 use crate::deadline::Deadline;
@@ -41,7 +44,7 @@ impl Importer {
         &self,
         job: &Job,
         planned: &Planned,
-        digests: Option<Digests>,
+        seen: Option<Seen>,
         deadline: Deadline,
     ) -> Step<Next> {
         let at = self.settings.image(job.image_id);
@@ -49,10 +52,11 @@ impl Importer {
         if object.size != planned.transfer.size {
             return Err(Stop::internal("the stored object has another size than planned"));
         }
-        let digests = match digests.or_else(|| planned.digests.clone()) {
-            Some(digests) => digests,
+        let known = || planned.digests.clone().map(|digests| Seen { digests, allocation: None });
+        let Seen { digests, allocation } = match seen.or_else(known) {
+            Some(seen) => seen,
             None => match self.hash(job, planned, &object, deadline).await? {
-                Some(digests) => digests,
+                Some(seen) => seen,
                 None => return Ok(Next::Finish),
             },
         };
@@ -60,9 +64,26 @@ impl Importer {
         if matches!(planned.origin, Origin::Source { .. }) && planned.convert.is_none() {
             digests.check(&job.input)?;
         }
+        self.keep_allocation(job, planned, allocation).await?;
         self.commit(job, planned, at, object, digests).await?;
         self.cleaner().work(job.task.id).await?;
         Ok(Next::Done)
+    }
+
+    /// Puts beside an image that is stored as it is where it holds data. A conversion's map has been there since its plan.
+    async fn keep_allocation(&self, job: &Job, planned: &Planned, seen: Option<AllocationMap>) -> Step<()> {
+        if !planned.is_verbatim() {
+            return Ok(());
+        }
+        let at = self.settings.allocation(job.image_id);
+        match (seen, &planned.allocation) {
+            (Some(map), _) => self.put_whole(&at, Bytes::from(map.encode())).await.map(drop),
+            (None, Some(staged)) => {
+                let from = self.settings.staged_allocation(job.task.id);
+                Ok(self.objects.copy(&at, &from, &staged.etag, false).await.map(drop)?)
+            }
+            (None, None) => Err(Stop::internal("nobody has seen where the image holds data")),
+        }
     }
 
     /// Image active and task a success, in one transaction.

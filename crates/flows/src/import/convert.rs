@@ -69,9 +69,8 @@ impl Importer {
         spool.write(Bytes::from(rest)).await?;
         let sidecar = spool.finish().await?.into();
         let allocation_map = allocation.finish();
-        let bytes = Bytes::from(allocation_map.encode());
         let at = self.settings.allocation(job.image_id);
-        let allocation = self.put_all(&at, bytes.len() as u64, || one(bytes.clone())).await?;
+        let allocation = self.put_whole(&at, Bytes::from(allocation_map.encode())).await?;
         Ok((Convert { map, sidecar, allocation, zeros: None }, allocation_map))
     }
 
@@ -89,6 +88,11 @@ impl Importer {
         }
         let len = transfer.part_size;
         self.put_all(&self.settings.zeros(id), len, || zeros(len)).await.map(Some)
+    }
+
+    /// Stores a sidecar, over what was there.
+    pub(super) async fn put_whole(&self, at: &ObjectRef, bytes: Bytes) -> Step<Staged> {
+        self.put_all(at, bytes.len() as u64, || one(bytes.clone())).await
     }
 
     async fn put_all(&self, at: &ObjectRef, len: u64, body: impl Fn() -> Body) -> Step<Staged> {

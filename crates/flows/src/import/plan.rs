@@ -1,17 +1,19 @@
 //! Phase `plan`: open and inspect the source, decide how it is brought in; small images from start to end.
 
+use std::mem;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use disk_image::{ByteRange, Format, Layout};
+use disk_image::{AllocationScanner, ByteRange, Format, Layout};
 use image_tasks_domain::progress::{Meter, Progress};
 use image_tasks_domain::{Failure, FailureCode, TaskId};
 
+use super::hash::Seen;
 use super::inspection::{Found, too_slow};
 use super::saved::{Planned, Saved};
 use super::{Importer, Job};
 use crate::deadline::Deadline;
-use crate::digests::{Digests, hashed};
+use crate::digests::{hashed, scanned};
 use crate::disk::{self, Disk};
 use crate::error::{Step, Stop};
 use crate::events::Next;
@@ -38,10 +40,12 @@ impl Importer {
 
     async fn try_plan(&self, id: TaskId, deadline: Deadline) -> Step<Next> {
         let job = self.begun(id).await?;
-        let (origin, digests) = match self.saved(id).await? {
+        let (origin, staged) = match self.saved(id).await? {
             Some(Saved::Planned(planned)) => return self.follow(&job, *planned, deadline).await,
             Some(Saved::Stage(_)) => return Ok(Next::Stage),
-            Some(Saved::Staged { object, digests }) => (Origin::Staged(object), Some(digests)),
+            Some(Saved::Staged { object, digests, allocation }) => {
+                (Origin::Staged(object), Some((digests, allocation)))
+            }
             None => {
                 let source = open_pinned(&*self.sources, &job.input.source, None).await?;
                 let info = source.info().clone();
@@ -98,6 +102,8 @@ impl Importer {
                 Some(convert)
             }
         };
+        // Of the bytes that were spooled.
+        let (digests, allocation) = staged.filter(|_| convert.is_none()).unzip();
         let planned = Planned {
             origin,
             disk_format: target.disk_format,
@@ -105,8 +111,8 @@ impl Importer {
             virtual_size: layout.virtual_size(),
             transfer,
             upload,
-            // Of the bytes that were spooled.
-            digests: digests.filter(|_| convert.is_none()),
+            digests,
+            allocation,
             convert,
         };
         self.save(id, &Saved::Planned(Box::new(planned.clone()))).await?;
@@ -130,15 +136,15 @@ impl Importer {
             self.tasks.set_work(job.task.id, &work).await?;
             return Ok(Next::Transfer { batches: planned.transfer.batches() });
         }
-        let digests = self.store_whole(job, &planned).await?;
-        match self.conclude(job, &planned, digests, deadline).await? {
+        let seen = self.store_whole(job, &planned).await?;
+        match self.conclude(job, &planned, seen, deadline).await? {
             Next::Finish => Err(Failure::transient("a small image could not be hashed in one call").into()),
             next => Ok(next),
         }
     }
 
-    /// Stores a small image in one request; its hashes, unless an earlier call has stored it.
-    async fn store_whole(&self, job: &Job, planned: &Planned) -> Step<Option<Digests>> {
+    /// Stores a small image in one request; what its bytes told, unless an earlier call has stored it.
+    async fn store_whole(&self, job: &Job, planned: &Planned) -> Step<Option<Seen>> {
         let (id, at) = (job.task.id, self.settings.image(job.image_id));
         if let (Origin::Staged(object), None) = (&planned.origin, &planned.convert) {
             return match self.objects.copy(&at, &self.settings.staged(id), &object.etag, true).await {
@@ -149,15 +155,21 @@ impl Importer {
         let bytes = self.bytes(id, planned).await?;
         let mut patience = Patience::default();
         loop {
-            match self.put_whole(&bytes, &at, planned.transfer.size).await {
-                Ok(digests) => return Ok(digests),
+            match self.put_seen(&bytes, &at, planned).await {
+                Ok(seen) => return Ok(seen),
                 Err(stop) => patience.after_stop(stop).await?,
             }
         }
     }
 
-    async fn put_whole(&self, bytes: &Bytes, at: &ObjectRef, size: u64) -> Step<Option<Digests>> {
-        let (body, hasher) = hashed(bytes.body(0..size).await?);
+    async fn put_seen(&self, bytes: &Bytes, at: &ObjectRef, planned: &Planned) -> Step<Option<Seen>> {
+        let size = planned.transfer.size;
+        let (mut body, hasher) = hashed(bytes.body(0..size).await?);
+        let mut scanner = None;
+        if planned.is_verbatim() {
+            let (watched, found) = scanned(body);
+            (body, scanner) = (watched, Some(found));
+        }
         let stored = match self.objects.put_stream(at, size, body, true).await {
             Ok(stored) => stored,
             Err(ObjectError::Precondition(_)) => return Ok(None),
@@ -167,7 +179,11 @@ impl Importer {
         if stored.size != size || stored.crc64nvme.is_some_and(|crc| crc != hasher.crc64nvme()) {
             return Err(Stop::internal("the store holds other bytes than it was given"));
         }
-        Ok(Some(hasher.digests()))
+        let taken = |scanner: Arc<Mutex<AllocationScanner>>| {
+            mem::take(&mut *scanner.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        let allocation = scanner.map(|scanner| taken(scanner).finish());
+        Ok(Some(Seen { digests: hasher.digests(), allocation }))
     }
 
     /// What a plan stores, to be read by range.

@@ -1,4 +1,4 @@
-//! Unpacking and hashing of a stream, on a thread of its own.
+//! Unpacking and hashing of a stream, and finding its zeros, on a thread of its own.
 //!
 //! Threat model: the bytes are an attacker's. What comes out is bounded by the quota while it comes, not at the end; a
 //! decoder's memory is bounded before it starts; a stream that ends early is an error.
@@ -7,7 +7,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use disk_image::Compression;
+use disk_image::{AllocationMap, AllocationScanner, Compression};
 use image_tasks_domain::progress::size as shown;
 use image_tasks_domain::{Failure, FailureCode};
 use tokio::sync::mpsc;
@@ -23,6 +23,8 @@ pub(super) struct Pressed {
     pub(super) source: Digests,
     /// Hashes of what came out.
     pub(super) unpacked: Digests,
+    /// Where what came out holds data.
+    pub(super) allocation: AllocationMap,
 }
 
 /// Hashes what comes, unpacks it if it is a compressed stream, hashes that, and sends it on.
@@ -35,7 +37,8 @@ pub(super) fn press(
     let hasher = Arc::new(Mutex::new(Hasher::new()));
     let reader =
         Chunks { input, now: Bytes::new(), failure: Arc::clone(&failure), hasher: Arc::clone(&hasher) };
-    let result = pass(reader, output, most);
+    let mut output = Output { to: output, most, total: 0, scanner: AllocationScanner::default() };
+    let result = pass(reader, &mut output);
     // The source's own failure comes before what the decoder made of it.
     if let Some(failure) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(failure);
@@ -43,34 +46,43 @@ pub(super) fn press(
     let unpacked = result?;
     let hasher = hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let (came, source) = (hasher.bytes(), hasher.digests());
-    Ok(Pressed { came, unpacked: unpacked.unwrap_or_else(|| source.clone()), source })
+    let unpacked = unpacked.unwrap_or_else(|| source.clone());
+    Ok(Pressed { came, unpacked, source, allocation: output.scanner.finish() })
+}
+
+/// Where what comes out goes.
+struct Output<'a> {
+    to: &'a mpsc::Sender<Bytes>,
+    most: u64,
+    total: u64,
+    scanner: AllocationScanner,
 }
 
 /// The hashes of what came out, where that isn't what came in.
-fn pass(mut reader: Chunks, output: &mpsc::Sender<Bytes>, most: u64) -> Result<Option<Digests>, Failure> {
+fn pass(mut reader: Chunks, output: &mut Output<'_>) -> Result<Option<Digests>, Failure> {
     let mut head = Vec::new();
     let broken = |e: io::Error| Failure::transient(e.to_string());
     (&mut reader).take(6).read_to_end(&mut head).map_err(broken)?;
     let compression = compression(&head);
     let whole = Cursor::new(head).chain(reader);
     let Some(compression) = compression else {
-        copy(whole, output, most, None).map_err(|e| told(e, None))?;
+        copy(whole, output, None).map_err(|e| told(e, None))?;
         return Ok(None);
     };
     let mut hasher = Hasher::new();
     let copied = match compression {
-        Compression::Gzip => copy(flate2::read::MultiGzDecoder::new(whole), output, most, Some(&mut hasher)),
+        Compression::Gzip => copy(flate2::read::MultiGzDecoder::new(whole), output, Some(&mut hasher)),
         Compression::Xz => {
             liblzma::stream::Stream::new_stream_decoder(DECODER_MEMORY, liblzma::stream::CONCATENATED)
                 .map_err(io::Error::from)
                 .and_then(|stream| {
                     let decoder = liblzma::read::XzDecoder::new_stream(whole, stream);
-                    copy(decoder, output, most, Some(&mut hasher))
+                    copy(decoder, output, Some(&mut hasher))
                 })
         }
         Compression::Zstd => zstd::stream::read::Decoder::new(whole).and_then(|mut decoder| {
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            copy(decoder, output, most, Some(&mut hasher))
+            copy(decoder, output, Some(&mut hasher))
         }),
     };
     copied.map_err(|e| told(e, Some(compression)))?;
@@ -92,29 +104,24 @@ fn compression(head: &[u8]) -> Option<Compression> {
 #[error(transparent)]
 struct Carried(Failure);
 
-fn copy(
-    mut from: impl Read,
-    output: &mpsc::Sender<Bytes>,
-    most: u64,
-    mut hasher: Option<&mut Hasher>,
-) -> io::Result<()> {
-    let mut total = 0u64;
+fn copy(mut from: impl Read, output: &mut Output<'_>, mut hasher: Option<&mut Hasher>) -> io::Result<()> {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         let read = (&mut from).take(CHUNK as u64).read_to_end(&mut chunk)?;
         if read == 0 {
             return Ok(());
         }
-        total = total.saturating_add(read as u64);
-        if total > most {
-            let message = format!("the source has more than {}, the quota", shown(most));
+        output.total = output.total.saturating_add(read as u64);
+        if output.total > output.most {
+            let message = format!("the source has more than {}, the quota", shown(output.most));
             return Err(io::Error::other(Carried(Failure::new(FailureCode::SourceTooLarge, message))));
         }
         if let Some(hasher) = &mut hasher {
             hasher.update(&chunk);
         }
+        output.scanner.update(&chunk);
         // The receiver goes when the step is over for another reason.
-        if output.blocking_send(Bytes::from(chunk)).is_err() {
+        if output.to.blocking_send(Bytes::from(chunk)).is_err() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
     }

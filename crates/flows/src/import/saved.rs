@@ -1,6 +1,7 @@
 //! The plan of an import, as it lies in the work bucket between the phases.
 
 use bytes::Bytes;
+use disk_image::Format;
 use image_tasks_domain::TaskId;
 use image_tasks_domain::transfer::TransferPlan;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub(super) enum Saved {
         object: Staged,
         /// Its hashes.
         digests: Digests,
+        /// The map of where it holds data.
+        allocation: Staged,
     },
     /// What will be stored, and how.
     Planned(Box<Planned>),
@@ -48,6 +51,15 @@ pub(super) struct Planned {
     pub(super) convert: Option<Convert>,
     /// Hashes of the object, where they are known before it is stored.
     pub(super) digests: Option<Digests>,
+    /// The map of where it holds data, in the work bucket, where that is known.
+    pub(super) allocation: Option<Staged>,
+}
+
+impl Planned {
+    /// Whether the source's own bytes are stored, and are a disk.
+    pub(super) fn is_verbatim(&self) -> bool {
+        self.convert.is_none() && Format::from_name(&self.disk_format).is_some_and(Format::is_verbatim)
+    }
 }
 
 impl Importer {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use image_tasks_domain::progress::{Meter, Progress, Step as Meters};
 use image_tasks_domain::{Failure, FailureCode, TaskId};
@@ -51,7 +52,10 @@ impl Importer {
             }
         };
         pressed.source.check(&job.input)?;
-        self.save(id, &Saved::Staged { object: object.into(), digests: pressed.unpacked }).await?;
+        let at = self.settings.staged_allocation(id);
+        let allocation = self.put_whole(&at, Bytes::from(pressed.allocation.encode())).await?;
+        let (object, digests) = (object.into(), pressed.unpacked);
+        self.save(id, &Saved::Staged { object, digests, allocation }).await?;
         self.set_staged(id, pressed.came).await?;
         Ok(Next::Plan)
     }
@@ -103,7 +107,7 @@ impl Importer {
         id: TaskId,
         mut body: Body,
         size: Option<u64>,
-        to: mpsc::Sender<Result<bytes::Bytes, Failure>>,
+        to: mpsc::Sender<Result<Bytes, Failure>>,
     ) -> Step<()> {
         let (mut seen, mut reported) = (0u64, 0u64);
         while let Some(chunk) = body.next().await {

@@ -1,7 +1,9 @@
 //! An S3-shaped store in memory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,12 +43,14 @@ pub(crate) struct MemoryObjects {
     state: Arc<Mutex<State>>,
     /// Of what is made.
     metadata: Metadata,
+    /// That a read takes, milliseconds.
+    pub read_time: AtomicU64,
 }
 
 impl Receivers for MemoryObjects {
     fn objects(&self, _: Option<&str>, metadata: &Metadata) -> Arc<dyn Objects> {
         let (faults, state) = (Arc::clone(&self.faults), Arc::clone(&self.state));
-        Arc::new(Self { faults, state, metadata: metadata.clone() })
+        Arc::new(Self { faults, state, metadata: metadata.clone(), read_time: AtomicU64::new(0) })
     }
 }
 
@@ -142,7 +146,7 @@ fn stored_part(number: u32, stored: &Stored) -> StoredPart {
 
 impl MemoryObjects {
     pub(crate) fn new(faults: Arc<Faults>) -> Self {
-        Self { faults, state: Arc::default(), metadata: Metadata::new() }
+        Self { faults, state: Arc::default(), metadata: Metadata::new(), read_time: AtomicU64::new(0) }
     }
 
     /// Keys of all objects and unfinished uploads.
@@ -191,6 +195,10 @@ impl Objects for MemoryObjects {
     async fn read(&self, at: &ObjectRef, etag: Option<&str>, range: ByteRange) -> ObjectResult<Body> {
         self.faults
             .around(async {
+                let time = Duration::from_millis(self.read_time.load(Ordering::SeqCst));
+                if !time.is_zero() {
+                    tokio::time::sleep(time).await;
+                }
                 let mut state = self.state.lock().unwrap();
                 let bytes = slice(&state.version(at, etag)?.bytes, range)?;
                 *state.reads.entry(place(at)).or_default() += range.len();

@@ -1,8 +1,9 @@
 //! Everything an import runs on, and a state machine that does what `import.asl.json` says.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use disk_image::{AllocationMap, Format};
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::{Clock, ExecutionStatus, ImageStore, TaskStore};
@@ -40,6 +41,8 @@ pub(crate) struct World {
     pub twice: bool,
     /// Time of one invocation.
     pub time: Duration,
+    /// How many calls had been made when each `finish` began.
+    pub finishes: Mutex<Vec<u64>>,
 }
 
 /// How an invocation ended, as the state machine sees it.
@@ -55,10 +58,7 @@ impl World {
         let stores = Arc::new(Stores { faults: Arc::clone(&faults), inner: MemoryStore::default() });
         let objects = Arc::new(MemoryObjects::new(Arc::clone(&faults)));
         let scripts = [(URL.to_owned(), Arc::new(script))].into();
-        let sources = Arc::new(ScriptedSources {
-            faults: Arc::clone(&faults),
-            scripts: std::sync::Mutex::new(scripts),
-        });
+        let sources = Arc::new(ScriptedSources { faults: Arc::clone(&faults), scripts: Mutex::new(scripts) });
         let machines = Arc::new(Machines { faults: Arc::clone(&faults), inner: MemoryExecutions::default() });
         let clock = Arc::new(ManualClock::at(Timestamp::from_epoch(1_795_000_000)));
         let settings = Settings {
@@ -119,6 +119,7 @@ impl World {
             id,
             twice: false,
             time: Duration::from_secs(900),
+            finishes: Mutex::default(),
         }
     }
 
@@ -189,6 +190,7 @@ impl World {
             }
         }
         loop {
+            self.finishes.lock().unwrap().push(self.faults.calls());
             let finish = self.phase(json!({"phase": "finish", "task_id": self.id})).await?;
             if finish["next"] == "done" {
                 return Ok(());
@@ -258,10 +260,15 @@ impl World {
                 assert_eq!(task.result, Some(json!({"image_id": image.id})), "{context}");
                 self.check_image(&image, stored, context);
                 let key = image.id.object_key();
-                // A converted image has its allocation map beside it.
                 let mut expected = vec![format!("images/{key}")];
-                if everything.len() > 1 {
+                // A file that is a disk has its allocation map beside it.
+                let format = image.disk_format.as_deref().and_then(Format::from_name).expect(context);
+                if format.is_verbatim() {
                     expected.push(format!("images/{key}.allocation"));
+                    let map = self.objects.bytes("images", &format!("{key}.allocation")).expect(context);
+                    let converted = task.input["import_from_format"].as_str().and_then(Format::from_name);
+                    let scanned = converted.is_none_or(Format::is_verbatim);
+                    check_map(&AllocationMap::decode(&map).unwrap(), stored, scanned, context);
                 }
                 assert_eq!(everything, expected, "{context}");
             }
@@ -291,6 +298,17 @@ impl World {
         assert_eq!(image.os_hash_value, Some(hex(&sha2::Sha512::digest(stored))), "{context}");
         let stored = image.stored.as_ref().expect(context);
         assert_eq!(Some(&stored.etag), self.objects.etag("images", &image.id.object_key()).as_ref());
+    }
+}
+
+/// What a map calls zeros is; if it was made from the bytes, all else is data.
+fn check_map(map: &AllocationMap, stored: &[u8], scanned: bool, context: &str) {
+    assert_eq!(map.virtual_size(), stored.len() as u64, "{context}");
+    for (n, cluster) in stored.chunks(65_536).enumerate() {
+        let start = n as u64 * 65_536;
+        let told = map.is_zero(start..start + cluster.len() as u64);
+        let zeros = cluster.iter().all(|b| *b == 0);
+        assert!(if scanned { told == zeros } else { zeros || !told }, "{context}: at {start}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Map: a range of the virtual disk becomes a blob and its index.
 
 use super::{BlobIndex, Geometry, Result, WriteError, codec::Encoder, packer::Packer};
+use crate::zero::is_zero;
 
 /// Turns a range of the virtual disk, written in order, into a blob.
 ///
@@ -164,10 +165,4 @@ impl BlobWriter {
             None => self.packer.plain(number, cluster, out),
         }
     }
-}
-
-/// Compares block by block with zeros: `memcmp`, which stops at the first other byte.
-fn is_zero(bytes: &[u8]) -> bool {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    bytes.chunks(ZEROS.len()).all(|c| ZEROS.get(..c.len()) == Some(c))
 }
