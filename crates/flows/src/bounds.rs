@@ -51,6 +51,8 @@ pub const COPIES_AT_ONCE: usize = 8;
 pub const SAME_IMAGE_PAGE: usize = 100;
 /// Pages that are looked at for it.
 pub const SAME_IMAGE_PAGES: usize = 10;
+/// A disk of at most this many bytes becomes a qcow2 in memory, in one call, and is stored in one request.
+pub const TINY: u64 = 64 << 20;
 /// Indexes of blobs read at once.
 pub const INDEXES_AT_ONCE: usize = 8;
 /// Bytes between two reports of progress.
@@ -88,7 +90,7 @@ pub struct ExportCut {
 
 impl Default for ExportCut {
     fn default() -> Self {
-        Self { tiny: 64 << 20, copy_whole: 5 << 30, copy_part: 512 << 20, part: PART }
+        Self { tiny: TINY, copy_whole: 5 << 30, copy_part: 512 << 20, part: PART }
     }
 }
 

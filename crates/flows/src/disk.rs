@@ -7,14 +7,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use disk_image::{AllocationMap, ByteRange, Decoder, Error, Extent, ExtentMap, Fetch, Regions, Stored};
+use disk_image::{
+    AllocationMap, ByteRange, Decoder, Error, Extent, ExtentMap, Fetch, Format, Regions, Stored,
+};
 use futures::StreamExt as _;
 use image_tasks_domain::Failure;
+use serde::{Deserialize, Serialize};
 
 use crate::bounds::{CHUNK, READS_AT_ONCE, STRIDE, WINDOW};
 use crate::error::{Step, Stop, internal, refused};
-use crate::origin::{drive, read_chunks};
-use crate::ports::{Body, Source};
+use crate::origin::{Staged, StoredSource, drive, read_chunks};
+use crate::ports::{Body, ObjectRef, Objects, Source};
 
 /// An image whose disk can be read.
 pub(crate) struct Disk {
@@ -35,6 +38,29 @@ pub(crate) enum Places {
         /// Its bytes.
         sidecar: Box<dyn Source>,
     },
+}
+
+/// A range map in the work bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mapped {
+    /// Its numbers.
+    pub(crate) map: ExtentMap,
+    /// Its object.
+    pub(crate) sidecar: Staged,
+}
+
+impl Mapped {
+    /// The places that it tells; it lies `at`.
+    pub(crate) fn places(&self, objects: &Arc<dyn Objects>, at: ObjectRef) -> Places {
+        let Staged { etag, size } = &self.sidecar;
+        let sidecar = Box::new(StoredSource::new(Arc::clone(objects), at, etag, *size));
+        Places::Mapped { map: self.map.clone(), sidecar }
+    }
+}
+
+/// Whether a file of this format is its disk, byte for byte.
+pub(crate) fn is_verbatim(format: Format) -> bool {
+    format.is_opaque() || format == Format::Iso
 }
 
 /// The next bytes of a disk.

@@ -21,6 +21,7 @@ mod lifecycle;
 mod origin;
 mod parts;
 pub mod ports;
+mod qcow2;
 mod settings;
 mod verdict;
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::ops::Range;
 
 use futures::StreamExt as _;
 use image_tasks_domain::transfer::{Batch, PartRange, TransferPlan};
@@ -13,7 +14,8 @@ use image_tasks_domain::transfer::{Batch, PartRange, TransferPlan};
 use crate::deadline::Deadline;
 use crate::digests::combined;
 use crate::error::{Step, Stop};
-use crate::ports::{ObjectError, ObjectRef, Objects, StoredPart, UploadId};
+use crate::origin::Patience;
+use crate::ports::{Body, ObjectError, ObjectRef, Objects, StoredPart, UploadId};
 
 /// An upload whose parts follow a plan.
 pub(crate) struct Upload<'a> {
@@ -46,13 +48,8 @@ impl Upload<'_> {
         }
         let parts = self.objects.parts(self.at, self.id).await?;
         self.sound(&parts)?;
-        let crc = combined(&parts);
-        check(crc)?;
-        match self.objects.complete(self.at, self.id, &parts, crc, true).await {
-            // An earlier call's answer was lost, or one runs at the same time.
-            Ok(_) | Err(ObjectError::Precondition(_)) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        check(combined(&parts))?;
+        complete(self.objects, self.at, self.id, &parts).await
     }
 
     fn sound(&self, parts: &[StoredPart]) -> Step<()> {
@@ -62,6 +59,69 @@ impl Upload<'_> {
             return Ok(());
         }
         Err(Stop::internal(format!("{} of {count} parts are there", parts.len())))
+    }
+}
+
+/// Makes the parts an object.
+pub(crate) async fn complete(
+    objects: &dyn Objects,
+    at: &ObjectRef,
+    upload: &UploadId,
+    parts: &[StoredPart],
+) -> Step<()> {
+    match objects.complete(at, upload, parts, combined(parts), true).await {
+        // An earlier call's answer was lost, or one runs at the same time.
+        Ok(_) | Err(ObjectError::Precondition(_)) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Where parts go whose lengths no plan names.
+pub(crate) struct Destination<'a> {
+    pub(crate) store: &'a dyn Objects,
+    pub(crate) at: &'a ObjectRef,
+    pub(crate) upload: &'a UploadId,
+    /// What a refusal means there.
+    pub(crate) refused: &'a (dyn Fn(ObjectError) -> Stop + Send + Sync),
+}
+
+impl Destination<'_> {
+    /// Uploads a part, again where a fault may pass.
+    pub(crate) async fn put(&self, number: u32, len: u64, body: impl Fn() -> Body) -> Step<()> {
+        let mut patience = Patience::default();
+        loop {
+            match self.store.upload_part(self.at, self.upload, number, len, body()).await {
+                Ok(part) if part.size == len => return Ok(()),
+                Ok(_) => {
+                    return Err(Stop::internal("the store holds a part of another size than it was given"));
+                }
+                Err(e) => patience.after_stop((self.refused)(e)).await?,
+            }
+        }
+    }
+}
+
+/// The parts that an upload must hold.
+pub(crate) struct Expected {
+    /// Numbers and the bytes that they have together.
+    pub(crate) spans: Vec<(Range<u32>, u64)>,
+}
+
+impl Expected {
+    pub(crate) fn check(&self, parts: &[StoredPart]) -> Step<()> {
+        let mut counted = 0;
+        for (numbers, bytes) in &self.spans {
+            let of_span: Vec<u64> =
+                parts.iter().filter(|part| numbers.contains(&part.number)).map(|part| part.size).collect();
+            if of_span.iter().sum::<u64>() != *bytes {
+                return Err(Stop::internal(format!("parts {numbers:?} are not {bytes} bytes")));
+            }
+            counted += of_span.len();
+        }
+        if counted != parts.len() {
+            return Err(Stop::internal("there are parts that nobody planned"));
+        }
+        Ok(())
     }
 }
 

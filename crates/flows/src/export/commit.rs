@@ -2,25 +2,19 @@
 
 use std::sync::Arc;
 
-use disk_image::write::qcow2::Place;
 use image_tasks_domain::{Failure, FailureCode, TaskId};
 use serde_json::{Value, json};
 
-use super::form::unwritable;
-use super::reduce::{self, Blobs};
 use super::saved::{Form, Planned};
-use super::transfer::{blobs, denied_or_gone, upload_to};
+use super::transfer::denied_or_gone;
 use super::{Exporter, Job};
 use crate::digests::{Digests, base64, combined};
-use crate::error::{Step, Stop};
+use crate::error::Step;
 use crate::events::Next;
-use crate::ports::{Metadata, ObjectError, ObjectInfo, Objects, StoredPart};
-
-/// The parts that an upload must hold.
-struct Expected {
-    /// Numbers and the bytes that they have together.
-    spans: Vec<(std::ops::Range<u32>, u64)>,
-}
+use crate::parts::{Destination, Expected};
+use crate::ports::{Metadata, ObjectError, ObjectInfo, Objects};
+use crate::qcow2::assembly::{self, Blobs};
+use crate::qcow2::unwritable;
 
 impl Exporter {
     /// Completes the object and ends the task.
@@ -60,33 +54,27 @@ impl Exporter {
 
     /// Uploads part 1 of a qcow2; what parts there must be then.
     async fn first_part(&self, job: &Job, planned: &Planned, store: &dyn Objects) -> Step<Expected> {
-        let (geometry, blobs, summaries, mut spans) = match &planned.form {
+        let refused = |e| denied_or_gone(job, e);
+        let to = Destination { store, at: &job.to, upload: &planned.upload, refused: &refused };
+        match &planned.form {
             Form::Copy(transfer) | Form::Raw(transfer) => {
                 let parts = (1..=transfer.parts()).filter_map(|number| transfer.part(number));
                 let spans = parts.map(|part| (part.number..part.number + 1, part.len)).collect();
-                return Ok(Expected { spans });
+                Ok(Expected { spans })
             }
             Form::CopyQcow2 { max_part } => {
                 let plan = self.copy_plan(&planned.image, *max_part).await?;
-                let spans = plan.copies().map(|(n, range)| (n..n + 1, range.end - range.start)).collect();
+                let mut spans: Vec<_> =
+                    plan.copies().map(|(n, range)| (n..n + 1, range.end - range.start)).collect();
                 let (geometry, summaries) = (plan.geometry(), plan.summaries().map_err(unwritable)?);
                 let blobs = Blobs::Raw(Arc::new(plan), Arc::new(self.source(&planned.image)));
-                (geometry, blobs, summaries, spans)
+                let (len, body) = assembly::bodies(geometry, summaries, blobs)?;
+                to.put(1, len.first_part, body).await?;
+                spans.push((1..2, len.first_part));
+                Ok(Expected { spans })
             }
-            Form::Qcow2(codec) => {
-                let (geometry, ranges) = blobs(planned, *codec)?;
-                let blobs = self.worked(job.task.id);
-                let summaries = blobs.summaries(ranges.len()).await?;
-                let own = ranges.iter().zip(&summaries).filter(|(_, summary)| summary.place == Place::Own);
-                let spans: Vec<_> =
-                    own.map(|(range, summary)| (range.first_part..range.end_part, summary.len)).collect();
-                (geometry, blobs, summaries, spans)
-            }
-        };
-        let (len, body) = reduce::bodies(geometry, summaries, blobs)?;
-        upload_to(store, job, &planned.upload, 1, len.first_part, body).await?;
-        spans.push((1..2, len.first_part));
-        Ok(Expected { spans })
+            Form::Qcow2(codec) => self.pieces_of(job.task.id, planned, *codec)?.first_part(&to).await,
+        }
     }
 
     /// Makes the parts an object.
@@ -135,23 +123,5 @@ impl Exporter {
         self.life.succeed_alone(job.task.id, &result, ttl, now).await?;
         self.cleaner().release(&job.task).await?;
         Ok(Next::Done)
-    }
-}
-
-impl Expected {
-    fn check(&self, parts: &[StoredPart]) -> Step<()> {
-        let mut counted = 0;
-        for (numbers, bytes) in &self.spans {
-            let of_span: Vec<u64> =
-                parts.iter().filter(|part| numbers.contains(&part.number)).map(|part| part.size).collect();
-            if of_span.iter().sum::<u64>() != *bytes {
-                return Err(Stop::internal(format!("parts {numbers:?} are not {bytes} bytes")));
-            }
-            counted += of_span.len();
-        }
-        if counted != parts.len() {
-            return Err(Stop::internal("there are parts that nobody planned"));
-        }
-        Ok(())
     }
 }

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use disk_image::write::qcow2::{Codec, CopyPlan, WriteError};
+use disk_image::write::qcow2::{Codec, CopyPlan};
 use disk_image::{AllocationMap, Error, Format, Layout, Limits, MapWriter, Regions};
 use image_tasks_domain::export_input::{ExportCompression, ExportFormat};
 use image_tasks_domain::transfer::{MAX_PARTS, TransferPlan};
 use image_tasks_domain::{Failure, FailureCode, Image, TaskId};
 
-use super::saved::{Form, Mapped, Stored};
+use super::saved::{Form, Stored};
 use super::{Exporter, Job, not_found, object};
 use crate::bounds::STAGE_PART;
 use crate::digests::Digests;
-use crate::disk::{Disk, Places, whole};
+use crate::disk::{Disk, Mapped, Places, is_verbatim, whole};
 use crate::error::{Step, Stop, refused};
 use crate::import::spool::Spool;
 use crate::origin::{Staged, StoredSource, drive, fetch};
 use crate::ports::Source;
+use crate::qcow2::{too_large, unwritable};
 
 impl Exporter {
     /// The stored image: what it is, and where its disk is in it. An image that is mapped is walked to its end.
@@ -91,11 +92,7 @@ impl Exporter {
     pub(super) async fn disk(&self, id: TaskId, stored: &Stored) -> Step<Arc<Disk>> {
         let places = match &stored.map {
             None => Places::Verbatim(self.allocation(stored).await?),
-            Some(Mapped { map, sidecar: Staged { etag, size } }) => {
-                let at = self.settings.range_map(id);
-                let sidecar = StoredSource::new(Arc::clone(&self.objects), at, etag, *size);
-                Places::Mapped { map: map.clone(), sidecar: Box::new(sidecar) }
-            }
+            Some(mapped) => mapped.places(&self.objects, self.settings.range_map(id)),
         };
         Ok(Arc::new(Disk { source: Box::new(self.source(stored)), places }))
     }
@@ -170,19 +167,8 @@ fn by_parts(size: u64, part: u64) -> Step<TransferPlan> {
     })
 }
 
-pub(super) fn too_large(why: impl std::fmt::Display) -> Stop {
-    Failure::new(FailureCode::TooLarge, why.to_string()).into()
-}
-
 pub(super) fn too_slow(what: &str) -> Stop {
     Failure::new(FailureCode::TimedOut, format!("{what} in the time of one call")).into()
-}
-
-pub(super) fn unwritable(error: WriteError) -> Stop {
-    match error {
-        WriteError::TooLarge(_) => too_large(error),
-        WriteError::Range(_) | WriteError::Index(_) => Stop::internal(error),
-    }
 }
 
 fn unsound(error: Error) -> Stop {

@@ -15,7 +15,6 @@ mod commit;
 mod form;
 mod metadata;
 mod plan;
-mod reduce;
 mod saved;
 mod transfer;
 

@@ -4,24 +4,23 @@
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use disk_image::write::parts::blob_ranges;
-use disk_image::write::qcow2::{BlobSummary, BlobWriter, Codec, Geometry};
 use image_tasks_domain::progress::{Meter, Progress};
 use image_tasks_domain::transfer::batches;
 use image_tasks_domain::{Failure, FailureCode, TaskId};
 
 use super::cleanup::{abort_all, is_own};
-use super::form::{too_large, too_slow, unwritable};
-use super::reduce::{self, Blobs};
+use super::form::too_slow;
 use super::saved::{Form, Planned, Stored};
 use super::{Exporter, Job, exists, metadata::metadata, not_found, refused_by};
 use crate::deadline::Deadline;
 use crate::digests::{Digests, hashed};
-use crate::disk::{self, DiskReader, Window};
+use crate::disk;
 use crate::error::{Step, Stop};
 use crate::events::Next;
 use crate::origin::Patience;
 use crate::ports::{Body, ObjectError, ObjectInfo, Objects};
+use crate::qcow2::assembly::Blobs;
+use crate::qcow2::{self, one, unwritable};
 
 impl Exporter {
     /// Plans an export.
@@ -106,7 +105,7 @@ impl Exporter {
             }
             Form::Qcow2(_) => {
                 let size = planned.image.virtual_size;
-                (blob_ranges(size).map_err(too_large)?.len() as u64, size)
+                (qcow2::ranges(size)?.len() as u64, size)
             }
         };
         let copied = Meter { done: 0, total: bytes };
@@ -134,10 +133,9 @@ impl Exporter {
                 self.put(job, &**store, size, || disk::body(Arc::clone(&disk), 0..size)).await.map(Some)
             }
             Form::Qcow2(codec) if stored.virtual_size <= cut.tiny => {
-                let blobs = self.tiny(job.task.id, stored, *codec).await?;
-                let geometry = Geometry::new(stored.virtual_size, *codec).map_err(unwritable)?;
-                let summaries = blobs.summaries(1).await?;
-                self.put_assembled(job, &**store, (geometry, summaries, blobs)).await
+                let disk = self.disk(job.task.id, stored).await?;
+                let (size, body) = qcow2::small(disk, stored.virtual_size, *codec).await?;
+                self.put(job, &**store, size, body).await.map(Some)
             }
             Form::CopyQcow2 { max_part } => {
                 let plan = Arc::new(self.copy_plan(stored, *max_part).await?);
@@ -146,7 +144,8 @@ impl Exporter {
                 }
                 let (geometry, summaries) = (plan.geometry(), plan.summaries().map_err(unwritable)?);
                 let blobs = Blobs::Raw(plan, Arc::new(self.source(stored)));
-                self.put_assembled(job, &**store, (geometry, summaries, blobs)).await
+                let (size, body) = qcow2::whole(geometry, summaries, blobs)?;
+                self.put(job, &**store, size, body).await.map(Some)
             }
             Form::Copy(_) | Form::Raw(_) | Form::Qcow2(_) => Ok(None),
         }
@@ -165,37 +164,6 @@ impl Exporter {
             }
             Err(e) => Err(refused_by(job, e)),
         }
-    }
-
-    /// A small disk as one blob.
-    async fn tiny(&self, id: TaskId, stored: &Stored, codec: Codec) -> Step<Blobs> {
-        let size = stored.virtual_size;
-        let mut reader = DiskReader::new(self.disk(id, stored).await?, 0..size);
-        let mut writer =
-            BlobWriter::new(Geometry::new(size, codec).map_err(unwritable)?, 0).map_err(unwritable)?;
-        let mut blob = Vec::new();
-        while let Some(window) = reader.next().await? {
-            match window {
-                Window::Zeros(len) => writer.zeros(len, &mut blob),
-                Window::Data(bytes) => writer.write(&bytes, &mut blob),
-            }
-            .map_err(unwritable)?;
-        }
-        let index = writer.finish(&mut blob).map_err(unwritable)?;
-        Ok(Blobs::Held(index, Bytes::from(blob)))
-    }
-
-    async fn put_assembled(
-        &self,
-        job: &Job,
-        store: &dyn Objects,
-        (geometry, summaries, blobs): (Geometry, Vec<BlobSummary>, Blobs),
-    ) -> Step<Option<(ObjectInfo, Option<Digests>)>> {
-        let (len, body) = reduce::bodies(geometry, summaries, blobs)?;
-        if len.first_part != len.file {
-            return Err(Stop::internal("a small image that is more than its part 1"));
-        }
-        self.put(job, store, len.file, body).await.map(Some)
     }
 
     /// Stores the object in one request, and its hashes as the bytes pass.
@@ -223,8 +191,4 @@ impl Exporter {
             patience.after_stop(stop).await?;
         }
     }
-}
-
-pub(super) fn one(bytes: Bytes) -> Body {
-    Box::pin(futures::stream::iter((!bytes.is_empty()).then_some(Ok(bytes))))
 }

@@ -1,7 +1,6 @@
 //! The plan of an export, as it lies in the work bucket between the phases.
 
 use bytes::Bytes;
-use disk_image::ExtentMap;
 use disk_image::write::qcow2::Codec;
 use image_tasks_domain::TaskId;
 use image_tasks_domain::transfer::TransferPlan;
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Exporter;
 use crate::digests::Digests;
+use crate::disk::Mapped;
 use crate::error::{Step, Stop};
 use crate::origin::Staged;
 use crate::ports::{ObjectRef, Objects, UploadId};
@@ -41,13 +41,6 @@ pub(super) struct Stored {
     pub(super) map: Option<Mapped>,
     /// The map of where it holds data, if there is one.
     pub(super) allocation: Option<Staged>,
-}
-
-/// A range map in the work bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mapped {
-    pub(super) map: ExtentMap,
-    pub(super) sidecar: Staged,
 }
 
 /// How an image's bytes become the object's.

@@ -5,46 +5,47 @@ use std::sync::Arc;
 use bytes::Bytes;
 use disk_image::ByteRange;
 use disk_image::write::qcow2::{Assembly, BlobIndex, BlobSummary, CopyPlan, Geometry, Place, Step as Asks};
-use image_tasks_domain::TaskId;
+use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::form::unwritable;
-use super::{Exporter, ObjectRef};
+use super::{Bench, unwritable};
+use crate::bounds::INDEXES_AT_ONCE;
 use crate::disk::whole;
 use crate::error::{Step, Stop, internal};
 use crate::origin::{StoredSource, read_chunks};
-use crate::ports::{Body, Objects};
-use crate::settings::Settings;
+use crate::ports::{Body, ObjectRef, Objects};
 
 /// Where an assembly's blobs are.
 #[derive(Clone)]
-pub(super) enum Blobs {
+pub(crate) enum Blobs {
     /// A single one, in memory.
     Held(BlobIndex, Bytes),
     /// In the work bucket, as workers left them.
-    Worked(Arc<dyn Objects>, Settings, TaskId),
+    Worked(Bench),
     /// In a raw image.
     Raw(Arc<CopyPlan>, Arc<StoredSource>),
 }
 
 impl Blobs {
     /// What the assembly has to know of the first `count` blobs.
-    pub(super) async fn summaries(&self, count: usize) -> Step<Vec<BlobSummary>> {
-        let mut summaries = Vec::new();
-        for blob in 0..count {
-            let summary = self.index(blob).await?.summary();
-            // What is held is no part yet: it can be in part 1 whatever its length.
-            let place = if matches!(self, Self::Held(..)) { Place::First } else { summary.place };
-            summaries.push(BlobSummary { place, ..summary });
-        }
-        Ok(summaries)
+    pub(crate) async fn summaries(&self, count: usize) -> Step<Vec<BlobSummary>> {
+        // What is held is no part yet: it can be in part 1 whatever its length.
+        let place = |own| if matches!(self, Self::Held(..)) { Place::First } else { own };
+        futures::stream::iter(0..count)
+            .map(|blob| async move {
+                let summary = self.index(blob).await?.summary();
+                Ok(BlobSummary { place: place(summary.place), ..summary })
+            })
+            .buffered(INDEXES_AT_ONCE)
+            .try_collect()
+            .await
     }
 
     async fn index(&self, blob: usize) -> Step<BlobIndex> {
         match self {
             Self::Held(index, _) => Ok(index.clone()),
             Self::Raw(plan, _) => plan.index(blob).map_err(unwritable),
-            Self::Worked(objects, settings, id) => {
-                let bytes = worked(objects, settings.blob_index(*id, blob)).await?;
+            Self::Worked(bench) => {
+                let bytes = worked(&bench.objects, bench.index(blob)).await?;
                 BlobIndex::decode(bytes).map_err(unwritable)
             }
         }
@@ -53,9 +54,7 @@ impl Blobs {
     async fn blob(&self, blob: usize) -> Step<Bytes> {
         match self {
             Self::Held(_, bytes) => Ok(bytes.clone()),
-            Self::Worked(objects, settings, id) => {
-                Ok(Bytes::from(worked(objects, settings.blob(*id, blob)).await?))
-            }
+            Self::Worked(bench) => Ok(Bytes::from(worked(&bench.objects, bench.blob(blob)).await?)),
             Self::Raw(plan, source) => {
                 let range = plan.source(blob).map_err(unwritable)?;
                 let range = ByteRange { start: range.start, end: range.end };
@@ -70,13 +69,13 @@ impl Blobs {
 }
 
 /// Bytes of an assembled file.
-pub(super) struct Lengths {
-    pub(super) first_part: u64,
-    pub(super) file: u64,
+pub(crate) struct Lengths {
+    pub(crate) first_part: u64,
+    pub(crate) file: u64,
 }
 
 /// Part 1 as a body, as often as it is asked for.
-pub(super) fn bodies(
+pub(crate) fn bodies(
     geometry: Geometry,
     summaries: Vec<BlobSummary>,
     blobs: Blobs,
@@ -113,10 +112,4 @@ async fn worked(objects: &Arc<dyn Objects>, at: ObjectRef) -> Step<Vec<u8>> {
     let found = objects.head(&at).await?.ok_or(Stop::Ended)?;
     let source = StoredSource::new(Arc::clone(objects), at, &found.etag, found.size);
     whole(&source).await
-}
-
-impl Exporter {
-    pub(super) fn worked(&self, id: TaskId) -> Blobs {
-        Blobs::Worked(Arc::clone(&self.objects), self.settings.clone(), id)
-    }
 }
