@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use image_tasks_domain::address::AddressPolicy;
 use image_tasks_domain::export_input::ExportPolicy;
+use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::source::{SourcePolicy, is_bucket_name};
 use url::{Host, Url};
 
@@ -115,6 +116,12 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "quota of an image's size and virtual size, bytes",
         default: Some("1099511627776"),
     },
+    Variable {
+        name: "IMPORT_OUTPUT_FORMAT",
+        functions: &[Import],
+        meaning: "format that imported disks are stored in where `disk_format` isn't given: `as-is`, `raw` or `qcow2`",
+        default: Some("as-is"),
+    },
 ];
 
 /// A variable that is missing or can't be used.
@@ -200,6 +207,8 @@ pub struct ImportConfig {
     pub sources: SourcePolicy,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
+    /// Format that disks are stored in where nobody asks for one.
+    pub output: OutputFormat,
 }
 
 /// What the lifecycle function is told.
@@ -263,11 +272,14 @@ impl ImportConfig {
     }
 
     fn read(env: Env<'_>) -> Result<Self, ConfigError> {
+        let output = text(env, "IMPORT_OUTPUT_FORMAT")?;
         Ok(Self {
             stores: stores(env)?,
             work_bucket: text(env, "WORK_BUCKET")?,
             sources: sources(env)?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
+            output: OutputFormat::from_name(&output)
+                .ok_or_else(|| invalid("IMPORT_OUTPUT_FORMAT", &output, "it must be as-is, raw or qcow2"))?,
         })
     }
 }

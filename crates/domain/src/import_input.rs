@@ -21,6 +21,37 @@ const OPAQUE: &[&str] = &["raw", "ami", "ari", "aki"];
 /// Formats that an image can be converted to.
 const CONVERTIBLE: &[&str] = &["raw", "qcow2"];
 
+/// Format that the operator wants disks to be stored in where `disk_format` isn't given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// Whatever they are in.
+    #[default]
+    AsIs,
+    /// The disk's bytes.
+    Raw,
+    /// qcow2.
+    Qcow2,
+}
+
+impl OutputFormat {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::AsIs, Self::Raw, Self::Qcow2];
+
+    /// As the operator writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AsIs => "as-is",
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+}
+
 const KEYS: &[&str] =
     &["import_from", "import_from_format", "image_properties", "checksum", "os_hash_algo", "os_hash_value"];
 

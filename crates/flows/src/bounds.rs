@@ -8,7 +8,8 @@
 //! | stage | a decoder's window ([`DECODER_MEMORY`]), [`STAGE_UPLOADS`] + 1 parts of [`STAGE_PART`], [`QUEUE`] chunks of [`CHUNK`] on each side of the decoder |
 //! | transfer, as is | [`PARTS_AT_ONCE`] streams of network chunks |
 //! | transfer, converting | for each of [`PARTS_AT_ONCE`] parts a [`WINDOW`], [`READS_AT_ONCE`] reads of at most 8 MiB, the extents of a [`STRIDE`] |
-//! | transfer, export | one [`WINDOW`], the reads that fill it, a part of the blob and 5 MiB |
+//! | transfer, to qcow2 | for each of [`PARTS_AT_ONCE`] ranges a [`WINDOW`], the reads that fill it, and twice a part of the blob: 16 MiB, more where a range may hold more data than 34 of them (what no map tells about may be data), never more than [`BLOB_PART`] |
+//! | plan, to qcow2 | of a disk of at most [`TINY`] twice the blob, a [`WINDOW`], the reads that fill it |
 //! | finish | [`HASH_AHEAD`] + [`HASH_QUEUE`] + 2 chunks of [`HASH_CHUNK`] |
 //!
 //! Stage and finish hold besides, of a disk, where its data is: 65,536 runs, 1 MiB.
@@ -53,6 +54,8 @@ pub const SAME_IMAGE_PAGE: usize = 100;
 pub const SAME_IMAGE_PAGES: usize = 10;
 /// A disk of at most this many bytes becomes a qcow2 in memory, in one call, and is stored in one request.
 pub const TINY: u64 = 64 << 20;
+/// Bytes of a blob's part at most: a raw disk of 2 TiB whose zeros nobody knows needs that, to come out with 10,000 parts.
+pub const BLOB_PART: u64 = 256 << 20;
 /// Indexes of blobs read at once.
 pub const INDEXES_AT_ONCE: usize = 8;
 /// Bytes between two reports of progress.

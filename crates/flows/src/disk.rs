@@ -7,9 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use disk_image::{
-    AllocationMap, ByteRange, Decoder, Error, Extent, ExtentMap, Fetch, Format, Regions, Stored,
-};
+use disk_image::{AllocationMap, ByteRange, Decoder, Error, Extent, ExtentMap, Fetch, Regions, Stored};
 use futures::StreamExt as _;
 use image_tasks_domain::Failure;
 use serde::{Deserialize, Serialize};
@@ -56,11 +54,6 @@ impl Mapped {
         let sidecar = Box::new(StoredSource::new(Arc::clone(objects), at, etag, *size));
         Places::Mapped { map: self.map.clone(), sidecar }
     }
-}
-
-/// Whether a file of this format is its disk, byte for byte.
-pub(crate) fn is_verbatim(format: Format) -> bool {
-    format.is_opaque() || format == Format::Iso
 }
 
 /// The next bytes of a disk.

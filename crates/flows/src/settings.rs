@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use image_tasks_domain::export_input::ExportPolicy;
+use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{ImageId, TaskId};
 
@@ -39,6 +40,8 @@ pub struct ImportPolicy {
     pub sources: SourcePolicy,
     /// Largest size and virtual size of an image, bytes.
     pub max_image_bytes: u64,
+    /// Format that a disk is stored in where nobody asks for one.
+    pub output: OutputFormat,
     /// How objects are cut.
     pub cut: Cut,
 }
@@ -78,12 +81,12 @@ impl Settings {
         self.work(id, "map")
     }
 
-    /// Index of an export's blob.
+    /// Index of a qcow2's blob.
     pub(crate) fn blob_index(&self, id: TaskId, blob: usize) -> ObjectRef {
         self.work(id, &format!("index/{blob}"))
     }
 
-    /// Bytes of an export's blob that is too short for a part.
+    /// Bytes of a qcow2's blob that is too short for a part.
     pub(crate) fn blob(&self, id: TaskId, blob: usize) -> ObjectRef {
         self.work(id, &format!("blob/{blob}"))
     }

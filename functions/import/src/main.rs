@@ -14,7 +14,7 @@ use serde_json::Value;
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     telemetry::init();
-    let ImportConfig { stores, work_bucket, sources, max_image_bytes } = ImportConfig::from_env()?;
+    let ImportConfig { stores, work_bucket, sources, max_image_bytes, output } = ImportConfig::from_env()?;
     let clients = Clients::load(&stores).await;
     let objects = Arc::new(S3Objects::new(clients.s3));
     let tasks = DynamoTasks::new(clients.dynamodb.clone(), stores.tasks_table, stores.images_table.clone());
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Error> {
         objects,
         clock: Arc::new(SystemClock),
         settings: Settings { images_bucket: stores.images_bucket, work_bucket, task_ttl: stores.task_ttl },
-        policy: ImportPolicy { sources, max_image_bytes, cut: Cut::default() },
+        policy: ImportPolicy { sources, max_image_bytes, output, cut: Cut::default() },
     };
     let importer = &importer;
     lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| -> Result<Value, Diagnostic> {

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::io::Write as _;
 use std::process::Command;
 
 use disk_image_fixtures::Hostile;
 use futures::StreamExt as _;
-use image_tasks_e2e::{Tenant, cpu_seconds, peak_memory};
+use image_tasks_e2e::{Tenant, cpu_seconds, hex, peak_memory};
 use image_tasks_local::{Content, Source, SourceServer, pattern};
+use md5::{Digest as _, Md5};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -63,6 +65,57 @@ async fn a_qcow2_over_http_becomes_raw_in_parallel_parts() {
     println!("peak memory of a converting worker: {} KiB, of 1.25 GiB", peak / 1024);
     assert!(peak > 0 && peak < WORKER_MEMORY, "{peak} bytes");
     tenant.nothing_left_of_work(&task).await;
+}
+
+#[tokio::test]
+async fn other_formats_over_http_become_qcow2() {
+    let tenant = Tenant::new("to-qcow2");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    // 8 ranges of 64 MiB: data in every other MiB, none in the last quarter but its end.
+    let size = 512 * MIB;
+    let raw = std::fs::File::create_new(path("disk.raw")).unwrap();
+    raw.set_len(size).unwrap();
+    for at in (0..size * 3 / 4).step_by(2 << 20).chain([size - MIB]) {
+        std::os::unix::fs::FileExt::write_all_at(&raw, &pattern::bytes(19, at, 1 << 20), at).unwrap();
+    }
+    let stream = ["-O", "vmdk", "-o", "subformat=streamOptimized"];
+    qemu_img(&[&["convert", "-f", "raw"], &stream[..], &[&path("disk.raw"), &path("disk.vmdk")]].concat());
+    tenant.stack.kill_function("ImportFunction").unwrap();
+    let server = SourceServer::start().await.unwrap();
+    for format in ["vmdk", "raw"] {
+        let file = path(&format!("disk.{format}"));
+        let url = server.serve(&format!("/disk.{format}"), Source::new(Content::File(file.into())));
+        let wanted = json!({"disk_format": "qcow2", "container_format": "bare"});
+        let (task, image) = tenant
+            .imported(json!({"import_from": url, "import_from_format": format, "image_properties": wanted}))
+            .await;
+        assert_eq!((&image["disk_format"], &image["virtual_size"]), (&json!("qcow2"), &json!(size)));
+        let made = path(&format!("{format}.qcow2"));
+        let mut file = std::fs::File::create_new(&made).unwrap();
+        let (mut md5, mut len) = (Md5::new(), 0);
+        tenant
+            .download(&image, |bytes| {
+                file.write_all(bytes).unwrap();
+                md5.update(bytes);
+                len += bytes.len() as u64;
+            })
+            .await;
+        assert_eq!((&image["size"], &image["checksum"]), (&json!(len), &json!(hex(&md5.finalize()))));
+        // Data, and a part of 5 MiB with the tables.
+        assert!((193 * MIB..=198 * MIB).contains(&len), "{len} bytes");
+        qemu_img(&["check", "-q", "-f", "qcow2", &made]);
+        qemu_img(&["compare", "-q", "-f", "raw", "-F", "qcow2", &path("disk.raw"), &made]);
+        let key = format!("images/{}", image["id"].as_str().unwrap());
+        let part =
+            tenant.stack.s3().head_object().bucket(tenant.stack.images_bucket()).key(key).part_number(1);
+        let parts = part.send().await.unwrap().parts_count();
+        assert!(parts.is_some_and(|count| count >= 8), "{parts:?}");
+        tenant.nothing_left_of_work(&task).await;
+    }
+    let peak = peak_memory(&tenant.stack, "ImportFunction");
+    println!("peak memory of a worker that writes a qcow2: {} KiB, of 512 MiB", peak / 1024);
+    assert!(peak > 0 && peak < WORKER_MEMORY, "{peak} bytes");
 }
 
 /// What is wrong with how a hostile image was answered, if anything.

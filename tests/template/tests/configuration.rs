@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use image_tasks_domain::import_input::OutputFormat;
 use serde_json::Value;
 use template_tests::{Architecture, Template, code_spans};
 
@@ -77,6 +78,17 @@ fn a_variable_that_is_a_parameter_has_the_default_that_the_document_names() {
         compared += 1;
     }
     assert!(compared >= 6, "only {compared} variables come from parameters");
+}
+
+#[test]
+fn an_operator_chooses_the_format_that_imports_are_stored_in() {
+    let template = Template::load();
+    let formats: Vec<_> = OutputFormat::ALL.iter().map(|format| format.name()).collect();
+    let parameter = &template.parameters()["ImportOutputFormat"];
+    assert_eq!(parameter["AllowedValues"], serde_json::json!(formats));
+    assert_eq!(parameter["Default"], OutputFormat::default().name());
+    let variables = template.at("/Resources/ImportFunction/Properties/Environment/Variables");
+    assert_eq!(variables["IMPORT_OUTPUT_FORMAT"], serde_json::json!({"Ref": "ImportOutputFormat"}));
 }
 
 #[test]

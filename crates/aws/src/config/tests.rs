@@ -109,6 +109,22 @@ fn values_that_cannot_be_used_are_named() {
 }
 
 #[test]
+fn the_output_format_is_one_of_three() {
+    let read = |value: &'static str| {
+        let mut all = given();
+        all.insert("IMPORT_OUTPUT_FORMAT", value);
+        ImportConfig::read(&|name| all.get(name).map(|v| (*v).to_owned())).map(|config| config.output)
+    };
+    assert_eq!(read(""), Ok(OutputFormat::AsIs));
+    for format in OutputFormat::ALL {
+        assert_eq!(read(format.name()), Ok(format));
+    }
+    for value in ["vmdk", "RAW", "as_is"] {
+        assert!(read(value).is_err_and(|e| e.to_string().contains("as-is, raw or qcow2")), "{value}");
+    }
+}
+
+#[test]
 fn the_development_identity_needs_a_loopback_endpoint() {
     for endpoint in ["http://127.0.0.1:4566", "http://localhost:4566", "http://[::1]:4566"] {
         let config = api(&[("IDENTITY", "development"), ("AWS_ENDPOINT_URL", endpoint)]).unwrap();

@@ -43,6 +43,15 @@ pub struct BlobRange {
     pub part_size: u64,
 }
 
+impl BlobRange {
+    /// The same range where at most `data` bytes of it, in whole clusters, aren't zeros: its parts need not be larger than that asks for.
+    #[must_use]
+    pub fn holding(self, data: u64) -> Self {
+        let numbers = u64::from(self.end_part - self.first_part).saturating_sub(RESUMPTIONS + 1);
+        Self { part_size: part_size(longest(data), numbers).min(self.part_size), ..self }
+    }
+}
+
 /// An image too large for the parts of one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a disk of {size} bytes may not fit in one S3 object")]
@@ -60,11 +69,10 @@ pub struct TooLarge {
 pub fn blob_ranges(size: u64) -> Result<Vec<BlobRange>, TooLarge> {
     let len = size.div_ceil(MAX_RANGES).next_multiple_of(RANGE_ALIGN).max(RANGE);
     let count = size.div_ceil(len);
-    // A blob is at most 1/32 longer than its range, and one cluster (see `packer`); a resumption adds a part and a cluster.
-    let longest = len + len / 32 + (RESUMPTIONS + 1) * RANGE_ALIGN;
+    let longest = longest(len);
     let spare = RESUMPTIONS + 1;
-    let numbers = ((MAX_PARTS - 1) / count.max(1)).saturating_sub(spare).max(1);
-    let part_size = longest.div_ceil(numbers).next_multiple_of(1 << 20).max(PART);
+    let numbers = ((MAX_PARTS - 1) / count.max(1)).saturating_sub(spare);
+    let part_size = part_size(longest, numbers);
     if part_size + MIN_PART > MAX_PART || size > MAX_OBJECT {
         return Err(TooLarge { size });
     }
@@ -81,6 +89,16 @@ pub fn blob_ranges(size: u64) -> Result<Vec<BlobRange>, TooLarge> {
             })
         })
         .collect()
+}
+
+/// A blob of so many bytes of data is at most 1/32 longer, and one cluster (see `packer`); a resumption adds a part and a cluster.
+const fn longest(data: u64) -> u64 {
+    data + data / 32 + (RESUMPTIONS + 1) * RANGE_ALIGN
+}
+
+/// Bytes of a part of a blob of `len` bytes that has so many part numbers.
+fn part_size(len: u64, numbers: u64) -> u64 {
+    len.div_ceil(numbers.max(1)).next_multiple_of(1 << 20).max(PART)
 }
 
 /// Cuts a stream of unknown length into parts that S3 takes, no matter what follows: all but a stream's only part have at least
@@ -137,6 +155,16 @@ mod tests {
                 let longest = (r.end - r.start) / 32 * 33 + RANGE_ALIGN;
                 assert!(u64::from(r.end_part - r.first_part) * r.part_size >= longest, "{r:?}");
                 assert!((MIN_PART..MAX_PART).contains(&r.part_size));
+                for data in [0, 1, (r.end - r.start) / 9, r.end - r.start] {
+                    let held = r.holding(data);
+                    assert!(
+                        u64::from(held.end_part - held.first_part) * held.part_size
+                            >= data / 32 * 33 + RANGE_ALIGN
+                    );
+                    assert!(held.part_size >= PART && held.part_size <= r.part_size, "{held:?}");
+                }
+                assert_eq!(r.holding(r.end - r.start), *r);
+                assert_eq!(r.holding(256 << 20).part_size, PART, "{r:?}");
                 (at, number) = (r.end, r.end_part);
             }
             assert_eq!(at, size);

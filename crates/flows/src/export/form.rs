@@ -13,7 +13,7 @@ use super::saved::{Form, Stored};
 use super::{Exporter, Job, not_found, object};
 use crate::bounds::STAGE_PART;
 use crate::digests::Digests;
-use crate::disk::{Disk, Mapped, Places, is_verbatim, whole};
+use crate::disk::{Disk, Mapped, Places, whole};
 use crate::error::{Step, Stop, refused};
 use crate::import::spool::Spool;
 use crate::origin::{Staged, StoredSource, drive, fetch};

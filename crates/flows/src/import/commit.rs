@@ -7,7 +7,7 @@ use image_tasks_domain::{Failure, FailureCode, ImageStatus, TaskId};
 use serde_json::json;
 
 use super::hash::Seen;
-use super::saved::Planned;
+use super::saved::{Form, Planned};
 use super::{Importer, Job};
 use crate::deadline::Deadline;
 use crate::digests::{Digests, base64};
@@ -33,9 +33,14 @@ impl Importer {
         let job = self.at_work(id).await?;
         let planned = self.planned(id).await?;
         let upload = planned.upload.as_ref().ok_or_else(|| Stop::internal("a finish without an upload"))?;
-        let at = self.settings.image(job.image_id);
-        let parts = Upload { objects: &*self.objects, at: &at, id: upload, plan: &planned.transfer };
-        parts.complete(|_| Ok(())).await?;
+        match &planned.form {
+            Form::AsIs { transfer } | Form::Raw { transfer, .. } => {
+                let at = self.settings.image(job.image_id);
+                let parts = Upload { objects: &*self.objects, at: &at, id: upload, plan: transfer };
+                parts.complete(|_| Ok(())).await?;
+            }
+            Form::Qcow2 { size, ranges, .. } => self.assemble(&job, upload, *size, ranges).await?,
+        }
         self.conclude(&job, &planned, None, deadline).await
     }
 
@@ -49,7 +54,7 @@ impl Importer {
     ) -> Step<Next> {
         let at = self.settings.image(job.image_id);
         let object = self.objects.head(&at).await?.ok_or(Stop::Ended)?;
-        if object.size != planned.transfer.size {
+        if planned.form.object_size().is_some_and(|planned| planned != object.size) {
             return Err(Stop::internal("the stored object has another size than planned"));
         }
         let known = || planned.digests.clone().map(|digests| Seen { digests, allocation: None });
@@ -61,7 +66,7 @@ impl Importer {
             },
         };
         // What was spooled was checked on its way; what isn't is stored as it is where hashes were given.
-        if matches!(planned.origin, Origin::Source { .. }) && planned.convert.is_none() {
+        if matches!((&planned.origin, &planned.form), (Origin::Source { .. }, Form::AsIs { .. })) {
             digests.check(&job.input)?;
         }
         self.keep_allocation(job, planned, allocation).await?;

@@ -1,4 +1,4 @@
-//! Import as raw of an image that isn't: the plan's share of it.
+//! Import of the disk inside an image: the plan's share of it.
 //!
 //! Goal: tables are read and checked once, here. Workers get a range map, from which each loads its own slice, and fetch only
 //! what is stored; where the disk holds zeros nobody reads anything.
@@ -6,31 +6,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use disk_image::{AllocationMap, AllocationWriter, Extent, ExtentMap, Layout, MapWriter};
+use disk_image::{AllocationMap, AllocationWriter, Extent, Layout, MapWriter};
 use image_tasks_domain::transfer::TransferPlan;
 use image_tasks_domain::{ImageId, TaskId};
-use serde::{Deserialize, Serialize};
 
+use super::Importer;
 use super::spool::Spool;
-use super::{Importer, Job};
 use crate::bounds::CHUNK;
-use crate::disk::{Disk, Places, whole};
+use crate::disk::{Disk, Mapped, Places, whole};
 use crate::error::{Step, Stop, refused};
 use crate::origin::{Origin, Patience, Staged, StoredSource};
 use crate::ports::{Body, ObjectRef, Source};
-
-/// How an image's disk is read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Convert {
-    /// The range map's numbers.
-    map: ExtentMap,
-    /// The range map.
-    sidecar: Staged,
-    /// The allocation map beside the image.
-    allocation: Staged,
-    /// An object of as many zeros as a part has bytes, where whole parts are zeros: they are copied from it inside the store.
-    pub(super) zeros: Option<Staged>,
-}
+use crate::qcow2::one;
 
 /// The two maps of a disk, while it is walked.
 pub(super) struct Maps {
@@ -49,15 +36,15 @@ impl Maps {
 }
 
 impl Importer {
-    /// Walks the whole disk and stores both of its maps.
+    /// Walks the whole disk; its range map, stored, and its allocation map.
     pub(super) async fn map_disk(
         &self,
-        job: &Job,
+        id: TaskId,
         source: &dyn Source,
         layout: &Layout,
-    ) -> Step<(Convert, AllocationMap)> {
+    ) -> Step<(Mapped, AllocationMap)> {
         let virtual_size = layout.virtual_size();
-        let at = self.settings.range_map(job.task.id);
+        let at = self.settings.range_map(id);
         let mut maps = Maps {
             map: MapWriter::new(virtual_size, layout.file_size()),
             allocation: AllocationWriter::new(virtual_size),
@@ -68,10 +55,7 @@ impl Importer {
         let (rest, map) = map.finish().map_err(unsound)?;
         spool.write(Bytes::from(rest)).await?;
         let sidecar = spool.finish().await?.into();
-        let allocation_map = allocation.finish();
-        let at = self.settings.allocation(job.image_id);
-        let allocation = self.put_whole(&at, Bytes::from(allocation_map.encode())).await?;
-        Ok((Convert { map, sidecar, allocation, zeros: None }, allocation_map))
+        Ok((Mapped { map, sidecar }, allocation.finish()))
     }
 
     /// Stores the zeros that all parts of zeros are copied from, where there are several.
@@ -105,20 +89,18 @@ impl Importer {
         }
     }
 
-    /// The disk inside the image that a plan brings in.
-    pub(super) async fn disk(&self, id: TaskId, origin: &Origin, convert: &Convert) -> Step<Arc<Disk>> {
-        let Staged { etag, size } = &convert.sidecar;
-        let sidecar = StoredSource::new(Arc::clone(&self.objects), self.settings.range_map(id), etag, *size);
-        let map = convert.map.clone();
-        Ok(Arc::new(Disk {
-            source: self.open(id, origin).await?,
-            places: Places::Mapped { map, sidecar: Box::new(sidecar) },
-        }))
+    /// The disk inside the source; the source itself where there is no map.
+    pub(super) async fn disk(&self, id: TaskId, origin: &Origin, map: Option<&Mapped>) -> Step<Arc<Disk>> {
+        let places = match map {
+            Some(map) => map.places(&self.objects, self.settings.range_map(id)),
+            None => Places::Verbatim(None),
+        };
+        Ok(Arc::new(Disk { source: self.open(id, origin).await?, places }))
     }
 
     /// Where the stored disk has data.
-    pub(super) async fn allocation(&self, image: ImageId, convert: &Convert) -> Step<AllocationMap> {
-        let Staged { etag, size } = &convert.allocation;
+    pub(super) async fn allocation(&self, image: ImageId, stored: &Staged) -> Step<AllocationMap> {
+        let Staged { etag, size } = stored;
         let at = self.settings.allocation(image);
         let bytes = whole(&StoredSource::new(Arc::clone(&self.objects), at, etag, *size)).await?;
         AllocationMap::decode(&bytes).map_err(unsound)
@@ -130,10 +112,6 @@ fn unsound(error: disk_image::Error) -> Stop {
         disk_image::Error::Refused(refusal) => Stop::Failed(refused(refusal)),
         disk_image::Error::Need(_) => Stop::internal("a map that needs what it was given"),
     }
-}
-
-fn one(bytes: Bytes) -> Body {
-    Box::pin(futures::stream::iter([Ok(bytes)]))
 }
 
 fn zeros(len: u64) -> Body {

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationScanner, ByteRange};
 use futures::StreamExt as _;
 use image_tasks_domain::TaskId;
-use image_tasks_domain::progress::Step as Meter;
+use image_tasks_domain::progress::{Meter, Progress, Step as Meters};
 use md5::{Digest, Md5};
 use sha2::Sha512;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::saved::Planned;
+use super::saved::{Form, Planned};
 use super::{Importer, Job};
 use crate::bounds::{HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, REPORT_EVERY};
 use crate::deadline::Deadline;
@@ -78,9 +78,15 @@ impl Importer {
         deadline: Deadline,
     ) -> Step<Option<Seen>> {
         let (id, at) = (job.task.id, self.settings.image(job.image_id));
-        let allocation = match &planned.convert {
-            Some(convert) => Some(self.allocation(job.image_id, convert).await?),
-            None => None,
+        let allocation = match &planned.form {
+            Form::Raw { allocation, .. } => Some(self.allocation(job.image_id, allocation).await?),
+            Form::AsIs { .. } => None,
+            Form::Qcow2 { .. } => {
+                // Only now is it known how much there is to hash.
+                let hashed = Meter { done: 0, total: object.size };
+                self.tasks.set_work(id, &Progress { hashed, ..job.task.progress }).await?;
+                None
+            }
         };
         let zeros = Bytes::from(vec![0; usize::try_from(HASH_CHUNK).unwrap_or(0)]);
         let mut scanner = planned.is_verbatim().then(AllocationScanner::default);
@@ -127,7 +133,7 @@ impl Importer {
                     }
                     offset = range.end;
                     if offset - reported >= REPORT_EVERY {
-                        self.tasks.advance(id, Meter::Hashed, offset - reported).await?;
+                        self.tasks.advance(id, Meters::Hashed, offset - reported).await?;
                         reported = offset;
                     }
                 },
@@ -146,7 +152,7 @@ impl Importer {
         let bytes = serde_json::to_vec(&state).map_err(Stop::internal)?;
         self.objects.put(&self.settings.hash(id), Bytes::from(bytes)).await?;
         // After the save: where the task has ended meanwhile, this stops, and what was saved is removed.
-        self.tasks.advance(id, Meter::Hashed, offset - reported).await?;
+        self.tasks.advance(id, Meters::Hashed, offset - reported).await?;
         Ok(None)
     }
 

@@ -14,6 +14,7 @@ mod hash;
 mod inspection;
 mod plan;
 mod press;
+mod qcow2;
 mod saved;
 pub(crate) mod spool;
 mod stage;

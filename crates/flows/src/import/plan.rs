@@ -5,13 +5,17 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use disk_image::{AllocationScanner, ByteRange, Format, Layout};
+use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::progress::{Meter, Progress};
+use image_tasks_domain::transfer::batches;
 use image_tasks_domain::{Failure, FailureCode, TaskId};
 
 use super::hash::Seen;
 use super::inspection::{Found, too_slow};
-use super::saved::{Planned, Saved};
+use super::qcow2::STORED;
+use super::saved::{Form, Planned, Saved};
 use super::{Importer, Job};
+use crate::bounds::TINY;
 use crate::deadline::Deadline;
 use crate::digests::{hashed, scanned};
 use crate::disk::{self, Disk};
@@ -19,6 +23,7 @@ use crate::error::{Step, Stop};
 use crate::events::Next;
 use crate::origin::{Origin, Patience, open_pinned};
 use crate::ports::{Body, ObjectError, ObjectRef, Source, SourceInfo};
+use crate::qcow2;
 
 impl Importer {
     /// Plans an import.
@@ -70,53 +75,88 @@ impl Importer {
                 return self.ask_for_stage(id, source.info().clone()).await;
             }
         };
-        let target = Target::of(&layout, &job)?;
+        let target = Target::of(&layout, &job, self.policy.output)?;
         let hashes_given = job.input.checksum.is_some() || job.input.sha512.is_some();
-        if target.converted && hashes_given && matches!(origin, Origin::Source { .. }) {
+        let converted = target.made != Made::AsIs;
+        if converted && hashes_given && matches!(origin, Origin::Source { .. }) {
             // A conversion reads the source in any order, and not all of it: only a spool sees its hashes.
             return self.ask_for_stage(id, source.info().clone()).await;
         }
-        let (size, maps) = if target.converted {
-            (layout.virtual_size(), Some(self.map_disk(&job, &*source, &layout).await?))
-        } else {
-            self.walk(&*source, &layout, None).await?;
-            (size, None)
-        };
-        let transfer = self
-            .policy
-            .cut
-            .plan(size)
-            .map_err(|e| Failure::new(FailureCode::SourceTooLarge, e.to_string()))?;
-        let upload = if size < self.policy.cut.single_below {
+        let form = self.form(&job, &*source, &layout, target.made).await?;
+        let upload = if self.is_one_call(&form) {
             None
         } else {
             // Of an earlier call that died before it could save the plan.
             self.cleaner().uploads(job.image_id).await?;
             Some(self.objects.create_upload(&self.settings.image(job.image_id)).await?)
         };
-        let convert = match maps {
-            None => None,
-            Some((convert, _)) if upload.is_none() => Some(convert),
-            Some((mut convert, allocation)) => {
-                convert.zeros = self.zeros(id, &transfer, &allocation).await?;
-                Some(convert)
-            }
+        let virtual_size = match &form {
+            Form::Qcow2 { size, .. } => qcow2::virtual_size(*size)?,
+            Form::AsIs { .. } | Form::Raw { .. } => layout.virtual_size(),
         };
         // Of the bytes that were spooled.
-        let (digests, allocation) = staged.filter(|_| convert.is_none()).unzip();
+        let (digests, allocation) = staged.filter(|_| !converted).unzip();
         let planned = Planned {
             origin,
             disk_format: target.disk_format,
             container_format: target.container_format,
-            virtual_size: layout.virtual_size(),
-            transfer,
+            virtual_size,
+            form,
             upload,
             digests,
             allocation,
-            convert,
         };
         self.save(id, &Saved::Planned(Box::new(planned.clone()))).await?;
         self.follow(&job, planned, deadline).await
+    }
+
+    /// Goes through the image's whole map, and decides how what it holds becomes the object.
+    async fn form(&self, job: &Job, source: &dyn Source, layout: &Layout, made: Made) -> Step<Form> {
+        let id = job.task.id;
+        let size = layout.virtual_size();
+        let cut = |size| {
+            let plan = self.policy.cut.plan(size);
+            plan.map_err(|e| Failure::new(FailureCode::SourceTooLarge, e.to_string()))
+        };
+        Ok(match made {
+            Made::AsIs => {
+                self.walk(source, layout, None).await?;
+                Form::AsIs { transfer: cut(layout.file_size())? }
+            }
+            Made::Raw => {
+                let (map, data) = self.map_disk(id, source, layout).await?;
+                let at = self.settings.allocation(job.image_id);
+                let allocation = self.put_whole(&at, bytes::Bytes::from(data.encode())).await?;
+                let transfer = cut(size)?;
+                let zeros = if size < self.policy.cut.single_below {
+                    None
+                } else {
+                    self.zeros(id, &transfer, &data).await?
+                };
+                Form::Raw { transfer, map, allocation, zeros }
+            }
+            Made::Qcow2 => {
+                let ranges = qcow2::ranges(size)?;
+                let (ranges, map) = if layout.format().is_verbatim() {
+                    self.walk(source, layout, None).await?;
+                    (ranges, None)
+                } else {
+                    let (map, data) = self.map_disk(id, source, layout).await?;
+                    (qcow2::holding(ranges, &data), Some(map))
+                };
+                qcow2::check_parts(&ranges)?;
+                Form::Qcow2 { size, ranges, map }
+            }
+        })
+    }
+
+    /// Whether this phase makes the object from start to end.
+    fn is_one_call(&self, form: &Form) -> bool {
+        let single_below = self.policy.cut.single_below;
+        match form {
+            Form::AsIs { transfer } | Form::Raw { transfer, .. } => transfer.size < single_below,
+            Form::Qcow2 { size, .. } => *size < single_below && *size <= TINY,
+        }
     }
 
     async fn ask_for_stage(&self, id: TaskId, info: SourceInfo) -> Step<Next> {
@@ -130,11 +170,16 @@ impl Importer {
     async fn follow(&self, job: &Job, planned: Planned, deadline: Deadline) -> Step<Next> {
         if planned.upload.is_some() {
             let meter = |total| Meter { done: 0, total };
-            let size = planned.transfer.size;
+            let (size, batches) = match &planned.form {
+                Form::AsIs { transfer } | Form::Raw { transfer, .. } => (transfer.size, transfer.batches()),
+                Form::Qcow2 { size, ranges, .. } => {
+                    (*size, batches(u32::try_from(ranges.len()).map_err(Stop::internal)?))
+                }
+            };
             let to_hash = if planned.digests.is_some() { 0 } else { size };
             let work = Progress { copied: meter(size), hashed: meter(to_hash), ..job.task.progress };
             self.tasks.set_work(job.task.id, &work).await?;
-            return Ok(Next::Transfer { batches: planned.transfer.batches() });
+            return Ok(Next::Transfer { batches });
         }
         let seen = self.store_whole(job, &planned).await?;
         match self.conclude(job, &planned, seen, deadline).await? {
@@ -146,27 +191,35 @@ impl Importer {
     /// Stores a small image in one request; what its bytes told, unless an earlier call has stored it.
     async fn store_whole(&self, job: &Job, planned: &Planned) -> Step<Option<Seen>> {
         let (id, at) = (job.task.id, self.settings.image(job.image_id));
-        if let (Origin::Staged(object), None) = (&planned.origin, &planned.convert) {
+        if let (Origin::Staged(object), Form::AsIs { .. }) = (&planned.origin, &planned.form) {
             return match self.objects.copy(&at, &self.settings.staged(id), &object.etag, true).await {
                 Ok(_) | Err(ObjectError::Precondition(_)) => Ok(None),
                 Err(e) => Err(e.into()),
             };
         }
-        let bytes = self.bytes(id, planned).await?;
+        let (bytes, size) = match &planned.form {
+            Form::AsIs { transfer } | Form::Raw { transfer, .. } => {
+                (self.bytes(id, planned).await?, transfer.size)
+            }
+            Form::Qcow2 { size, map, .. } => {
+                let disk = self.disk(id, &planned.origin, map.as_ref()).await?;
+                let (len, body) = qcow2::small(disk, *size, STORED).await?;
+                (Bytes::Made(Box::new(body)), len)
+            }
+        };
         let mut patience = Patience::default();
         loop {
-            match self.put_seen(&bytes, &at, planned).await {
+            match self.put_seen(&bytes, &at, size, planned.is_verbatim()).await {
                 Ok(seen) => return Ok(seen),
                 Err(stop) => patience.after_stop(stop).await?,
             }
         }
     }
 
-    async fn put_seen(&self, bytes: &Bytes, at: &ObjectRef, planned: &Planned) -> Step<Option<Seen>> {
-        let size = planned.transfer.size;
+    async fn put_seen(&self, bytes: &Bytes, at: &ObjectRef, size: u64, scan: bool) -> Step<Option<Seen>> {
         let (mut body, hasher) = hashed(bytes.body(0..size).await?);
         let mut scanner = None;
-        if planned.is_verbatim() {
+        if scan {
             let (watched, found) = scanned(body);
             (body, scanner) = (watched, Some(found));
         }
@@ -186,11 +239,12 @@ impl Importer {
         Ok(Some(Seen { digests: hasher.digests(), allocation }))
     }
 
-    /// What a plan stores, to be read by range.
+    /// What a plan stores, to be read by range. A qcow2 can't be: it has to be made.
     pub(super) async fn bytes(&self, id: TaskId, planned: &Planned) -> Step<Bytes> {
-        Ok(match &planned.convert {
-            Some(convert) => Bytes::Disk(self.disk(id, &planned.origin, convert).await?),
-            None => Bytes::AsIs(self.open(id, &planned.origin).await?),
+        Ok(match &planned.form {
+            Form::AsIs { .. } => Bytes::AsIs(self.open(id, &planned.origin).await?),
+            Form::Raw { map, .. } => Bytes::Disk(self.disk(id, &planned.origin, Some(map)).await?),
+            Form::Qcow2 { .. } => return Err(Stop::internal("a qcow2 is made, not read")),
         })
     }
 
@@ -206,6 +260,8 @@ pub(super) enum Bytes {
     AsIs(Box<dyn Source>),
     /// The disk inside it.
     Disk(Arc<Disk>),
+    /// The whole of what is in memory.
+    Made(Box<dyn Fn() -> Body + Send + Sync>),
 }
 
 impl Bytes {
@@ -215,6 +271,7 @@ impl Bytes {
             Self::AsIs(_) if range.is_empty() => Box::pin(futures::stream::empty()),
             Self::AsIs(source) => source.read(ByteRange { start: range.start, end: range.end }).await?,
             Self::Disk(disk) => disk::body(Arc::clone(disk), range),
+            Self::Made(body) => body(),
         })
     }
 }
@@ -223,28 +280,66 @@ impl Bytes {
 struct Target {
     disk_format: String,
     container_format: String,
-    /// Whether that isn't the source as it is.
-    converted: bool,
+    made: Made,
+}
+
+/// What is made of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// Nothing: it is stored as it is.
+    AsIs,
+    /// The disk inside it.
+    Raw,
+    /// A qcow2 of that disk.
+    Qcow2,
 }
 
 impl Target {
-    fn of(layout: &Layout, job: &Job) -> Step<Self> {
-        let found = layout.format();
-        let wanted = job.input.image.disk_format.and_then(Format::from_name).unwrap_or(found);
-        let container_format = job.input.image.container_format.unwrap_or("bare").to_owned();
-        let disk_format = wanted.name().to_owned();
+    fn of(layout: &Layout, job: &Job, output: OutputFormat) -> Step<Self> {
+        let (found, said) = (layout.format(), &job.input.image);
+        let wanted = said.disk_format.and_then(Format::from_name);
+        let wanted = wanted.unwrap_or_else(|| by_default(layout, said.container_format, output));
         if found == Format::Ova && matches!(wanted, Format::Ova | Format::Vmdk) {
             let (disk_format, container_format) = (Format::Vmdk.name().to_owned(), "ova".to_owned());
-            return Ok(Self { disk_format, container_format, converted: false });
+            return Ok(Self { disk_format, container_format, made: Made::AsIs });
+        }
+        let container_format = said.container_format.unwrap_or("bare").to_owned();
+        if container_format == Format::Ova.name() {
+            let message = format!("container_format is ova, but a {found} stored as {wanted} is none");
+            return Err(Failure::new(FailureCode::FormatMismatch, message).into());
         }
         // Opaque formats are the same bytes by another name.
-        if wanted == found || wanted.is_opaque() && found.is_opaque() {
-            return Ok(Self { disk_format, container_format, converted: false });
-        }
-        if wanted == Format::Raw {
-            return Ok(Self { disk_format, container_format, converted: true });
-        }
-        let message = format!("the image is {found}; it can't be stored as {wanted}, only as {found} or raw");
-        Err(Failure::new(FailureCode::UnsupportedFormat, message).into())
+        let made = if wanted == found || wanted.is_opaque() && found.is_opaque() {
+            Made::AsIs
+        } else if wanted == Format::Raw {
+            Made::Raw
+        } else if wanted == Format::Qcow2 && layout.virtual_size() > 0 {
+            Made::Qcow2
+        } else {
+            let message = match wanted {
+                Format::Qcow2 => "the image has no bytes, and a qcow2 of none is of no use".to_owned(),
+                _ => format!(
+                    "the image is {found}; it can't be stored as {wanted}, only as {found}, raw or qcow2"
+                ),
+            };
+            return Err(Failure::new(FailureCode::UnsupportedFormat, message).into());
+        };
+        Ok(Self { disk_format: wanted.name().to_owned(), container_format, made })
     }
+}
+
+/// The format that an image gets where nobody asks for one: the operator's, for whatever is a disk and not asked for as an OVA.
+///
+/// An ISO stays, as Glance's image_conversion plugin has it. Kernels, ramdisks and the partitions that go with them stay: a
+/// hypervisor is handed their bytes.
+fn by_default(layout: &Layout, container: Option<&str>, output: OutputFormat) -> Format {
+    let found = layout.format();
+    let is_disk = !matches!(found, Format::Iso | Format::Ami | Format::Ari | Format::Aki);
+    let wanted = match output {
+        OutputFormat::AsIs => found,
+        OutputFormat::Raw => Format::Raw,
+        OutputFormat::Qcow2 => Format::Qcow2,
+    };
+    let stays = !is_disk || container == Some(Format::Ova.name()) || layout.virtual_size() == 0;
+    if stays { found } else { wanted }
 }

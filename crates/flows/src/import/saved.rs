@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use disk_image::Format;
+use disk_image::write::parts::BlobRange;
 use image_tasks_domain::TaskId;
 use image_tasks_domain::transfer::TransferPlan;
 use serde::{Deserialize, Serialize};
 
 use super::Importer;
-use super::convert::Convert;
 use crate::digests::Digests;
+use crate::disk::Mapped;
 use crate::error::{Step, Stop};
 use crate::origin::{Origin, Staged};
 use crate::ports::{SourceInfo, UploadId};
@@ -43,12 +44,10 @@ pub(super) struct Planned {
     pub(super) container_format: String,
     /// Bytes of the virtual disk.
     pub(super) virtual_size: u64,
-    /// How the object is cut.
-    pub(super) transfer: TransferPlan,
+    /// How the source becomes the object.
+    pub(super) form: Form,
     /// The upload that takes the parts; none for an image that is made in one call.
     pub(super) upload: Option<UploadId>,
-    /// How the disk is read, where the image is converted; else it is stored as it is.
-    pub(super) convert: Option<Convert>,
     /// Hashes of the object, where they are known before it is stored.
     pub(super) digests: Option<Digests>,
     /// The map of where it holds data, in the work bucket, where that is known.
@@ -58,7 +57,49 @@ pub(super) struct Planned {
 impl Planned {
     /// Whether the source's own bytes are stored, and are a disk.
     pub(super) fn is_verbatim(&self) -> bool {
-        self.convert.is_none() && Format::from_name(&self.disk_format).is_some_and(Format::is_verbatim)
+        matches!(self.form, Form::AsIs { .. })
+            && Format::from_name(&self.disk_format).is_some_and(Format::is_verbatim)
+    }
+}
+
+/// How a source becomes the object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Form {
+    /// Its bytes are the object's, by parts.
+    AsIs {
+        /// How the object is cut.
+        transfer: TransferPlan,
+    },
+    /// The disk inside it, by parts.
+    Raw {
+        /// How the object is cut.
+        transfer: TransferPlan,
+        /// Where the disk is in the source.
+        map: Mapped,
+        /// The allocation map beside the image.
+        allocation: Staged,
+        /// An object of as many zeros as a part has bytes, where whole parts are zeros: they are copied from it inside the store.
+        zeros: Option<Staged>,
+    },
+    /// The disk inside it as a qcow2, by ranges that become blobs.
+    Qcow2 {
+        /// Bytes of the disk.
+        size: u64,
+        /// The ranges.
+        ranges: Vec<BlobRange>,
+        /// Where the disk is in the source; none where the source is the disk.
+        map: Option<Mapped>,
+    },
+}
+
+impl Form {
+    /// Bytes of the object, where they are known before it is made.
+    pub(super) fn object_size(&self) -> Option<u64> {
+        match self {
+            Self::AsIs { transfer } | Self::Raw { transfer, .. } => Some(transfer.size),
+            Self::Qcow2 { .. } => None,
+        }
     }
 }
 

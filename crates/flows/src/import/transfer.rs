@@ -10,18 +10,19 @@ use image_tasks_domain::{Failure, TaskId};
 use super::Importer;
 use super::inspection::too_slow;
 use super::plan::Bytes;
-use super::saved::Planned;
+use super::saved::Form;
 use crate::bounds::PARTS_AT_ONCE;
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
-use crate::origin::{Origin, Patience};
+use crate::origin::{Origin, Patience, Staged};
 use crate::parts::{Upload, make};
 use crate::ports::{ObjectRef, UploadId};
 
 /// What all parts of a batch have in common.
 struct Work<'a> {
     id: TaskId,
-    planned: &'a Planned,
+    origin: &'a Origin,
+    zeros: Option<&'a Staged>,
     bytes: &'a Bytes,
     at: &'a ObjectRef,
     upload: &'a UploadId,
@@ -48,14 +49,22 @@ impl Importer {
         let job = self.at_work(id).await?;
         let planned = self.planned(id).await?;
         let upload = planned.upload.as_ref().ok_or_else(|| Stop::internal("a transfer without an upload"))?;
+        let (transfer, zeros) = match &planned.form {
+            Form::AsIs { transfer } => (transfer, None),
+            Form::Raw { transfer, zeros, .. } => (transfer, zeros.as_ref()),
+            Form::Qcow2 { size, ranges, map } => {
+                let disk = (*size, ranges.as_slice(), map.as_ref());
+                return self.make_blobs(&job, &planned, upload, disk, (batch, deadline)).await;
+            }
+        };
         let at = self.settings.image(job.image_id);
-        let parts = Upload { objects: &*self.objects, at: &at, id: upload, plan: &planned.transfer };
+        let parts = Upload { objects: &*self.objects, at: &at, id: upload, plan: transfer };
         let left = parts.missing(batch).await?;
         if left.is_empty() {
             return Ok(None);
         }
         let bytes = self.bytes(id, &planned).await?;
-        let work = &Work { id, planned: &planned, bytes: &bytes, at: &at, upload };
+        let work = &Work { id, origin: &planned.origin, zeros, bytes: &bytes, at: &at, upload };
         let move_part = |number| {
             let part = left.get(&number).copied();
             async move { self.move_part(work, part.ok_or_else(|| Stop::internal("a part of no batch"))?).await }
@@ -78,10 +87,9 @@ impl Importer {
     }
 
     async fn try_part(&self, work: &Work<'_>, part: PartRange) -> Step<()> {
-        let Work { id, planned, bytes, at, upload } = work;
+        let Work { id, origin, zeros, bytes, at, upload } = work;
         let (number, range) = (part.number, part.offset..part.offset + part.len);
-        let zeros = planned.convert.as_ref().and_then(|convert| convert.zeros.as_ref());
-        let stored = match (bytes, &planned.origin, zeros) {
+        let stored = match (bytes, origin, zeros) {
             (Bytes::AsIs(_), Origin::Staged(object), _) => {
                 let range = ByteRange { start: range.start, end: range.end };
                 let from = self.settings.staged(*id);

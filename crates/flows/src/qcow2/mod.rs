@@ -13,12 +13,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use disk_image::AllocationMap;
 use disk_image::write::parts::{BlobRange, MIN_PART, PartCutter, blob_ranges};
 use disk_image::write::qcow2::{BlobWriter, Codec, Geometry, Place, WriteError};
 use image_tasks_domain::transfer::Batch;
 use image_tasks_domain::{Failure, FailureCode, TaskId};
 
 use self::assembly::Blobs;
+use crate::bounds::BLOB_PART;
 use crate::disk::{Disk, DiskReader, Window};
 use crate::error::{Step, Stop};
 use crate::origin::Patience;
@@ -63,7 +65,10 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
+    /// # Errors
+    /// `TooLarge` also where a worker would have to hold too much.
     pub(crate) fn new(size: u64, codec: Codec, ranges: Vec<BlobRange>, bench: Bench) -> Step<Self> {
+        check_parts(&ranges)?;
         Ok(Self { geometry: Geometry::new(size, codec).map_err(unwritable)?, ranges, bench })
     }
 
@@ -160,6 +165,29 @@ pub(crate) fn virtual_size(size: u64) -> Step<u64> {
 /// The ranges of a disk that become blobs.
 pub(crate) fn ranges(size: u64) -> Step<Vec<BlobRange>> {
     blob_ranges(size).map_err(too_large)
+}
+
+/// The same ranges, with parts no larger than what they hold asks for.
+pub(crate) fn holding(ranges: Vec<BlobRange>, data: &AllocationMap) -> Vec<BlobRange> {
+    const CLUSTER: u64 = Geometry::DEFAULT_CLUSTER;
+    let of = |range: &BlobRange| {
+        let clusters = |run: std::ops::Range<u64>| run.end.div_ceil(CLUSTER) - run.start / CLUSTER;
+        data.within(range.start..range.end).map(clusters).sum::<u64>() * CLUSTER
+    };
+    ranges.into_iter().map(|range| range.holding(of(&range))).collect()
+}
+
+/// Whether a worker can hold the parts.
+pub(crate) fn check_parts(ranges: &[BlobRange]) -> Step<()> {
+    match ranges.iter().find(|range| range.part_size > BLOB_PART) {
+        None => Ok(()),
+        Some(range) => {
+            let len = range.end - range.start;
+            Err(too_large(format!(
+                "{len} bytes of the disk may hold more data than a worker can write as qcow2"
+            )))
+        }
+    }
 }
 
 fn take(writer: &mut BlobWriter, window: &Window, out: &mut Vec<u8>) -> Step<()> {

@@ -12,6 +12,7 @@ mod import;
 mod lifecycle;
 mod objects;
 mod property;
+mod qcow2;
 mod resilience;
 mod sources;
 mod world;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use disk_image::{AllocationMap, Format};
 use image_tasks_domain::export_input::ExportPolicy;
+use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::{Clock, ExecutionStatus, ImageStore, TaskStore};
 use image_tasks_domain::source::SourcePolicy;
@@ -74,7 +75,12 @@ impl World {
             sources: sources.clone(),
             clock: clock.clone(),
             settings: settings.clone(),
-            policy: ImportPolicy { sources: SourcePolicy::default(), max_image_bytes: QUOTA, cut },
+            policy: ImportPolicy {
+                sources: SourcePolicy::default(),
+                max_image_bytes: QUOTA,
+                output: OutputFormat::AsIs,
+                cut,
+            },
         };
         let lifecycle = Lifecycle {
             tasks: stores.clone(),

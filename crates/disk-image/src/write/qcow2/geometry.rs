@@ -20,6 +20,9 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Bytes of a cluster where nothing else is asked for.
+    pub const DEFAULT_CLUSTER: u64 = 1 << DEFAULT_CLUSTER_BITS;
+
     /// A disk of `size` bytes in clusters of 64 KiB.
     ///
     /// # Errors
