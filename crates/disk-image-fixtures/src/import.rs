@@ -69,7 +69,9 @@ pub fn import<R: ReadAt>(source: &mut Counting<R>, declared: Option<Format>) -> 
         return Err(refused(Error::refused(Code::UnknownFormat, "a compressed stream is not a disk yet")));
     };
     let layout = drive(source, &mut regions, |r| Layout::open(r, format, &Limits::default()))?;
-    assert!(layout.virtual_size() > 0 && layout.virtual_size() <= Limits::default().max_virtual_size);
+    // Only a file without a structure may be empty.
+    assert!(layout.virtual_size() > 0 || layout.file_size() == 0 && format.is_opaque());
+    assert!(layout.virtual_size() <= Limits::default().max_virtual_size);
     let mut writer = MapWriter::new(layout.virtual_size(), layout.file_size());
     let mut allocation = AllocationWriter::new(layout.virtual_size());
     let mut sidecar = Vec::new();
