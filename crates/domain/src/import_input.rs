@@ -52,9 +52,18 @@ impl OutputFormat {
     }
 }
 
-const KEYS: &[&str] =
-    &["import_from", "import_from_format", "image_properties", "checksum", "os_hash_algo", "os_hash_value"];
+const KEYS: &[&str] = &[
+    "import_from",
+    "import_from_format",
+    "import_from_member",
+    "image_properties",
+    "checksum",
+    "os_hash_algo",
+    "os_hash_value",
+];
 
+/// Longest name of a member, characters: POSIX.1-1988 `ustar` has 100 bytes for it.
+const MAX_MEMBER: usize = 100;
 const MD5_DIGITS: usize = 32;
 const SHA512_DIGITS: usize = 128;
 
@@ -65,6 +74,8 @@ pub struct ImportInput {
     pub source: SourceLocation,
     /// The format that it must turn out to be, one of [`SOURCE_FORMATS`] but never `vpc`.
     pub declared_format: Option<&'static str>,
+    /// The member of an OVA that is the disk to bring in.
+    pub member: Option<String>,
     /// What is said of the image to be made. Its `disk_format`, where it differs
     /// from what is found, asks for a conversion.
     pub image: ImageProperties,
@@ -89,6 +100,7 @@ impl ImportInput {
             other => other,
         };
         let image = ImageProperties::parse(members, "image_properties")?;
+        let member = member(&members, declared_format, image.disk_format)?;
         if let (Some(declared), Some(wanted)) = (declared_format, image.disk_format)
             && !is_possible(declared, wanted)
         {
@@ -106,7 +118,8 @@ impl ImportInput {
         if algorithm.is_some() && sha512.is_none() {
             return members.refuse("os_hash_value", "is required where os_hash_algo is given");
         }
-        Ok(Self { source, declared_format, image, checksum, sha512, remarks: remarks(&members, KEYS) })
+        let remarks = remarks(&members, KEYS);
+        Ok(Self { source, declared_format, member, image, checksum, sha512, remarks })
     }
 
     /// Whether this caller may ask for it.
@@ -133,6 +146,24 @@ fn source(members: &Members<'_>, policy: &SourcePolicy) -> Checked<SourceLocatio
     let source = SourceLocation::parse(text).map_err(refused)?;
     policy.check(&source).map_err(refused)?;
     Ok(source)
+}
+
+fn member(members: &Members<'_>, declared: Option<&str>, wanted: Option<&str>) -> Checked<Option<String>> {
+    const KEY: &str = "import_from_member";
+    let Some(name) = members.short_string(KEY, MAX_MEMBER)? else { return Ok(None) };
+    if name.is_empty() || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
+        return members.refuse(KEY, "must be the plain name of a disk in an ova, as its descriptor has it");
+    }
+    match (declared, wanted) {
+        (Some(declared), _) if declared != "ova" => {
+            members.refuse(KEY, format!("only an ova has members, not {declared}"))
+        }
+        (_, Some(wanted)) if !CONVERTIBLE.contains(&wanted) => members.refuse(
+            KEY,
+            format!("a disk taken out of an ova is stored as {}, not as {wanted}", CONVERTIBLE.join(" or ")),
+        ),
+        _ => Ok(Some(name.to_owned())),
+    }
 }
 
 /// Whether an image found to be `found` can be stored as `wanted`.
@@ -170,7 +201,12 @@ mod tests {
         .unwrap();
         assert_eq!(most.source, SourceLocation::S3 { bucket: "sources".into(), key: "a/b.vhd".into() });
         assert_eq!((most.declared_format, most.image.disk_format), (Some("vhd"), Some("qcow2")));
-        assert_eq!(most.checksum.as_deref(), Some("d41d8cd98f00b204e9800998ecf8427e"));
+        assert_eq!((most.member, most.checksum.as_deref()), (None, Some("d41d8cd98f00b204e9800998ecf8427e")));
+        let ova = parse(json!({
+            "import_from": "https://example.com/a.ova", "import_from_format": "ova", "import_from_member": "disk 2.vmdk",
+            "image_properties": {"disk_format": "raw"},
+        }));
+        assert_eq!(ova.unwrap().member.as_deref(), Some("disk 2.vmdk"));
         assert_eq!(most.remarks, Vec::<String>::new());
     }
 
@@ -217,6 +253,20 @@ mod tests {
                 json!({"import_from": url, "import_from_format": "qcow2", "image_properties": {"disk_format": "vmdk"}}),
                 "image_properties.disk_format",
                 "vmdk can't be made from qcow2",
+            ),
+            (json!({"import_from": url, "import_from_member": 5}), "import_from_member", "a string"),
+            (json!({"import_from": url, "import_from_member": ""}), "import_from_member", "plain name"),
+            (json!({"import_from": url, "import_from_member": "../a"}), "import_from_member", "plain name"),
+            (json!({"import_from": url, "import_from_member": "a".repeat(101)}), "import_from_member", "100"),
+            (
+                json!({"import_from": url, "import_from_format": "vmdk", "import_from_member": "a"}),
+                "import_from_member",
+                "only an ova has members, not vmdk",
+            ),
+            (
+                json!({"import_from": url, "import_from_member": "a", "image_properties": {"disk_format": "vmdk"}}),
+                "import_from_member",
+                "raw or qcow2, not as vmdk",
             ),
             (json!({"import_from": url, "checksum": "xyz"}), "checksum", "32 hexadecimal digits"),
             (json!({"import_from": url, "os_hash_algo": "md5"}), "os_hash_algo", "one of sha512"),

@@ -118,6 +118,35 @@ async fn other_formats_over_http_become_qcow2() {
     assert!(peak > 0 && peak < WORKER_MEMORY, "{peak} bytes");
 }
 
+#[tokio::test]
+async fn of_an_ova_with_several_disks_the_named_one_is_imported() {
+    let tenant = Tenant::new("ova");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let disk = |seed| pattern::bytes(seed, 0, 3 << 20);
+    let vmdk = |name: &str, seed| {
+        std::fs::write(path(name), disk(seed)).unwrap();
+        let stream = ["convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized"];
+        qemu_img(&[&stream[..], &[&path(name), &path(&format!("{name}.vmdk"))]].concat());
+        std::fs::read(path(&format!("{name}.vmdk"))).unwrap()
+    };
+    let disks = [("a.vmdk", vmdk("a", 1)), ("b.vmdk", vmdk("b", 2))];
+    let members = disks.each_ref().map(|(name, bytes)| (*name, bytes.as_slice()));
+    disk_image_fixtures::ova(&members).write_to(dir.path().join("vm.ova").as_path()).unwrap();
+    let server = SourceServer::start().await.unwrap();
+    let url = server.serve("/vm.ova", Source::new(Content::File(path("vm.ova").into())));
+    let mut input =
+        json!({"import_from": url, "import_from_format": "ova", "image_properties": {"disk_format": "raw"}});
+    let unnamed = tenant.refused(input.clone()).await;
+    let message = unnamed["message"].as_str().unwrap();
+    assert!(message.starts_with("BadArchive: ") && message.contains("a.vmdk, b.vmdk"), "{message}");
+    input["import_from_member"] = json!("b.vmdk");
+    let (_, image) = tenant.imported(input).await;
+    let mut found = Vec::new();
+    tenant.download(&image, |bytes| found.extend_from_slice(bytes)).await;
+    assert!(found == disk(2), "not the disk that was named");
+}
+
 /// What is wrong with how a hostile image was answered, if anything.
 async fn answered(
     tenant: &Tenant,

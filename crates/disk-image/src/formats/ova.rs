@@ -42,7 +42,11 @@ pub(crate) fn find_disk(regions: &Regions, disk: Option<&str>) -> Result<(u64, u
         (None, [only]) => only,
         (None, several) => {
             let names: Vec<_> = several.iter().map(|d| d.name.as_str()).collect();
-            return Err(bad(format!("it holds {} disks ({}); name one", names.len(), names.join(", "))));
+            return Err(bad(format!(
+                "it holds {} disks ({}); import_from_member has to name one",
+                names.len(),
+                names.join(", ")
+            )));
         }
         (Some(wanted), several) => several
             .iter()

@@ -39,8 +39,16 @@ impl Importer {
             (Err(stop), _) => return Err(stop),
         };
         let limits = Limits { max_virtual_size: self.policy.max_image_bytes };
-        let layout = drive(source, &mut regions, |regions| Layout::open(regions, format, &limits)).await?;
-        Ok(Found::Disk(layout))
+        let member = input.member.as_deref();
+        if member.is_some() && format != Format::Ova {
+            let message = format!("import_from_member names a disk in an ova, but the source is {format}");
+            return Err(Failure::new(FailureCode::FormatMismatch, message).into());
+        }
+        let open = |regions: &Regions| match format {
+            Format::Ova => Layout::open_ova(regions, member, &limits),
+            _ => Layout::open(regions, format, &limits),
+        };
+        Ok(Found::Disk(drive(source, &mut regions, open).await?))
     }
 
     /// Goes through the whole map of an image: every table entry is checked, every byte it points to is inside the file.

@@ -300,6 +300,11 @@ impl Target {
         let wanted = said.disk_format.and_then(Format::from_name);
         let wanted = wanted.unwrap_or_else(|| by_default(layout, said.container_format, output));
         if found == Format::Ova && matches!(wanted, Format::Ova | Format::Vmdk) {
+            if job.input.member.is_some() {
+                let message = "import_from_member takes one disk out of the ova: ask for it as raw or qcow2, in \
+                               image_properties.disk_format; else the ova is stored whole";
+                return Err(Failure::new(FailureCode::UnsupportedFormat, message).into());
+            }
             let (disk_format, container_format) = (Format::Vmdk.name().to_owned(), "ova".to_owned());
             return Ok(Self { disk_format, container_format, made: Made::AsIs });
         }

@@ -275,3 +275,38 @@ async fn what_is_no_ova_is_not_called_one() {
         assert!(message.starts_with("FormatMismatch: container_format is ova"), "{message}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_an_ova_with_several_disks_the_named_one_is_taken() {
+    let disks = [disk(MIB), pattern(MIB / 2)];
+    let options: [&[&str]; 2] = [&["-o", "subformat=streamOptimized"], &["-o", "subformat=monolithicSparse"]];
+    let [a, b] = [0, 1].map(|n| image(&disks[n], "vmdk", options[n]).0);
+    let ova = disk_image_fixtures::ova(&[("a.vmdk", &a), ("b.vmdk", &b)]);
+    let ova = ova.read(disk_image::ByteRange { start: 0, end: ova.len() });
+    let named = |member: &str, format: &str| json!({"import_from_format": "ova", "import_from_member": member, "image_properties": {"disk_format": format}});
+    for (member, inside) in [("a.vmdk", &disks[0]), ("b.vmdk", &disks[1])] {
+        for (cut, format) in [(ONE_CALL, "raw"), (PARTS, "raw"), (ONE_CALL, "qcow2"), (PARTS, "qcow2")] {
+            let world = world(Script::of(ova.clone()), named(member, format), cut).await;
+            world.run().await;
+            let context = format!("{member} as {format}");
+            if format == "raw" {
+                assert_eq!(world.check_ended(inside, &context).await, TaskStatus::Success, "{context}");
+            } else {
+                assert_holds(&stored(&world, &context).await, inside, &context);
+            }
+        }
+    }
+    let only = json!({"import_from_member": "a.vmdk"});
+    for (source, input, code, part) in [
+        (&ova, json!({}), FailureCode::BadArchive, "(a.vmdk, b.vmdk); import_from_member"),
+        (&ova, named("c.vmdk", "raw"), FailureCode::BadArchive, "no disk \"c.vmdk\""),
+        (&ova, only.clone(), FailureCode::UnsupportedFormat, "raw or qcow2"),
+        (&a, only, FailureCode::FormatMismatch, "import_from_member"),
+    ] {
+        let world = world(Script::of(source.clone()), input, CUT).await;
+        world.run().await;
+        assert_eq!(world.check_ended(&[], part).await, TaskStatus::Failure);
+        let message = world.task().await.message;
+        assert!(message.starts_with(&format!("{}: ", code.name())) && message.contains(part), "{message}");
+    }
+}
