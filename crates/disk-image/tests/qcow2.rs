@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{fs::File, path::Path, sync::Mutex};
+use std::{fs::File, os::unix::fs::FileExt, path::Path, sync::Mutex};
 
 use disk_image::{Format, Stored};
 use proptest::prelude::*;
@@ -138,6 +138,47 @@ fn a_sparse_disk_beyond_4_gib_costs_what_it_holds() {
     assert_eq!(opened.read(4_294_901_760 - 10, 10), [0; 10]);
     assert!(opened.source.bytes < 5 << 20, "{} bytes read", opened.source.bytes);
     assert!(opened.sidecar.len() < 2 << 20, "{} bytes of sidecar", opened.sidecar.len());
+}
+
+/// What is stored around and beyond the 32-bit border, for every cluster size and codec.
+#[test]
+fn sparse_disks_beyond_4_gib_read_as_qemu_reads_them() {
+    const MIB: u64 = 1 << 20;
+    let size = (5 << 30) + 37 * MIB + 512;
+    let islands = [(0, 100_000), ((4 << 30) - 70_000, 140_000), (size - 3 * MIB, MIB), (size - 700, 700)];
+    let dir = tempfile::tempdir().unwrap();
+    let (raw, image) = (dir.path().join("disk.raw"), dir.path().join("disk.qcow2"));
+    let file = File::create(&raw).unwrap();
+    file.set_len(size).unwrap();
+    for (n, (start, len)) in (1u8..).zip(islands) {
+        file.write_all_at(&vec![n; usize::try_from(len).unwrap()], start).unwrap();
+    }
+    // The oracle is the raw disk itself: what QEMU makes of it again is shown for smaller ones.
+    let oracle = File::open(&raw).unwrap();
+    for (compressed, options) in [
+        (false, "compat=0.10"),
+        (false, "cluster_size=512"),
+        (true, "cluster_size=512,compression_type=zstd"),
+        (false, "cluster_size=4096,lazy_refcounts=on"),
+        (true, "compression_type=zlib"),
+        (true, "compression_type=zstd"),
+        (false, "extended_l2=on"),
+        (true, "extended_l2=on,cluster_size=2M,compression_type=zstd"),
+        (false, "cluster_size=2M"),
+        (true, "cluster_size=2M"),
+    ] {
+        convert(&raw, &image, compressed, options);
+        let mut opened = open(&image, Format::Qcow2).unwrap();
+        assert_eq!(opened.layout.virtual_size(), size);
+        for run in opened.allocation.data().to_vec() {
+            let len = usize::try_from(run.end - run.start).unwrap();
+            assert_window(&mut opened, &oracle, run.start, len, Path::new(options));
+        }
+        for (start, len) in islands {
+            let run = opened.allocation.data().iter().find(|run| run.contains(&start));
+            assert!(run.is_some_and(|run| run.end >= start + len), "{options}: {start}");
+        }
+    }
 }
 
 #[test]
