@@ -8,15 +8,23 @@ makes. What is done here has no option in the emulators:
   interface to the listener, so GATEWAY_LISTEN=127.0.0.1:... still opens every
   interface to anonymous requests;
 - LocalStack keeps objects in TMPDIR. Its directory is fixed, and /tmp may be
-  memory.
+  memory;
+- S3 writes down each request with what was sent and received (REQUESTS), and
+  copies can be held or refused (DISTURBANCES), so that tests can count bytes
+  and be in the middle of a copy. crates/local/src/s3.rs is the other side.
 """
 
+import collections
 import ctypes
 import functools
+import json
 import os
+import re
 import runpy
 import signal
 import sys
+import threading
+import time
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -34,6 +42,59 @@ def ministack() -> None:
     main()
 
 
+def watch_s3(requests: str, disturbances: str) -> None:
+    from localstack.aws import handlers
+    from localstack.aws.api.core import CommonServiceException
+
+    log = open(requests, "a", buffering=1)
+    lock = threading.Lock()
+    copies = collections.Counter()
+
+    def asked(context) -> dict:
+        parameters = context.service_request or {}
+        signed_by = re.search(r"Credential=([^/,]*)", context.request.headers.get("Authorization", ""))
+        return {
+            "operation": context.operation.name if context.operation else "",
+            "bucket": parameters.get("Bucket") or "",
+            "key": parameters.get("Key") or "",
+            "copy_source": parameters.get("CopySource") or "",
+            "access_key": signed_by[1] if signed_by else "",
+        }
+
+    def write(record: dict) -> None:
+        with lock:
+            log.write(json.dumps(record) + "\n")
+
+    def answered(_chain, context, response) -> None:
+        head = context.request.method == "HEAD"
+        sent = int(context.request.headers.get("Content-Length") or 0)
+        received = 0 if head else int(response.headers.get("Content-Length") or 0)
+        write(asked(context) | {"status": response.status_code, "sent": sent, "received": received})
+
+    def disturb(_chain, context, _response) -> None:
+        record = asked(context)
+        image = record["copy_source"].rsplit("/", 1)[-1]
+        path = os.path.join(disturbances, image)
+        if not image or not os.path.exists(path):
+            return
+        with open(path) as file:
+            wanted = json.load(file)
+        with lock:
+            copies[image] += 1
+            turn = copies[image] - wanted["pass"]
+        if turn <= 0:
+            return
+        if not wanted["code"]:
+            write(record | {"status": 0, "sent": 0, "received": 0})
+            while os.path.exists(path):
+                time.sleep(0.02)
+        elif turn <= wanted["times"]:
+            raise CommonServiceException(wanted["code"], "made for a test", status_code=wanted["status"])
+
+    handlers.run_custom_response_handlers.append(answered)
+    handlers.serve_custom_service_request_handlers.append(disturb)
+
+
 def s3() -> None:
     from localstack.services.s3 import provider
     from twisted.internet import endpoints
@@ -41,6 +102,7 @@ def s3() -> None:
     listen = endpoints.TCP4ServerEndpoint
     endpoints.TCP4ServerEndpoint = functools.partial(listen, interface="127.0.0.1")
     provider.DEFAULT_S3_TMP_DIR = os.path.join(os.environ["TMPDIR"], "s3-objects")
+    watch_s3(os.environ["REQUESTS"], os.environ["DISTURBANCES"])
     sys.argv = ["localstack"]
     runpy.run_module("localstack.runtime.main", run_name="__main__")
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::identity::Identity;
 use crate::links::{self, Query};
-use crate::{images, reply, schemas, tasks, versions};
+use crate::{images, info, reply, schemas, tasks, versions};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
@@ -49,6 +49,7 @@ enum Route<'a> {
     Images,
     Image(&'a str),
     ImageFile(&'a str),
+    Stores,
     Schema(&'static str),
 }
 
@@ -66,6 +67,7 @@ impl<'a> Route<'a> {
                 ["images"] => Some(Self::Images),
                 ["images", id] => Some(Self::Image(id)),
                 ["images", id, "file"] => Some(Self::ImageFile(id)),
+                ["info", "stores"] => Some(Self::Stores),
                 ["schemas", name] => schemas::NAMES.iter().find(|n| **n == name).map(|n| Self::Schema(n)),
                 _ => None,
             },
@@ -84,6 +86,7 @@ impl<'a> Route<'a> {
             | Self::Images
             | Self::Image(_)
             | Self::ImageFile(_)
+            | Self::Stores
             | Self::Schema(_) => "GET",
         }
     }
@@ -132,6 +135,9 @@ impl App {
             (Route::Images, Method::GET) => images::list(&self.images, call).await,
             (Route::Image(id), Method::GET) => images::get(&self.images, call, id).await,
             (Route::ImageFile(id), Method::GET) => images::file(&self.images, call, id).await,
+            (Route::Stores, Method::GET) => {
+                Ok(reply::json(StatusCode::OK, &info::stores(&self.tasks.regions)))
+            }
             (Route::Schema(name), Method::GET) => Ok(reply::json(StatusCode::OK, &schemas::schema(name))),
             (route, method) => Err(ApiError::MethodNotAllowed { method, allow: route.allow() }),
         }

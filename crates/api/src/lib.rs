@@ -12,6 +12,7 @@ mod app;
 mod error;
 mod identity;
 mod images;
+mod info;
 mod links;
 mod reply;
 mod schemas;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use image_tasks_domain::address::AddressPolicy;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::import_input::OutputFormat;
+use image_tasks_domain::regions::Regions;
 use image_tasks_domain::source::{SourcePolicy, is_bucket_name};
 use url::{Host, Url};
 
@@ -30,6 +31,8 @@ pub enum Function {
     Import,
     /// The phases of an export.
     Export,
+    /// The phases of a clone.
+    Clone,
     /// Ends what broke.
     Lifecycle,
 }
@@ -49,7 +52,7 @@ pub struct Variable {
 
 use Function::{Api, Export, Import, Lifecycle};
 
-const ALL: &[Function] = &[Api, Import, Export, Lifecycle];
+const ALL: &[Function] = &[Api, Import, Export, Function::Clone, Lifecycle];
 
 /// Every variable of our own. (`AWS_*` variables are the SDK's.)
 pub const VARIABLES: &[Variable] = &[
@@ -58,7 +61,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "IMAGES_BUCKET", functions: ALL, meaning: "bucket of image objects", default: None },
     Variable {
         name: "WORK_BUCKET",
-        functions: &[Import, Export, Lifecycle],
+        functions: &[Import, Export, Function::Clone, Lifecycle],
         meaning: "bucket of plans and staged sources",
         default: None,
     },
@@ -72,6 +75,12 @@ pub const VARIABLES: &[Variable] = &[
         name: "EXPORT_STATE_MACHINE_ARN",
         functions: &[Api, Lifecycle],
         meaning: "state machine of export tasks",
+        default: None,
+    },
+    Variable {
+        name: "CLONE_STATE_MACHINE_ARN",
+        functions: &[Api, Lifecycle],
+        meaning: "state machine of clone tasks",
         default: None,
     },
     Variable {
@@ -108,6 +117,12 @@ pub const VARIABLES: &[Variable] = &[
         name: "EXPORT_BUCKETS",
         functions: &[Api, Export, Lifecycle],
         meaning: "comma-separated buckets that may receive exports, `bucket@region` for one elsewhere; empty: none",
+        default: Some(""),
+    },
+    Variable {
+        name: "REGIONS",
+        functions: &[Api, Function::Clone],
+        meaning: "JSON list of the cloud's regions, each `region`, `endpoint`, `images_bucket`, `images_table`; empty: this one alone",
         default: Some(""),
     },
     Variable {
@@ -181,8 +196,21 @@ pub struct ApiConfig {
     pub sources: SourcePolicy,
     /// Where exports may go.
     pub receivers: ExportPolicy,
+    /// The regions of this cloud.
+    pub regions: Regions,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
+}
+
+/// What the clone function is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloneConfig {
+    /// Where tasks and images are.
+    pub stores: Stores,
+    /// Bucket of plans.
+    pub work_bucket: String,
+    /// The regions of this cloud.
+    pub regions: Regions,
 }
 
 /// What the export function is told.
@@ -257,6 +285,7 @@ impl ApiConfig {
             identity,
             sources: sources(env)?,
             receivers: receivers(env)?,
+            regions: regions(env)?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
         })
     }
@@ -295,6 +324,20 @@ impl ExportConfig {
 
     fn read(env: Env<'_>) -> Result<Self, ConfigError> {
         Ok(Self { stores: stores(env)?, work_bucket: text(env, "WORK_BUCKET")?, receivers: receivers(env)? })
+    }
+}
+
+impl CloneConfig {
+    /// From the environment.
+    ///
+    /// # Errors
+    /// The first variable that is missing or can't be used.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::read(&environment)
+    }
+
+    fn read(env: Env<'_>) -> Result<Self, ConfigError> {
+        Ok(Self { stores: stores(env)?, work_bucket: text(env, "WORK_BUCKET")?, regions: regions(env)? })
     }
 }
 
@@ -380,7 +423,15 @@ fn machines(env: Env<'_>) -> Result<StateMachines, ConfigError> {
     Ok(StateMachines {
         import: text(env, "IMPORT_STATE_MACHINE_ARN")?,
         export: text(env, "EXPORT_STATE_MACHINE_ARN")?,
+        clone: text(env, "CLONE_STATE_MACHINE_ARN")?,
     })
+}
+
+/// Lambda says where it runs (Lambda developer guide, "Defined runtime environment variables").
+fn regions(env: Env<'_>) -> Result<Regions, ConfigError> {
+    let here = text(env, "AWS_REGION")?;
+    let listed = text(env, "REGIONS")?;
+    Regions::from_json(here, &listed).map_err(|problem| invalid("REGIONS", &listed, &problem))
 }
 
 fn receivers(env: Env<'_>) -> Result<ExportPolicy, ConfigError> {

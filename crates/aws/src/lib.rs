@@ -21,7 +21,9 @@ pub mod telemetry;
 
 pub use clients::Clients;
 pub use clock::SystemClock;
-pub use config::{ApiConfig, ConfigError, ExportConfig, Identity, ImportConfig, LifecycleConfig, Stores};
+pub use config::{
+    ApiConfig, CloneConfig, ConfigError, ExportConfig, Identity, ImportConfig, LifecycleConfig, Stores,
+};
 pub use dynamo::{DynamoImages, DynamoTasks};
 pub use regions::AwsRegions;
 pub use s3::{S3Objects, S3Receivers};

@@ -24,6 +24,8 @@ pub struct StateMachines {
     pub import: String,
     /// Of exports.
     pub export: String,
+    /// Of clones.
+    pub clone: String,
 }
 
 impl StepFunctions {
@@ -36,6 +38,7 @@ impl StepFunctions {
         match task_type {
             TaskType::Import => &self.machines.import,
             TaskType::Export => &self.machines.export,
+            TaskType::Clone => &self.machines.clone,
         }
     }
 }

@@ -384,8 +384,7 @@ async fn fails_without_its_image(store: &dyn TaskStore, life: &dyn TaskLife, ima
         assert_eq!(images.get(image.id).await.expect("get"), None, "nothing is left of its image");
         assert_conflict(life.fail(task.id, &failure(), HOUR, at(3)).await, "failed already");
         assert_conflict(life.begin(task.id, &image, at(3)).await, "failed already");
-        let result = json!({});
-        assert_conflict(life.succeed(task.id, &active(image), &result, HOUR, at(3)).await, "failed already");
+        assert_conflict(life.succeed(task.id, &active(image), &json!({}), HOUR, at(3)).await, "failed");
         assert_eq!(store.get(task.id).await.expect("get"), Some(task), "end states are final");
     }
 }
@@ -395,7 +394,7 @@ async fn works_on_an_image_that_is_there(
     life: &dyn TaskLife,
     images: &dyn ImageStore,
 ) {
-    // An image that another task makes: not even then is it the export's to remove.
+    // An image that another task makes is not the export's to remove.
     let maker = pending("life", 0);
     let image = importing("life", 1);
     store.create(&maker, None).await.expect("create");
@@ -416,10 +415,17 @@ async fn works_on_an_image_that_is_there(
             task.fail(&failure(), HOUR, at(2)).expect("fail");
         }
         assert_eq!(store.get(task.id).await.expect("get"), Some(task.clone()));
-        let again = life.succeed_alone(task.id, &json!({}), HOUR, at(3)).await;
-        assert_conflict(again, "end states are final");
+        assert_conflict(life.succeed_alone(task.id, &json!({}), HOUR, at(3)).await, "final");
         assert_eq!(images.get(image.id).await.expect("get"), Some(image.clone()));
     }
+    // A clone makes an image, or finds one: that one stays whatever becomes of the clone.
+    let found = active(image);
+    life.succeed(maker.id, &found, &json!({}), HOUR, at(2)).await.expect("succeed");
+    let clone = Task { task_type: TaskType::Clone, ..pending("life", 0) };
+    store.create(&clone, None).await.expect("create");
+    life.begin_on(clone.id, found.id, at(1)).await.expect("begin");
+    life.fail(clone.id, &failure(), HOUR, at(2)).await.expect("fail");
+    assert_eq!(images.get(found.id).await.expect("get"), Some(found));
 }
 
 async fn refuses_what_no_life_allows(store: &dyn TaskStore, life: &dyn TaskLife, images: &dyn ImageStore) {

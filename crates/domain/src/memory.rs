@@ -210,7 +210,7 @@ impl TaskLife for MemoryStore {
         let task = tables.task(id)?;
         task.fail(failure, ttl, now)?;
         if let Some(image) = task.made_image()
-            && tables.images.get(&image).is_some_and(|stored| stored.status != ImageStatus::Active)
+            && tables.images.get(&image).is_some_and(|stored| stored.status == ImageStatus::Importing)
         {
             tables.images.remove(&image);
         }

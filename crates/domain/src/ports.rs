@@ -172,7 +172,7 @@ pub trait TaskLife: Send + Sync {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()>;
-    /// pending or processing -> failure; the record of the image that it made is removed unless that is active. Conflict in an end state.
+    /// pending or processing -> failure; the record of the image that it makes is removed if it is still `importing`. Conflict in an end state.
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()>;
 }
 

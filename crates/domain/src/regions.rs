@@ -20,7 +20,7 @@ pub struct Region {
     pub endpoint: String,
     /// Bucket of its image objects.
     pub images_bucket: String,
-    /// Its DynamoDB table of images.
+    /// Its DynamoDB table of images: the name, or the ARN where it is another account's.
     pub images_table: String,
 }
 
@@ -49,8 +49,10 @@ impl Regions {
             if !is_bucket_name(&region.images_bucket) {
                 return Err(format!("the images_bucket of {name} is not a bucket name"));
             }
-            if !is_table_name(&region.images_table) {
-                return Err(format!("the images_table of {name} is not a table name"));
+            if !is_table(&region.images_table, name) {
+                return Err(format!(
+                    "the images_table of {name} is neither a table's name nor a table's ARN in {name}"
+                ));
             }
         }
         for (i, region) in listed.iter().enumerate() {
@@ -109,6 +111,21 @@ fn origin(text: &str) -> Option<String> {
     plain.then(|| url.origin().ascii_serialization())
 }
 
+/// A name, or `arn:aws:dynamodb:region:account:table/name` in that region: DynamoDB takes both (API reference, `GetItem`).
+fn is_table(text: &str, region: &str) -> bool {
+    match text.split(':').collect::<Vec<_>>().as_slice() {
+        [name] => is_table_name(name),
+        ["arn", partition, "dynamodb", there, account, table] => {
+            partition.starts_with("aws")
+                && *there == region
+                && account.len() == 12
+                && account.bytes().all(|b| b.is_ascii_digit())
+                && table.strip_prefix("table/").is_some_and(is_table_name)
+        }
+        _ => false,
+    }
+}
+
 /// DynamoDB developer guide, "Naming rules": 3 to 255 of these characters.
 fn is_table_name(text: &str) -> bool {
     (3..=255).contains(&text.len())
@@ -164,6 +181,16 @@ mod tests {
         ] {
             let refused = Regions::new("us-east-1", list).unwrap_err();
             assert!(refused.contains(part), "{refused}");
+        }
+        for (table, taken) in [
+            ("arn:aws:dynamodb:eu-west-1:123456789012:table/images", true),
+            ("arn:aws:dynamodb:eu-west-2:123456789012:table/images", false),
+            ("arn:aws:dynamodb:eu-west-1:1:table/images", false),
+            ("arn:aws:dynamodb:eu-west-1:123456789012:table/images/index/x", false),
+            ("arn:aws:s3:eu-west-1:123456789012:table/images", false),
+        ] {
+            let list = vec![Region { images_table: table.into(), ..good() }];
+            assert_eq!(Regions::new("us-east-1", list).is_ok(), taken, "{table}");
         }
         let json = r#"[{"region":"eu-west-1","endpoint":"https://a.example","images_bucket":"images-bucket","images_table":"images"}]"#;
         assert_eq!(Regions::from_json("us-east-1", json), Regions::new("us-east-1", vec![good()]));

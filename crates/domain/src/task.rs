@@ -47,24 +47,28 @@ pub enum TaskType {
     Import,
     /// Write an image into a bucket that the user names.
     Export,
+    /// Make an image from one of a region of this cloud.
+    Clone,
 }
 
 impl TaskType {
     /// Every type whose flow exists; the schema's `enum`.
-    pub const ALL: &'static [TaskType] = &[TaskType::Import, TaskType::Export];
+    pub const ALL: &'static [TaskType] = &[TaskType::Import, TaskType::Export, TaskType::Clone];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Import => "import",
             Self::Export => "export",
+            Self::Clone => "clone",
         }
     }
 
-    /// Whether a task of this type makes the record of its image. Only then does the record go when the task fails.
+    /// Whether a task of this type makes the record of its image. Only then does the record go when the task fails,
+    /// and only while it is `importing`: a clone's may be an active one that has the same bits and was there before.
     pub const fn makes_image(self) -> bool {
         match self {
-            Self::Import => true,
+            Self::Import | Self::Clone => true,
             Self::Export => false,
         }
     }

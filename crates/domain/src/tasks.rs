@@ -13,8 +13,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::caller::Caller;
+use crate::clone_input::CloneInput;
 use crate::export_input::{ExportInput, ExportPolicy};
 use crate::failure::{Failure, FailureCode};
+use crate::image::ImageId;
 use crate::import_input::ImportInput;
 use crate::input::InvalidInput;
 use crate::ports::{
@@ -22,6 +24,7 @@ use crate::ports::{
     TaskSort, TaskStore,
 };
 use crate::progress::Progress;
+use crate::regions::Regions;
 use crate::rejection::{Answer, Rejection};
 use crate::source::SourcePolicy;
 use crate::task::{Task, TaskId, TaskStatus, TaskType};
@@ -48,6 +51,8 @@ pub struct Tasks {
     pub sources: SourcePolicy,
     /// Where exports may go.
     pub receivers: ExportPolicy,
+    /// The regions of this cloud.
+    pub regions: Regions,
     /// From a task's end to its expiry.
     pub ttl: Duration,
 }
@@ -122,6 +127,7 @@ impl Tasks {
         let remarks = match new.task_type {
             TaskType::Import => self.check_import(caller, &new.input).await?,
             TaskType::Export => self.check_export(&new.input)?,
+            TaskType::Clone => self.check_clone(caller, &new.input).await?,
         };
         let now = self.clock.now();
         let task = Task {
@@ -217,12 +223,26 @@ impl Tasks {
     async fn check_import(&self, caller: &Caller, input: &Value) -> Answer<String> {
         let import = ImportInput::parse(input, &self.sources)?;
         import.check_permitted(caller).map_err(Rejection::Forbidden)?;
-        if let Some(id) = import.image.id
-            && self.images.get(id).await?.is_some()
-        {
-            return Err(Rejection::Conflict(format!("image_properties.id: image {id} exists already")));
-        }
+        self.check_unused(import.image.id).await?;
         Ok(import.remarks.join(" "))
+    }
+
+    /// Checks a clone and gives the remarks that its task begins with. What has to be asked of the source is the task's.
+    async fn check_clone(&self, caller: &Caller, input: &Value) -> Answer<String> {
+        let clone = CloneInput::parse(input, &self.regions)?;
+        clone.check_permitted(caller).map_err(Rejection::Forbidden)?;
+        self.check_unused(clone.image.id).await?;
+        Ok(clone.remarks.join(" "))
+    }
+
+    /// An id asked for an image to be made must be no image's.
+    async fn check_unused(&self, id: Option<ImageId>) -> Answer<()> {
+        match id {
+            Some(id) if self.images.get(id).await?.is_some() => {
+                Err(Rejection::Conflict(format!("image_properties.id: image {id} exists already")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks an export and gives the remarks that its task begins with. What has to be asked of the image is the task's.

@@ -179,7 +179,7 @@ impl Lifecycle {
     /// What a task in work has under way.
     async fn halt(&self, task: &Task) -> Step<()> {
         match task.task_type {
-            TaskType::Import => self.cleaner().halt(task.id, task.image_id).await,
+            TaskType::Import | TaskType::Clone => self.cleaner().halt(task.id, task.image_id).await,
             TaskType::Export => self.export_cleaner().halt(task).await,
         }
     }
@@ -187,7 +187,7 @@ impl Lifecycle {
     /// All that a failed task made.
     async fn remove(&self, task: &Task) -> Step<()> {
         match task.task_type {
-            TaskType::Import => self.cleaner().remove(task.id, task.image_id).await,
+            TaskType::Import | TaskType::Clone => self.cleaner().remove(task.id, task.image_id).await,
             TaskType::Export => self.export_cleaner().remove(task).await,
         }
     }
@@ -195,7 +195,7 @@ impl Lifecycle {
     /// What a task that went well may have left beside its product.
     async fn release(&self, task: &Task) -> Step<()> {
         match task.task_type {
-            TaskType::Import => self.cleaner().work(task.id).await,
+            TaskType::Import | TaskType::Clone => self.cleaner().work(task.id).await,
             TaskType::Export => self.export_cleaner().release(task).await,
         }
     }

@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 /// The variable that holds the path of the coordinates' JSON file.
 pub const COORDINATES_VARIABLE: &str = "IMAGE_TASKS_LOCAL";
 
+/// In the directory of logs: each request to S3, a JSON object a line.
+pub const S3_REQUESTS: &str = "s3-requests.jsonl";
+/// In the directory of logs: which copies S3 shall hold or refuse, a file for each source image.
+pub const S3_DISTURBANCES: &str = "s3-disturbances";
+
 /// A running local stack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Coordinates {

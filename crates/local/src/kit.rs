@@ -62,6 +62,8 @@ physical! {
     import_state_machine = "ImportStateMachine";
     /// ARN of the export state machine.
     export_state_machine = "ExportStateMachine";
+    /// ARN of the clone state machine.
+    clone_state_machine = "CloneStateMachine";
 }
 
 impl Stack {

@@ -7,7 +7,7 @@
 //! - [`pattern`]: bytes of any length, the same on every machine, readable at
 //!   any offset without being stored.
 //! - `Stack` (feature `kit`): SDK clients on the running stack, its functions'
-//!   processes.
+//!   processes, what S3 was asked.
 //!
 //! The runner (`cargo local`) is the binary of this package. It brings up the
 //! emulators, deploys `template.yaml` and serves the API; ARCHITECTURE.md,
@@ -19,10 +19,16 @@ mod source;
 
 #[cfg(feature = "kit")]
 mod kit;
+#[cfg(feature = "kit")]
+mod s3;
 
-pub use coordinates::{COORDINATES_VARIABLE, Coordinates, Deployment, Resource};
+pub use coordinates::{
+    COORDINATES_VARIABLE, Coordinates, Deployment, Resource, S3_DISTURBANCES, S3_REQUESTS,
+};
 #[cfg(feature = "kit")]
 pub use kit::{Stack, StackError};
+#[cfg(feature = "kit")]
+pub use s3::{Disturbance, Disturbed, S3Request};
 pub use source::{
     AskedRange, Content, Cut, EntityTag, RangeSupport, Revision, SeenRequest, Source, SourceServer,
 };

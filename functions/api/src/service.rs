@@ -22,6 +22,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
             clock: Arc::new(SystemClock),
             sources: config.sources,
             receivers: config.receivers,
+            regions: config.regions,
             ttl: stores.task_ttl,
         },
         images: Images { store: images, links: Arc::new(S3Objects::new(clients.s3)) },

@@ -100,7 +100,12 @@ impl Tenant {
 
     /// Asks for an import and gives the task as accepted.
     pub async fn import(&self, input: Value) -> Value {
-        let accepted = self.post_task(&json!({"type": "import", "input": input})).await;
+        self.accepted("import", input).await
+    }
+
+    /// Asks for a task and gives it as accepted.
+    pub async fn accepted(&self, task_type: &str, input: Value) -> Value {
+        let accepted = self.post_task(&json!({"type": task_type, "input": input})).await;
         assert_eq!(accepted.status, StatusCode::CREATED, "{}", accepted.body);
         assert_eq!(accepted.body["status"], "pending");
         accepted.body
@@ -138,7 +143,12 @@ impl Tenant {
 
     /// Imports to the end; the task and its active image.
     pub async fn imported(&self, input: Value) -> (Value, Value) {
-        let task = self.ended(&self.import(input).await).await;
+        self.made("import", input).await
+    }
+
+    /// Makes an image by a task of that type; the task and the active image.
+    pub async fn made(&self, task_type: &str, input: Value) -> (Value, Value) {
+        let task = self.ended(&self.accepted(task_type, input).await).await;
         assert_eq!(task["status"], "success", "{task}");
         let id = task["result"]["image_id"].as_str().expect("an image id").to_owned();
         let image = self.get(&format!("/v2/images/{id}")).await;

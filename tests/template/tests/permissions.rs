@@ -74,9 +74,16 @@ fn every_resource_is_named_but_where_aws_has_none_to_name() {
         }
         for resource in list(&statement["Resource"]) {
             let text = resource.to_string();
-            let own = ["Fn::GetAtt", "${AWS::StackName}", ".Arn}", "SourceBuckets", "ExportBuckets"]
-                .iter()
-                .any(|p| text.contains(p));
+            let own = [
+                "Fn::GetAtt",
+                "${AWS::StackName}",
+                ".Arn}",
+                "SourceBuckets",
+                "ExportBuckets",
+                "CloneSourceTableArns",
+            ]
+            .iter()
+            .any(|p| text.contains(p));
             assert!(own || resource == "*", "{owner}: {text} names nothing of this stack");
         }
     }
@@ -197,5 +204,120 @@ fn resource_policies_allow_nobody_but_services_of_this_stack() {
                 }
             }
         }
+    }
+}
+
+/// What an intrinsic function gives with these parameters.
+fn resolved(value: &Value, parameters: &[(&str, &str)]) -> Value {
+    let text = |value: &Value| resolved(value, parameters).as_str().expect("a text").to_owned();
+    let Value::Object(map) = value else {
+        return value.as_array().map_or_else(
+            || value.clone(),
+            |items| items.iter().map(|item| resolved(item, parameters)).collect(),
+        );
+    };
+    let (function, argument) = map.iter().next().expect("an intrinsic function");
+    match function.as_str() {
+        "Ref" => {
+            let (_, given) = parameters.iter().find(|(name, _)| argument == name).expect("a parameter");
+            json!(given)
+        }
+        "Fn::Split" => text(&argument[1]).split(argument[0].as_str().unwrap()).collect::<Vec<_>>().into(),
+        "Fn::Join" => {
+            let items = resolved(&argument[1], parameters);
+            let items: Vec<_> = list(&items).into_iter().map(|item| item.as_str().unwrap()).collect();
+            json!(items.join(argument[0].as_str().unwrap()))
+        }
+        "Fn::Sub" => {
+            let given = argument[1].as_object().expect("names and values");
+            let whole = argument[0].as_str().unwrap().to_owned();
+            json!(given.iter().fold(whole, |t, (name, v)| t.replace(&format!("${{{name}}}"), &text(v))))
+        }
+        other => unreachable!("{other}"),
+    }
+}
+
+/// Sid and resources of each statement of a policy.
+fn resources(template: &Template, policy: &str, parameters: &[(&str, &str)]) -> Vec<(String, Value)> {
+    let statements = template.at(&format!("/Resources/{policy}/Properties/PolicyDocument/Statement"));
+    list(statements)
+        .into_iter()
+        .map(|s| (s["Sid"].as_str().unwrap().to_owned(), resolved(&s["Resource"], parameters)))
+        .collect()
+}
+
+#[test]
+fn other_regions_are_read_below_images_and_nothing_else() {
+    let template = Template::load();
+    let tables =
+        "arn:aws:dynamodb:eu-west-1:123456789012:table/a,arn:aws:dynamodb:us-east-1:123456789012:table/b";
+    let parameters = [("CloneSourceBuckets", "images-a,images-b"), ("CloneSourceTableArns", tables)];
+    assert_eq!(
+        resources(&template, "CloneSourceBucketsPolicy", &parameters),
+        [
+            (
+                "ReadImages".to_owned(),
+                json!(["arn:aws:s3:::images-a/images/*", "arn:aws:s3:::images-b/images/*"])
+            ),
+            ("MissingImages".to_owned(), json!(["arn:aws:s3:::images-a", "arn:aws:s3:::images-b"])),
+        ]
+    );
+    assert_eq!(
+        resources(&template, "CloneSourceTablesPolicy", &parameters),
+        [("ReadRecords".to_owned(), json!(tables.split(',').collect::<Vec<_>>()))]
+    );
+    let mut seen = 0;
+    for (id, policy) in template.resources("AWS::IAM::Policy") {
+        if !policy.to_string().contains("CloneSource") {
+            continue;
+        }
+        assert_eq!(policy["Roles"], json!([{ "Ref": "CloneRole" }]), "{id}");
+        for statement in list(&policy["PolicyDocument"]["Statement"]) {
+            for action in actions(statement) {
+                assert!(
+                    ["s3:GetObject", "s3:ListBucket", "dynamodb:GetItem"].contains(&action),
+                    "{id}: {action}"
+                );
+                seen += 1;
+            }
+        }
+        // An empty list would be a statement without resources, which IAM refuses.
+        let condition = template.at(&format!("/Resources/{id}/Condition")).as_str().expect(id);
+        let held = template.at(&format!("/Conditions/{condition}")).to_string();
+        let parameter =
+            parameters.iter().find(|(name, _)| held.contains(name)).expect("a condition on the list");
+        assert!(policy.to_string().contains(parameter.0), "{id}");
+        assert_eq!(
+            template.at(&format!("/Parameters/{}/Default", parameter.0)),
+            "",
+            "no other region by default"
+        );
+    }
+    assert_eq!(seen, 3);
+    assert_eq!(template.at("/Parameters/Regions/Default"), "");
+    // Nobody but the clone function reads elsewhere.
+    for (id, role) in template.resources(ROLE) {
+        assert!(!role.to_string().contains("CloneSource"), "{id}");
+    }
+}
+
+#[test]
+fn lists_of_buckets_become_resources() {
+    let template = Template::load();
+    for (policy, parameter) in [
+        ("ImportSourcesPolicy", "SourceBuckets"),
+        ("ExportReceiversPolicy", "ExportBuckets"),
+        ("LifecycleReceiversPolicy", "ExportBuckets"),
+    ] {
+        let found = resources(&template, policy, &[(parameter, "one,two")]);
+        let found: Vec<_> = found.into_iter().map(|(_, resources)| resources).collect();
+        assert_eq!(
+            found,
+            [
+                json!(["arn:aws:s3:::one/*", "arn:aws:s3:::two/*"]),
+                json!(["arn:aws:s3:::one", "arn:aws:s3:::two"])
+            ],
+            "{policy}"
+        );
     }
 }

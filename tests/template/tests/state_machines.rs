@@ -186,9 +186,11 @@ fn every_state_is_reached_and_every_target_exists() {
 
 #[test]
 fn phases_are_called_as_the_document_says() {
-    for (section, file) in
-        [("## Flow of an import", "import.asl.json"), ("## Flow of an export", "export.asl.json")]
-    {
+    for (section, file) in [
+        ("## Flow of an import", "import.asl.json"),
+        ("## Flow of an export", "export.asl.json"),
+        ("## Flow of a clone", "clone.asl.json"),
+    ] {
         assert_phases(section, file);
     }
 }

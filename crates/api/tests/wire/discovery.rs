@@ -1,6 +1,7 @@
 //! Versions, schemas, and paths that lead nowhere.
 
 use http::Method;
+use image_tasks_domain::regions::Regions;
 use serde_json::json;
 
 use crate::service::{ALICE, Service};
@@ -44,6 +45,25 @@ async fn schemas_are_told_to_callers() {
         assert_eq!(service.send(Method::GET, &path, &[], "").await.status.as_u16(), 401);
     }
     service.get(ALICE, "/v2/schemas/nonsense").await.error(404);
+}
+
+#[tokio::test]
+async fn stores_are_the_regions() {
+    let service = Service::new();
+    let stores = json!({"stores": [
+        {"id": "us-east-1", "description": "Region us-east-1, https://us-east-1.images.example", "default": true},
+        {"id": "eu-west-1", "description": "Region eu-west-1, https://eu-west-1.images.example"},
+    ]});
+    assert_eq!(service.get(ALICE, "/v2/info/stores").await.ok(200).body, stores);
+    assert_eq!(service.send(Method::GET, "/v2/info/stores", &[], "").await.status.as_u16(), 401);
+    let refused = service.send(Method::POST, "/v2/info/stores", &[("x-auth-token", ALICE)], "{}").await;
+    refused.error(405);
+    assert_eq!(refused.header("allow"), "GET");
+
+    let mut alone = Service::new();
+    alone.app.tasks.regions = Regions::new("us-east-1", vec![]).unwrap();
+    let stores = json!({"stores": [{"id": "us-east-1", "description": "Region us-east-1", "default": true}]});
+    assert_eq!(alone.get(ALICE, "/v2/info/stores").await.ok(200).body, stores);
 }
 
 #[tokio::test]

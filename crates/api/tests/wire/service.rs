@@ -10,6 +10,7 @@ use image_tasks_domain::Timestamp;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::images::Images;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryLinks, MemoryStore};
+use image_tasks_domain::regions::{Region, Regions};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::tasks::Tasks;
 use serde_json::{Value, json};
@@ -75,6 +76,7 @@ impl Service {
                 executions: executions.clone(),
                 clock: clock.clone(),
                 sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
+                regions: Regions::new("us-east-1", vec![region("us-east-1"), region("eu-west-1")]).unwrap(),
                 receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
                 ttl: TTL,
             },
@@ -117,6 +119,16 @@ impl Service {
     pub(crate) async fn import(&self, token: &str) -> String {
         let made = self.post(token, &import()).await.ok(201);
         made.body["id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A region of the cloud that the service is in; it is us-east-1 itself.
+fn region(name: &str) -> Region {
+    Region {
+        name: name.to_owned(),
+        endpoint: format!("https://{name}.images.example"),
+        images_bucket: "images-bucket".to_owned(),
+        images_table: "images".to_owned(),
     }
 }
 

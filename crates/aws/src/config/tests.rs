@@ -14,6 +14,8 @@ fn given() -> BTreeMap<&'static str, &'static str> {
         ("WORK_BUCKET", "work-bucket"),
         ("IMPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:import"),
         ("EXPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:export"),
+        ("CLONE_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:clone"),
+        ("AWS_REGION", "us-east-1"),
     ]
     .into()
 }
@@ -37,6 +39,7 @@ fn each_function_reads_exactly_the_variables_listed_for_it() {
             Api => drop(ApiConfig::read(&env).unwrap()),
             Import => drop(ImportConfig::read(&env).unwrap()),
             Export => drop(ExportConfig::read(&env).unwrap()),
+            Function::Clone => drop(CloneConfig::read(&env).unwrap()),
             Lifecycle => drop(LifecycleConfig::read(&env).unwrap()),
         }
         let listed: BTreeSet<_> =
@@ -80,6 +83,7 @@ fn missing_variables_are_named() {
         assert_eq!(ApiConfig::read(&env).err(), wanted(Api).then(|| missing.clone()));
         assert_eq!(ImportConfig::read(&env).err(), wanted(Import).then(|| missing.clone()));
         assert_eq!(ExportConfig::read(&env).err(), wanted(Export).then(|| missing.clone()));
+        assert_eq!(CloneConfig::read(&env).err(), wanted(Function::Clone).then(|| missing.clone()));
         assert_eq!(LifecycleConfig::read(&env).err(), wanted(Lifecycle).then_some(missing));
     }
 }
@@ -121,6 +125,25 @@ fn the_output_format_is_one_of_three() {
     }
     for value in ["vmdk", "RAW", "as_is"] {
         assert!(read(value).is_err_and(|e| e.to_string().contains("as-is, raw or qcow2")), "{value}");
+    }
+}
+
+#[test]
+fn regions_are_read_and_what_is_wrong_with_them_is_told() {
+    assert_eq!(api(&[]).unwrap().regions.names(), ["us-east-1"]);
+    let one = r#"[{"region":"eu-west-1","endpoint":"https://eu.example.com","images_bucket":"images-eu","images_table":"images"}]"#;
+    assert_eq!(api(&[("REGIONS", one)]).unwrap().regions.names(), ["us-east-1", "eu-west-1"]);
+    let (no_list, no_table) = (one.trim_matches(['[', ']']), one.replace("\"images\"", "\"no table\""));
+    for (value, told) in [
+        (no_list, "it is no list of regions"),
+        (no_table.as_str(), "the images_table of eu-west-1 is neither"),
+    ] {
+        let mut all = given();
+        all.insert("REGIONS", value);
+        let refused = ApiConfig::read(&|name| all.get(name).map(|v| (*v).to_owned())).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.starts_with("environment variable REGIONS is '"), "{text}");
+        assert!(text.contains(told), "{text}");
     }
 }
 

@@ -87,14 +87,14 @@ impl TaskLife for DynamoTasks {
                 let delete = Delete::builder()
                     .table_name(&self.images)
                     .key(name, value)
-                    .condition_expression("attribute_not_exists(id) OR #status <> :active")
+                    .condition_expression("attribute_not_exists(id) OR #status = :importing")
                     .expression_attribute_names("#status", "status")
-                    .expression_attribute_values(":active", text(ImageStatus::Active.name()));
+                    .expression_attribute_values(":importing", text(ImageStatus::Importing.name()));
                 actions.push(action(delete.build(), |a, delete| a.delete(delete))?);
             }
             match transact(&self.client, actions).await? {
                 Outcome::Written => return Ok(()),
-                // The image is active: it is not this task's to remove.
+                // The image isn't being made: it was there before, and is not this task's to remove.
                 Outcome::Refused(reasons) => keep_image = refused(&reasons, 1),
             }
         }

@@ -10,7 +10,9 @@ use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::memory::MemoryStore;
 use image_tasks_domain::ports::{ExecutionStatus, ImageStore};
 use image_tasks_domain::regions::{Region, Regions};
-use image_tasks_domain::{Failure, FailureCode, Image, ImageId, ImageStatus, Task, TaskStatus, Visibility};
+use image_tasks_domain::{
+    Failure, FailureCode, Image, ImageId, ImageStatus, Task, TaskStatus, TaskType, Visibility,
+};
 use image_tasks_flows::events::CloneEvent;
 use image_tasks_flows::ports::{ObjectRef, Objects as _, RegionStore, RegionStores};
 use image_tasks_flows::{Cloner, Deadline, Settings};
@@ -99,6 +101,7 @@ impl TwoRegions {
         let now = image_tasks_domain::ports::Clock::now(&*world.clock);
         there.inner.put_image(source_image(&bytes, record, now));
         let mut task = world.task().await;
+        task.task_type = TaskType::Clone;
         task.input = json!({"source_region": THERE, "image_uuid": SOURCE});
         task.input.as_object_mut().unwrap().extend(input.as_object().unwrap().clone());
         world.stores.inner.put_task(task);

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures::future::try_join_all;
 use http::Request;
 use http_body_util::Full;
 use tokio::process::Command;
@@ -66,13 +67,8 @@ pub(super) async fn deploy(
         .filter(|other| other.region != placement.region)
         .map(|other| format!("{}@{}", other.export_bucket, other.region))
         .collect();
-    let bucket = artifact_bucket(endpoints, &placement.region).await?;
-    let mut sam = Command::new(tools::program(layout, "sam", "sam"));
-    sam.args(["deploy", "--stack-name", STACK, "--region", &placement.region]);
-    sam.args(["--s3-bucket", &bucket]);
-    sam.args(["--capabilities", "CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]);
-    sam.args(["--no-confirm-changeset", "--no-progressbar", "--template-file"]).arg(template);
-    sam.arg("--parameter-overrides").args([
+    make_artifact_bucket(endpoints, &placement.region).await?;
+    let parameters = [
         format!("PublicEndpoint={}", placement.endpoint()),
         "Identity=development".to_owned(),
         format!("SourceBuckets={SOURCE_BUCKET}"),
@@ -80,10 +76,52 @@ pub(super) async fn deploy(
         format!("ExportBucketRegions={}", elsewhere.join(",")),
         "SourceAllowNetworks=127.0.0.0/8".to_owned(),
         format!("Architecture={}", architecture()?),
-    ]);
-    aws_environment(&mut sam, layout, endpoints, &placement.region);
+    ];
+    sam_deploy(layout, endpoints, template, &placement.region, &parameters, stop).await
+}
+
+/// Makes deployments know each other, as README tells an operator: by their outputs, with every other parameter as it was.
+pub(super) async fn connect(
+    layout: &Layout,
+    endpoints: &Endpoints,
+    template: &Path,
+    regions: &[Placement],
+    stop: &Stop,
+) -> Result<()> {
+    let Some(first) = regions.first() else { return Ok(()) };
+    let mut read = python(layout, endpoints, &first.region, &layout.repository().join("infra/regions.py"));
+    read.args(["--stack-name", STACK]).args(regions.iter().map(|one| &one.region)).stdin(Stdio::null());
+    let output = stop.or(async { Ok(read.output().await?) }).await?;
+    if !output.status.success() {
+        bail!("infra/regions.py failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let file = layout.build().join("regions.yaml");
+    fs::write(&file, &output.stdout)?;
+    let parameters = [format!("file://{}", file.display())];
+    try_join_all(
+        regions.iter().map(|one| sam_deploy(layout, endpoints, template, &one.region, &parameters, stop)),
+    )
+    .await?;
+    Ok(())
+}
+
+async fn sam_deploy(
+    layout: &Layout,
+    endpoints: &Endpoints,
+    template: &Path,
+    region: &str,
+    parameters: &[String],
+    stop: &Stop,
+) -> Result<()> {
+    let bucket = artifact_bucket(region);
+    let mut sam = Command::new(tools::program(layout, "sam", "sam"));
+    sam.args(["deploy", "--stack-name", STACK, "--region", region, "--s3-bucket", &bucket]);
+    sam.args(["--capabilities", "CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]);
+    sam.args(["--no-confirm-changeset", "--no-progressbar", "--template-file"]).arg(template);
+    sam.arg("--parameter-overrides").args(parameters);
+    aws_environment(&mut sam, layout, endpoints, region);
     sam.current_dir(layout.build());
-    let log = layout.logs().join(format!("deploy-{}.log", placement.region));
+    let log = layout.logs().join(format!("deploy-{region}.log"));
     steps::logged("sam deploy", sam, &log, stop).await.map_err(|error| match first_failure(&log) {
         Some(cause) => error.context(format!("the first failure in {}:\n{cause}\n", log.display())),
         None => error,
@@ -112,10 +150,15 @@ pub(super) async fn finish(
     })
 }
 
-/// Makes the bucket where `sam deploy` puts zips: in MiniStack's own S3, where
-/// its Lambda reads them, and in the function's region, as Lambda demands.
-async fn artifact_bucket(endpoints: &Endpoints, region: &str) -> Result<String> {
-    let name = format!("image-tasks-artifacts-{region}");
+/// Where `sam deploy` puts zips.
+fn artifact_bucket(region: &str) -> String {
+    format!("image-tasks-artifacts-{region}")
+}
+
+/// Makes that bucket: in MiniStack's own S3, where its Lambda reads zips, and in
+/// the function's region, as Lambda demands.
+async fn make_artifact_bucket(endpoints: &Endpoints, region: &str) -> Result<()> {
+    let name = artifact_bucket(region);
     let place = match region {
         "us-east-1" => String::new(),
         _ => format!(
@@ -127,7 +170,7 @@ async fn artifact_bucket(endpoints: &Endpoints, region: &str) -> Result<String> 
     if !answer.status().is_success() {
         bail!("MiniStack didn't make the bucket {name}: {}", answer.status());
     }
-    Ok(name)
+    Ok(())
 }
 
 /// Stack events after a failure are its rollback: the cause is the first.
@@ -147,10 +190,16 @@ pub(super) async fn save_function_logs(layout: &Layout, endpoints: &Endpoints, r
 }
 
 fn control_plane(layout: &Layout, endpoints: &Endpoints, region: &str) -> Command {
-    let mut command = Command::new(tools::program(layout, "ministack", "python"));
-    command.arg(layout.infra("stack.py")).kill_on_drop(true);
-    aws_environment(&mut command, layout, endpoints, region);
+    let mut command = python(layout, endpoints, region, &layout.infra("stack.py"));
     command.env("AWS_ENDPOINT_URL_S3", endpoints.s3());
+    command
+}
+
+/// A script that has boto3.
+fn python(layout: &Layout, endpoints: &Endpoints, region: &str, script: &Path) -> Command {
+    let mut command = Command::new(tools::program(layout, "ministack", "python"));
+    command.arg(script).kill_on_drop(true);
+    aws_environment(&mut command, layout, endpoints, region);
     command
 }
 

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
+use image_tasks_local::{S3_DISTURBANCES, S3_REQUESTS};
+
 use super::layout::Layout;
 use super::steps::tail;
 use super::{client, tools};
@@ -69,6 +71,10 @@ impl Emulator {
 
     /// S3.
     pub(super) fn s3(layout: &Layout, endpoints: &Endpoints) -> Result<Self> {
+        let disturbances = layout.logs().join(S3_DISTURBANCES);
+        let _stale = fs::remove_dir_all(&disturbances);
+        fs::create_dir_all(&disturbances)?;
+        let _stale = fs::remove_file(layout.logs().join(S3_REQUESTS));
         let settings = [
             ("GATEWAY_LISTEN", format!("127.0.0.1:{}", endpoints.s3_port)),
             ("SERVICES", "s3".to_owned()),
@@ -78,6 +84,8 @@ impl Emulator {
             ("DNS_ADDRESS", "0".to_owned()),
             // Else it takes this machine for a container in some places and writes to /var/lib.
             ("OVERRIDE_IN_DOCKER", "0".to_owned()),
+            ("REQUESTS", layout.logs().join(S3_REQUESTS).display().to_string()),
+            ("DISTURBANCES", disturbances.display().to_string()),
             ("FILESYSTEM_ROOT", layout.home().join("localstack").display().to_string()),
         ];
         Self::start(layout, "s3", &settings, format!("{}/_localstack/health", endpoints.s3()))

@@ -100,6 +100,10 @@ impl RunningStack {
             deployment::deploy(&self.layout, &self.endpoints, &template, placement, &self.placements, stop)
         }))
         .await?;
+        if self.placements.len() > 1 {
+            terminal.line("Making the regions known to each other (sam deploy again)");
+            deployment::connect(&self.layout, &self.endpoints, &template, &self.placements, stop).await?;
+        }
         for (placement, listener) in self.placements.iter().zip(self.listeners.drain(..)) {
             let deployed = deployment::finish(&self.layout, &self.endpoints, placement, stop).await?;
             let api =
