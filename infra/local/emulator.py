@@ -52,7 +52,10 @@ def watch_s3(requests: str, disturbances: str) -> None:
 
     def asked(context) -> dict:
         parameters = context.service_request or {}
-        signed_by = re.search(r"Credential=([^/,]*)", context.request.headers.get("Authorization", ""))
+        # A link is signed in its query; by the time it comes here it has a header too.
+        is_link = "X-Amz-Signature" in context.request.args
+        signature = "" if is_link else context.request.headers.get("Authorization", "")
+        signed_by = re.search(r"Credential=([^/,]*)", signature)
         return {
             "operation": context.operation.name if context.operation else "",
             "bucket": parameters.get("Bucket") or "",

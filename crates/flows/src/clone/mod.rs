@@ -117,11 +117,13 @@ impl Cloner {
                 tracing::error!(%what, "a listed bucket is in another region");
                 wrong_region(region)
             }
-            // The source, or the upload?
-            gone @ ObjectError::NotFound(_) => match self.found(region, from).await {
-                Ok(()) => gone.into(),
-                Err(stop) => stop,
-            },
+            // The source, or the upload? S3 takes the range of a part that a shorter source lacks for a faulty call.
+            unclear @ (ObjectError::NotFound(_) | ObjectError::Fault(_)) => {
+                match self.found(region, from).await {
+                    Ok(()) => unclear.into(),
+                    Err(stop) => stop,
+                }
+            }
             other => other.into(),
         }
     }
