@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationWriter, Extent, Layout, MapWriter};
+use image_tasks_domain::TaskId;
 use image_tasks_domain::transfer::TransferPlan;
-use image_tasks_domain::{ImageId, TaskId};
 
 use super::Importer;
 use super::spool::Spool;
@@ -89,19 +89,27 @@ impl Importer {
         }
     }
 
-    /// The disk inside the source; the source itself where there is no map.
-    pub(super) async fn disk(&self, id: TaskId, origin: &Origin, map: Option<&Mapped>) -> Step<Arc<Disk>> {
-        let places = match map {
-            Some(map) => map.places(&self.objects, self.settings.range_map(id)),
-            None => Places::Verbatim(None),
+    /// The disk inside the source; the source itself where there is no map, with zeros where its allocation map has no data.
+    pub(super) async fn disk(
+        &self,
+        id: TaskId,
+        origin: &Origin,
+        map: Option<&Mapped>,
+        allocation: Option<&Staged>,
+    ) -> Step<Arc<Disk>> {
+        let places = match (map, allocation) {
+            (Some(map), _) => map.places(&self.objects, self.settings.range_map(id)),
+            (None, Some(stored)) => {
+                Places::Verbatim(Some(self.allocation(self.settings.staged_allocation(id), stored).await?))
+            }
+            (None, None) => Places::Verbatim(None),
         };
         Ok(Arc::new(Disk { source: self.open(id, origin).await?, places }))
     }
 
-    /// Where the stored disk has data.
-    pub(super) async fn allocation(&self, image: ImageId, stored: &Staged) -> Step<AllocationMap> {
+    /// A stored allocation map.
+    pub(super) async fn allocation(&self, at: ObjectRef, stored: &Staged) -> Step<AllocationMap> {
         let Staged { etag, size } = stored;
-        let at = self.settings.allocation(image);
         let bytes = whole(&StoredSource::new(Arc::clone(&self.objects), at, etag, *size)).await?;
         AllocationMap::decode(&bytes).map_err(unsound)
     }

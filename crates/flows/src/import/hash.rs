@@ -79,7 +79,9 @@ impl Importer {
     ) -> Step<Option<Seen>> {
         let (id, at) = (job.task.id, self.settings.image(job.image_id));
         let allocation = match &planned.form {
-            Form::Raw { allocation, .. } => Some(self.allocation(job.image_id, allocation).await?),
+            Form::Raw { allocation, .. } => {
+                Some(self.allocation(self.settings.allocation(job.image_id), allocation).await?)
+            }
             Form::AsIs { .. } => None,
             Form::Qcow2 { .. } => {
                 // Only now is it known how much there is to hash.

@@ -21,7 +21,7 @@ use crate::digests::{hashed, scanned};
 use crate::disk::{self, Disk};
 use crate::error::{Step, Stop};
 use crate::events::Next;
-use crate::origin::{Origin, Patience, open_pinned};
+use crate::origin::{Origin, Patience, Staged, open_pinned};
 use crate::ports::{Body, ObjectError, ObjectRef, Source, SourceInfo};
 use crate::qcow2;
 
@@ -82,7 +82,8 @@ impl Importer {
             // A conversion reads the source in any order, and not all of it: only a spool sees its hashes.
             return self.ask_for_stage(id, source.info().clone()).await;
         }
-        let form = self.form(&job, &*source, &layout, target.made).await?;
+        let spooled = staged.as_ref().map(|(_, allocation)| allocation);
+        let form = self.form(&job, &*source, &layout, target.made, spooled).await?;
         let upload = if self.is_one_call(&form) {
             None
         } else {
@@ -111,7 +112,15 @@ impl Importer {
     }
 
     /// Goes through the image's whole map, and decides how what it holds becomes the object.
-    async fn form(&self, job: &Job, source: &dyn Source, layout: &Layout, made: Made) -> Step<Form> {
+    /// `spooled`: the allocation map of all of the source's bytes.
+    async fn form(
+        &self,
+        job: &Job,
+        source: &dyn Source,
+        layout: &Layout,
+        made: Made,
+        spooled: Option<&Staged>,
+    ) -> Step<Form> {
         let id = job.task.id;
         let size = layout.virtual_size();
         let cut = |size| {
@@ -137,15 +146,25 @@ impl Importer {
             }
             Made::Qcow2 => {
                 let ranges = qcow2::ranges(size)?;
-                let (ranges, map) = if layout.format().is_verbatim() {
+                let (map, allocation, data) = if layout.format().is_verbatim() {
                     self.walk(source, layout, None).await?;
-                    (ranges, None)
+                    let data = match spooled {
+                        Some(stored) => {
+                            Some(self.allocation(self.settings.staged_allocation(id), stored).await?)
+                        }
+                        None => None,
+                    };
+                    (None, spooled.cloned(), data)
                 } else {
                     let (map, data) = self.map_disk(id, source, layout).await?;
-                    (qcow2::holding(ranges, &data), Some(map))
+                    (Some(map), None, Some(data))
+                };
+                let ranges = match data {
+                    Some(data) => qcow2::holding(ranges, &data),
+                    None => ranges,
                 };
                 qcow2::check_parts(&ranges)?;
-                Form::Qcow2 { size, ranges, map }
+                Form::Qcow2 { size, ranges, map, allocation }
             }
         })
     }
@@ -201,8 +220,8 @@ impl Importer {
             Form::AsIs { transfer } | Form::Raw { transfer, .. } => {
                 (self.bytes(id, planned).await?, transfer.size)
             }
-            Form::Qcow2 { size, map, .. } => {
-                let disk = self.disk(id, &planned.origin, map.as_ref()).await?;
+            Form::Qcow2 { size, map, allocation, .. } => {
+                let disk = self.disk(id, &planned.origin, map.as_ref(), allocation.as_ref()).await?;
                 let (len, body) = qcow2::small(disk, *size, STORED).await?;
                 (Bytes::Made(Box::new(body)), len)
             }
@@ -243,7 +262,7 @@ impl Importer {
     pub(super) async fn bytes(&self, id: TaskId, planned: &Planned) -> Step<Bytes> {
         Ok(match &planned.form {
             Form::AsIs { .. } => Bytes::AsIs(self.open(id, &planned.origin).await?),
-            Form::Raw { map, .. } => Bytes::Disk(self.disk(id, &planned.origin, Some(map)).await?),
+            Form::Raw { map, .. } => Bytes::Disk(self.disk(id, &planned.origin, Some(map), None).await?),
             Form::Qcow2 { .. } => return Err(Stop::internal("a qcow2 is made, not read")),
         })
     }

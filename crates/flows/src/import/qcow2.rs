@@ -2,6 +2,9 @@
 //!
 //! The object's length isn't known before all blobs are made, nor are its zeros the disk's: it is hashed byte by byte.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use disk_image::write::parts::BlobRange;
 use disk_image::write::qcow2::Codec;
 use image_tasks_domain::TaskId;
@@ -9,11 +12,10 @@ use image_tasks_domain::progress::Step as Meter;
 use image_tasks_domain::transfer::Batch;
 
 use super::inspection::too_slow;
-use super::saved::Planned;
 use super::{Importer, Job};
 use crate::bounds::PARTS_AT_ONCE;
 use crate::deadline::Deadline;
-use crate::disk::Mapped;
+use crate::disk::Disk;
 use crate::error::{Step, Stop};
 use crate::parts::{Destination, complete, make};
 use crate::ports::{ObjectRef, UploadId};
@@ -28,28 +30,23 @@ fn destination<'a>(importer: &'a Importer, at: &'a ObjectRef, upload: &'a Upload
 }
 
 impl Importer {
-    fn pieces(&self, id: TaskId, size: u64, ranges: &[BlobRange]) -> Step<Pieces> {
+    /// The disk by ranges that become blobs.
+    pub(super) fn pieces(&self, id: TaskId, size: u64, ranges: &[BlobRange]) -> Step<Pieces> {
         let bench = Bench { objects: self.objects.clone(), settings: self.settings.clone(), id };
         Pieces::new(size, STORED, ranges.to_vec(), bench)
     }
 
-    /// Makes the blobs of a batch; what is left when the time is up.
+    /// Makes these blobs; what is left when the time is up.
     pub(super) async fn make_blobs(
         &self,
         job: &Job,
-        planned: &Planned,
+        (pieces, left): (&Pieces, BTreeSet<u32>),
+        disk: &Arc<Disk>,
         upload: &UploadId,
-        (size, ranges, map): (u64, &[BlobRange], Option<&Mapped>),
-        (batch, deadline): (Batch, Deadline),
+        deadline: Deadline,
     ) -> Step<Option<Batch>> {
         let (id, at) = (job.task.id, self.settings.image(job.image_id));
-        let pieces = self.pieces(id, size, ranges)?;
-        let left = pieces.left(batch).await?;
-        if left.is_empty() {
-            return Ok(None);
-        }
-        let disk = &self.disk(id, &planned.origin, map).await?;
-        let (to, pieces) = (&destination(self, &at, upload), &pieces);
+        let to = &destination(self, &at, upload);
         let piece = |number| async move {
             let bytes = pieces.make(to, disk, number).await?;
             Ok(self.tasks.advance(id, Meter::Copied, bytes).await?)

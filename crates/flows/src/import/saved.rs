@@ -90,6 +90,8 @@ pub(super) enum Form {
         ranges: Vec<BlobRange>,
         /// Where the disk is in the source; none where the source is the disk.
         map: Option<Mapped>,
+        /// The map of where a spooled disk holds data, in the work bucket.
+        allocation: Option<Staged>,
     },
 }
 

@@ -52,9 +52,14 @@ impl Importer {
         let (transfer, zeros) = match &planned.form {
             Form::AsIs { transfer } => (transfer, None),
             Form::Raw { transfer, zeros, .. } => (transfer, zeros.as_ref()),
-            Form::Qcow2 { size, ranges, map } => {
-                let disk = (*size, ranges.as_slice(), map.as_ref());
-                return self.make_blobs(&job, &planned, upload, disk, (batch, deadline)).await;
+            Form::Qcow2 { size, ranges, map, allocation } => {
+                let pieces = self.pieces(id, *size, ranges)?;
+                let left = pieces.left(batch).await?;
+                if left.is_empty() {
+                    return Ok(None);
+                }
+                let disk = self.disk(id, &planned.origin, map.as_ref(), allocation.as_ref()).await?;
+                return self.make_blobs(&job, (&pieces, left), &disk, upload, deadline).await;
             }
         };
         let at = self.settings.image(job.image_id);
