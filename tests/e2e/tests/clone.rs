@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::types::{Tag, Tagging};
 use image_tasks_e2e::Tenant;
 use image_tasks_local::{Content, S3Request, Source, SourceServer, pattern};
 use reqwest::StatusCode;
@@ -55,6 +56,20 @@ async fn object(tenant: &Tenant, image: &Value) -> HeadObjectOutput {
     let key = format!("images/{}", image["id"].as_str().unwrap());
     let head = tenant.stack.s3().head_object().bucket(tenant.stack.images_bucket()).key(key);
     head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap()
+}
+
+/// Tags the image's object, as an operator's scanner does.
+async fn tag(tenant: &Tenant, image: &Value) {
+    let tag = Tag::builder().key("scanned").value("yes").build().unwrap();
+    let tags = Tagging::builder().tag_set(tag).build().unwrap();
+    let (bucket, key) = (tenant.stack.images_bucket(), format!("images/{}", image["id"].as_str().unwrap()));
+    tenant.stack.s3().put_object_tagging().bucket(bucket).key(key).tagging(tags).send().await.unwrap();
+}
+
+async fn tags(tenant: &Tenant, image: &Value) -> usize {
+    let (bucket, key) = (tenant.stack.images_bucket(), format!("images/{}", image["id"].as_str().unwrap()));
+    let found = tenant.stack.s3().get_object_tagging().bucket(bucket).key(key).send().await.unwrap();
+    found.tag_set().len()
 }
 
 /// What functions asked S3 of an image's object.
@@ -225,7 +240,10 @@ async fn no_byte_one_byte_and_what_one_request_copies() {
     let (there, here) = regions("clone-small");
     for (seed, size) in [(44, 0), (45, 1), (46, 5 * MIB - 1), (47, 5 * MIB + 1)] {
         let source = imported(&there, seed, size, json!({})).await;
+        tag(&there, &source).await;
         let (task, copy) = here.made("clone", of(&source)).await;
+        assert_eq!(tags(&there, &source).await, 1);
+        assert_eq!(tags(&here, &copy).await, 0, "who copies may not read an operator's tags");
         equal(&there, &source, &here, &copy).await;
         here.is_pattern(&copy, seed, size).await;
         here.nothing_left_of_work(&task).await;

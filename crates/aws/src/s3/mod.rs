@@ -21,7 +21,9 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Builder, StalledStreamProtectionConfig};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, Delete, MetadataDirective, ObjectIdentifier};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumMode, Delete, MetadataDirective, ObjectIdentifier, TaggingDirective,
+};
 use bytes::Bytes;
 use disk_image::ByteRange;
 use futures::StreamExt;
@@ -244,6 +246,9 @@ impl Objects for S3Objects {
         let copied = copy
             .copy_source_if_match(etag)
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            // Else S3 refuses to copy a tagged object for who may not read tags, though it may read the object
+            // (S3 user guide, "Copying, moving, and renaming objects").
+            .tagging_directive(TaggingDirective::Replace)
             // Else the copy has the source's.
             .set_metadata_directive(self.metadata.is_some().then_some(MetadataDirective::Replace))
             .set_metadata(self.metadata.clone())
