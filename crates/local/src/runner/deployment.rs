@@ -68,15 +68,18 @@ pub(super) async fn deploy(
         .map(|other| format!("{}@{}", other.export_bucket, other.region))
         .collect();
     make_artifact_bucket(endpoints, &placement.region).await?;
-    let parameters = [
+    let mut parameters = vec![
         format!("PublicEndpoint={}", placement.endpoint()),
         "Identity=development".to_owned(),
         format!("SourceBuckets={SOURCE_BUCKET}"),
         format!("ExportBuckets={}", export_buckets.join(",")),
-        format!("ExportBucketRegions={}", elsewhere.join(",")),
         "SourceAllowNetworks=127.0.0.0/8".to_owned(),
         format!("Architecture={}", architecture()?),
     ];
+    // sam takes no empty value.
+    if !elsewhere.is_empty() {
+        parameters.push(format!("ExportBucketRegions={}", elsewhere.join(",")));
+    }
     sam_deploy(layout, endpoints, template, &placement.region, &parameters, stop).await
 }
 
