@@ -9,6 +9,8 @@ makes. What is done here has no option in the emulators:
   interface to anonymous requests;
 - LocalStack keeps objects in TMPDIR. Its directory is fixed, and /tmp may be
   memory;
+- LocalStack answers in any region for a bucket of any. S3 answers 301
+  (PermanentRedirect) where a request isn't signed for the bucket's own;
 - S3 writes down each request with what was sent and received (REQUESTS), and
   copies can be held or refused (DISTURBANCES), so that tests can count bytes
   and be in the middle of a copy. crates/local/src/s3.rs is the other side.
@@ -98,6 +100,29 @@ def watch_s3(requests: str, disturbances: str) -> None:
     handlers.serve_custom_service_request_handlers.append(disturb)
 
 
+def keep_regions_apart() -> None:
+    from localstack.aws import handlers
+    from localstack.aws.api.core import CommonServiceException
+    from localstack.services.s3.models import s3_stores
+
+    # Those that S3 answers anywhere, or that make the bucket.
+    anywhere = {"CreateBucket", "HeadBucket", "GetBucketLocation"}
+
+    def check_region(_chain, context, _response) -> None:
+        if not context.operation or context.operation.name in anywhere:
+            return
+        buckets = s3_stores[context.account_id][context.region].buckets
+        bucket = buckets.get((context.service_request or {}).get("Bucket"))
+        if bucket and bucket.bucket_region != context.region:
+            raise CommonServiceException(
+                "PermanentRedirect",
+                "The bucket you are attempting to access must be addressed using the specified endpoint.",
+                status_code=301,
+            )
+
+    handlers.serve_custom_service_request_handlers.append(check_region)
+
+
 def s3() -> None:
     from localstack.services.s3 import provider
     from twisted.internet import endpoints
@@ -105,6 +130,7 @@ def s3() -> None:
     listen = endpoints.TCP4ServerEndpoint
     endpoints.TCP4ServerEndpoint = functools.partial(listen, interface="127.0.0.1")
     provider.DEFAULT_S3_TMP_DIR = os.path.join(os.environ["TMPDIR"], "s3-objects")
+    keep_regions_apart()
     watch_s3(os.environ["REQUESTS"], os.environ["DISTURBANCES"])
     sys.argv = ["localstack"]
     runpy.run_module("localstack.runtime.main", run_name="__main__")

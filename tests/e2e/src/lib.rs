@@ -221,7 +221,7 @@ impl Tenant {
     }
 
     /// The task ends before what it stored is removed: polls until the place is empty, and says what stays.
-    async fn nothing_under(&self, bucket: &str, prefix: &str) {
+    pub async fn nothing_under(&self, bucket: &str, prefix: &str) {
         let s3 = self.stack.s3();
         for last in (0..POLLS).rev() {
             let objects = s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await.unwrap();

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use disk_image_fixtures::bootable::{boot, bootable_disk};
 use image_tasks_e2e::Tenant;
 use image_tasks_local::{S3Request, pattern};
@@ -45,10 +46,15 @@ async fn exported(tenant: &Tenant, image: &Value, more: Value) -> Value {
 /// An export to a name of its own in the receiving bucket.
 async fn exported_as(tenant: &Tenant, image: &Value, key: &str, compression: &str) -> Value {
     let to = format!("s3://{}/{key}", tenant.stack.coordinates().export_bucket);
-    let input = json!({"image_uuid": image["id"], "export_to": to, "compression": compression});
+    succeeded(tenant, &start_to(tenant, image, &to, json!({"compression": compression})).await).await
+}
+
+async fn start_to(tenant: &Tenant, image: &Value, to: &str, more: Value) -> Value {
+    let mut input = json!({"image_uuid": image["id"], "export_to": to});
+    input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let accepted = tenant.post_task(&json!({"type": "export", "input": input})).await;
     assert_eq!(accepted.status, StatusCode::CREATED, "{}", accepted.body);
-    succeeded(tenant, &accepted.body).await
+    accepted.body
 }
 
 async fn succeeded(tenant: &Tenant, task: &Value) -> Value {
@@ -230,6 +236,110 @@ async fn nothing_is_overwritten_and_one_of_two_wins() {
         assert!(uploads.uploads().is_empty());
         // The next form's name is the same.
         s3.delete_object().bucket(bucket).key(key).send().await.unwrap();
+    }
+}
+
+/// Whether it is in the region that the operator named is for S3 to say, which answers 301 where it isn't.
+#[tokio::test]
+async fn a_bucket_of_another_region_receives() {
+    let tenant = Tenant::new("export-regions");
+    let there = tenant.in_region("eu-west-1");
+    let bucket = there.stack.deployment().export_bucket.clone();
+    let dir = tempfile::tempdir().unwrap();
+    let (raw, text) = (dir.path().join("disk.raw"), |path: &Path| path.to_str().unwrap().to_owned());
+    disk(&raw);
+    let from = stage(&tenant, "export-regions.raw", &raw).await;
+    let input = json!({"import_from": from, "import_from_format": "raw", "image_properties": named("far")});
+    let (_, image) = tenant.imported(input).await;
+
+    let mut keys = Vec::new();
+    for (key, form) in [
+        ("copied.raw", json!({"export_format": "raw"})),
+        ("copied.qcow2", json!({"compression": "none"})),
+        ("rewritten.qcow2", json!({"compression": "zstd"})),
+    ] {
+        let task = start_to(&tenant, &image, &format!("s3://{bucket}/{key}"), form).await;
+        let result = succeeded(&tenant, &task).await;
+        let to = dir.path().join(key);
+        fetch(&there, &image, &result, &to).await;
+        let format = key.rsplit_once('.').unwrap().1;
+        qemu_img(&["compare", "-q", "-f", format, "-F", "raw", &text(&to), &text(&raw)]);
+        keys.push(key);
+    }
+    let (here, there) = (tenant.stack.s3(), there.stack.s3());
+    let refused = here.list_objects_v2().bucket(&bucket).send().await.unwrap_err();
+    assert_eq!(refused.raw_response().unwrap().status().as_u16(), 301, "regions are apart: {refused:?}");
+
+    // A bucket of that name, but elsewhere than the operator says.
+    for key in keys {
+        there.delete_object().bucket(&bucket).key(key).send().await.unwrap();
+    }
+    there.delete_bucket().bucket(&bucket).send().await.unwrap();
+    let mut messages = Vec::new();
+    for make in [false, true] {
+        if make {
+            here.create_bucket().bucket(&bucket).send().await.unwrap();
+        }
+        for form in [json!({"export_format": "raw"}), json!({"compression": "none"}), json!({})] {
+            let task = start_to(&tenant, &image, &format!("s3://{bucket}/wrong"), form).await;
+            let task = tenant.ended(&task).await;
+            tenant.nothing_left_of_work(&task).await;
+            messages.push((make, task["message"].as_str().unwrap().to_owned()));
+        }
+    }
+    here.delete_bucket().bucket(&bucket).send().await.expect("nothing is left in it");
+    let region = there.config().region().unwrap().to_string();
+    let place = CreateBucketConfiguration::builder()
+        .location_constraint(BucketLocationConstraint::from(region.as_str()))
+        .build();
+    there.create_bucket().bucket(&bucket).create_bucket_configuration(place).send().await.unwrap();
+    for (made, message) in messages {
+        let expected = if made {
+            format!("BucketNotFound: bucket '{bucket}' is not in the region that the operator named")
+        } else {
+            format!("BucketNotFound: there is no bucket '{bucket}'")
+        };
+        assert!(message.starts_with(&expected), "made {made}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn an_export_stopped_from_outside_leaves_nothing() {
+    let tenant = Tenant::new("export-stopped");
+    let dir = tempfile::tempdir().unwrap();
+    let raw = dir.path().join("disk.raw");
+    disk(&raw);
+    let from = stage(&tenant, "export-stopped.raw", &raw).await;
+    let input =
+        json!({"import_from": from, "import_from_format": "raw", "image_properties": named("stopped")});
+    let (_, image) = tenant.imported(input).await;
+    let bucket = &tenant.stack.coordinates().export_bucket;
+    let (s3, machine) = (tenant.stack.s3(), tenant.stack.export_state_machine());
+    let executions = machine.replacen(":stateMachine:", ":execution:", 1);
+    for compression in ["zlib", "none"] {
+        let key = format!("stopped-{compression}");
+        let task =
+            start_to(&tenant, &image, &format!("s3://{bucket}/{key}"), json!({"compression": compression}))
+                .await;
+        // In the middle: the upload has begun, and the export isn't over.
+        loop {
+            let uploads = s3.list_multipart_uploads().bucket(bucket).prefix(&key).send().await.unwrap();
+            if !uploads.uploads().is_empty() {
+                break;
+            }
+            let now = tenant.task(&task["id"]).await;
+            assert!(now["status"] != "success" && now["status"] != "failure", "{now}");
+        }
+        let execution = format!("{executions}:{}", task["id"].as_str().unwrap());
+        tenant.stack.step_functions().stop_execution().execution_arn(execution).send().await.unwrap();
+        let task = tenant.ended(&task).await;
+        assert_eq!(task["status"], "failure", "{task}");
+        assert!(task["message"].as_str().unwrap().starts_with("Aborted: "), "{task}");
+        tenant.nothing_left_of_work(&task).await;
+        tenant.nothing_under(bucket, &key).await;
+        // Nor is the name taken.
+        let to = format!("s3://{bucket}/{key}");
+        succeeded(&tenant, &start_to(&tenant, &image, &to, json!({"export_format": "raw"})).await).await;
     }
 }
 

@@ -93,11 +93,11 @@ pub(super) async fn abort_all(store: &dyn Objects, to: &ObjectRef) -> Step<()> {
     Ok(())
 }
 
-/// In a bucket that is gone or refuses us there is nothing that we could remove.
+/// In a bucket that is gone, refuses us, or isn't where the operator says there is nothing that we could remove.
 fn present<T>(result: ObjectResult<T>) -> ObjectResult<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
-        Err(e @ (ObjectError::NotFound(_) | ObjectError::Denied(_))) => {
+        Err(e @ (ObjectError::NotFound(_) | ObjectError::Denied(_) | ObjectError::Elsewhere(_))) => {
             tracing::warn!(error = %e, "a receiving bucket can't be cleaned up");
             Ok(None)
         }

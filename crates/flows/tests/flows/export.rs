@@ -24,38 +24,38 @@ use crate::faults::{Fault, Faults, Kind, Machines, Stores};
 use crate::objects::MemoryObjects;
 use crate::world::pattern;
 
-const IMAGE: &str = "7c1e2f3a-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+pub(crate) const IMAGE: &str = "7c1e2f3a-6d5c-4a3b-9a55-3d9c7d6f1a2b";
 const MIB: usize = 1 << 20;
 
 /// Small cuts, so that a few kilobytes are many parts.
 const CUT: ExportCut = ExportCut { tiny: 100, copy_whole: 100, copy_part: 1000, part: 1000 };
 
 #[derive(Clone)]
-struct Scenario {
-    name: &'static str,
-    format: &'static str,
-    stored: Vec<u8>,
+pub(crate) struct Scenario {
+    pub name: &'static str,
+    pub format: &'static str,
+    pub stored: Vec<u8>,
     /// Data of a raw image, where it has a map.
-    data: Option<Vec<std::ops::Range<u64>>>,
-    input: Value,
-    cut: ExportCut,
+    pub data: Option<Vec<std::ops::Range<u64>>>,
+    pub input: Value,
+    pub cut: ExportCut,
 }
 
-struct World {
-    faults: Arc<Faults>,
-    stores: Arc<Stores>,
-    objects: Arc<MemoryObjects>,
-    exporter: Exporter,
-    lifecycle: Lifecycle,
-    key: String,
-    twice: bool,
+pub(crate) struct World {
+    pub faults: Arc<Faults>,
+    pub stores: Arc<Stores>,
+    pub objects: Arc<MemoryObjects>,
+    pub exporter: Exporter,
+    pub lifecycle: Lifecycle,
+    pub key: String,
+    pub twice: bool,
 }
 
-fn task_id(n: u8) -> TaskId {
+pub(crate) fn task_id(n: u8) -> TaskId {
     TaskId(format!("0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a{n:02x}").parse().unwrap())
 }
 
-fn scenarios() -> Vec<Scenario> {
+pub(crate) fn scenarios() -> Vec<Scenario> {
     let exports = |more: Value| {
         let mut input = json!({"image_uuid": IMAGE, "receiving_bucket": "exports"});
         input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -93,7 +93,7 @@ fn scenarios() -> Vec<Scenario> {
 }
 
 impl Scenario {
-    async fn world(&self) -> World {
+    pub(crate) async fn world(&self) -> World {
         let faults = Arc::new(Faults::default());
         let stores = Arc::new(Stores { faults: Arc::clone(&faults), inner: MemoryStore::default() });
         let objects = Arc::new(MemoryObjects::new(Arc::clone(&faults)));
@@ -203,7 +203,7 @@ impl World {
         });
     }
 
-    async fn task(&self, id: TaskId) -> Task {
+    pub(crate) async fn task(&self, id: TaskId) -> Task {
         TaskStore::get(&self.stores.inner, id).await.unwrap().unwrap()
     }
 
@@ -212,11 +212,11 @@ impl World {
     }
 
     /// All that isn't the image.
-    fn others(&self) -> Vec<String> {
+    pub(crate) fn others(&self) -> Vec<String> {
         self.objects.everything().into_iter().filter(|key| !key.starts_with("images/")).collect()
     }
 
-    async fn run(&self, id: TaskId) {
+    pub(crate) async fn run(&self, id: TaskId) {
         if let Err((error, cause)) = self.states(id).await {
             let error = json!({"Error": error, "Cause": cause});
             let event = json!({"phase": "fail", "task_id": id, "error": error});
@@ -438,45 +438,4 @@ async fn somebody_elses_object_stays() {
         assert_eq!(world.exported().unwrap(), Bytes::from_static(b"mine"));
         assert_eq!(world.others().len(), 1, "{}", scenario.name);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn causes_are_told() {
-    let scenario = scenarios().remove(3);
-    let image = || async {
-        let world = scenario.world().await;
-        let image = ImageStore::get(&world.stores.inner, IMAGE.parse().unwrap()).await.unwrap().unwrap();
-        (world, image)
-    };
-    let told = |world: World| async move {
-        world.run(task_id(1)).await;
-        assert_eq!(world.others(), Vec::<String>::new());
-        world.task(task_id(1)).await.message
-    };
-    let (world, mut found) = image().await;
-    found.owner = "other".into();
-    world.stores.inner.put_image(found.clone());
-    assert_eq!(told(world).await, format!("ImageNotFound: there is no image {IMAGE}"));
-
-    let (world, _) = image().await;
-    found.visibility = Visibility::Public;
-    world.stores.inner.put_image(found.clone());
-    assert!(told(world).await.starts_with("NotOwner: "));
-
-    let (world, mut found) = image().await;
-    found.status = ImageStatus::Importing;
-    world.stores.inner.put_image(found);
-    let message = told(world).await;
-    assert_eq!(
-        message,
-        format!("ImageNotActive: image {IMAGE} is importing; only an active image can be exported")
-    );
-
-    let (mut world, _) = image().await;
-    world.exporter.rules.receivers = ExportPolicy::default();
-    assert!(told(world).await.starts_with("BucketNotAllowed: bucket 'exports'"));
-
-    let (world, found) = image().await;
-    world.objects.delete(&ObjectRef { bucket: "images".into(), key: found.id.object_key() }).await.unwrap();
-    assert!(told(world).await.starts_with("ImageNotFound: "));
 }

@@ -7,6 +7,7 @@ mod clone;
 mod convert;
 mod disks;
 mod export;
+mod export_causes;
 mod faults;
 mod import;
 mod lifecycle;
