@@ -60,8 +60,8 @@ impl Mapped {
 pub(crate) enum Window {
     /// That many zeros.
     Zeros(u64),
-    /// These.
-    Data(Vec<u8>),
+    /// These, in a buffer of their own.
+    Data(Bytes),
 }
 
 /// Reads a range of a disk from its first byte to its last.
@@ -105,7 +105,8 @@ impl Disk {
         if fetch.is_zero() {
             return Ok(Window::Zeros(len as u64));
         }
-        let mut window = vec![0; len];
+        // Bytes as they are mostly come in the order of the window, so it grows with them; zeros are written only between them.
+        let mut window = Vec::with_capacity(len);
         let ranges: Vec<ByteRange> = fetch.reads().iter().map(|read| read.range()).collect();
         let source = &*self.source;
         // In order: what is decoded and what is on its way are never more than the reads at once.
@@ -114,10 +115,41 @@ impl Disk {
             .buffered(READS_AT_ONCE);
         for read in fetch.reads() {
             let chunks = came.next().await.ok_or_else(|| internal("fewer reads than were planned"))??;
-            read.decode(&chunks.concat(), &mut window, decoder).map_err(unsound)?;
+            match read.verbatim() {
+                Some(mut places) => places
+                    .all(|(from, to)| put(&chunks, from.start - read.range().start, &mut window, to))
+                    .then_some(())
+                    .ok_or_else(|| internal("a read that is shorter than planned"))?,
+                None => {
+                    window.resize(len, 0);
+                    read.decode(&chunks.concat(), &mut window, decoder).map_err(unsound)?;
+                }
+            }
         }
-        Ok(Window::Data(window))
+        window.resize(len, 0);
+        Ok(Window::Data(Bytes::from(window)))
     }
+}
+
+/// Copies to its place what lies `skip` bytes behind the begin of a read's chunks; whether that is all there.
+fn put(chunks: &[Bytes], mut skip: u64, window: &mut Vec<u8>, to: Range<usize>) -> bool {
+    if window.len() < to.start {
+        window.resize(to.start, 0);
+    }
+    let mut at = to.start;
+    for chunk in chunks {
+        let bytes = usize::try_from(skip).ok().and_then(|skip| chunk.get(skip..)).unwrap_or_default();
+        skip = skip.saturating_sub(chunk.len() as u64);
+        let bytes = bytes.get(..bytes.len().min(to.end - at)).unwrap_or_default();
+        // Over what is there, then behind it.
+        let (over, behind) = bytes.split_at(bytes.len().min(window.len() - at));
+        if let Some(there) = window.get_mut(at..at + over.len()) {
+            there.copy_from_slice(over);
+        }
+        window.extend_from_slice(behind);
+        at += bytes.len();
+    }
+    at == to.end
 }
 
 impl DiskReader {
@@ -155,7 +187,7 @@ pub(crate) fn body(disk: Arc<Disk>, range: Range<u64>) -> Body {
     Box::pin(windows.flat_map(move |window| {
         let chunks = match window {
             Err(failure) => vec![Err(failure)],
-            Ok(Window::Data(bytes)) => vec![Ok(Bytes::from(bytes))],
+            Ok(Window::Data(bytes)) => vec![Ok(bytes)],
             Ok(Window::Zeros(len)) => {
                 let rest = usize::try_from(len % CHUNK as u64).unwrap_or(0);
                 let whole = usize::try_from(len / CHUNK as u64).unwrap_or(0);
@@ -213,6 +245,23 @@ pub(crate) async fn whole(source: &dyn Source) -> Step<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_of_any_size_get_to_their_place_in_any_order() {
+        let bytes: Vec<u8> = (0..250).collect();
+        for size in [1, 7, 249, 250, 300] {
+            let chunks: Vec<Bytes> = bytes.chunks(size).map(Bytes::copy_from_slice).collect();
+            let mut window = Vec::new();
+            for (range, at) in [(0..9, 5), (13..14, 100), (6..8, 40), (100..250, 95), (250..250, 300)] {
+                let to = at..at + range.len();
+                assert!(put(&chunks, range.start as u64, &mut window, to.clone()), "{size}, {range:?}");
+                assert_eq!(window[to], bytes[range]);
+            }
+            assert_eq!((window.len(), window[4], window[5 + 8], window[14], window[41]), (300, 0, 8, 0, 7));
+            assert!(!put(&chunks, 250, &mut window, 0..1) && !put(&chunks, 100, &mut window, 0..151));
+        }
+        assert!(!put(&[], 0, &mut Vec::new(), 0..1));
+    }
 
     #[test]
     fn a_verbatim_disk_is_covered_without_gaps() {

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use disk_image::ByteRange;
 use disk_image::write::qcow2::{BlobWriter, Codec, Geometry};
+use disk_image::write::rope::Rope;
 use futures::StreamExt as _;
 use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryStore};
@@ -281,8 +282,8 @@ impl Worker {
         for (n, range) in ranges.iter().enumerate().filter(|(n, _)| !(first..first + 2).contains(n)) {
             let geometry = Geometry::new(number(&form["size"]), Codec::None).unwrap();
             let mut writer = BlobWriter::new(geometry, number(&range["start"])).unwrap();
-            writer.zeros(number(&range["end"]) - number(&range["start"]), &mut Vec::new()).unwrap();
-            let index = writer.finish(&mut Vec::new()).unwrap();
+            writer.zeros(number(&range["end"]) - number(&range["start"]), &mut Rope::default()).unwrap();
+            let index = writer.finish(&mut Rope::default()).unwrap();
             let at = self.objects.dir.join(format!("work-work-{}-index-{n}", self.id));
             std::fs::write(at, index.as_bytes()).unwrap();
         }

@@ -7,6 +7,8 @@
 //! - [`qcow2`]: the format, in map ([`BlobWriter`](qcow2::BlobWriter)) and reduce ([`Assembly`](qcow2::Assembly)) form, and the
 //!   copy of a raw object's ranges ([`CopyPlan`](qcow2::CopyPlan)).
 //! - [`parts`]: S3's rules for parts, as pure functions.
+//! - [`rope`]: what workers hand on, without copies of what needs no change.
 
 pub mod parts;
 pub mod qcow2;
+pub mod rope;

@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rope::Rope;
+
 /// Smallest part but the last, bytes.
 pub const MIN_PART: u64 = 5 << 20;
 /// Largest part, bytes.
@@ -102,37 +104,35 @@ fn part_size(len: u64, numbers: u64) -> u64 {
 }
 
 /// Cuts a stream of unknown length into parts that S3 takes, no matter what follows: all but a stream's only part have at least
-/// [`MIN_PART`]. Holds at most `part_size` + [`MIN_PART`] bytes and what is written between two calls of [`next_part`](Self::next_part).
+/// [`MIN_PART`]. Holds at most `part_size` + [`MIN_PART`] bytes and what is written between two calls of [`next_part`](Self::next_part);
+/// where these are slices of larger buffers, at most twice that.
 #[derive(Debug)]
 pub struct PartCutter {
     part_size: usize,
-    buffer: Vec<u8>,
+    buffer: Rope,
 }
 
 impl PartCutter {
     /// Cuts at `part_size` bytes, at least [`MIN_PART`].
     pub fn new(part_size: u64) -> Self {
         let part_size = usize::try_from(part_size.max(MIN_PART)).unwrap_or(usize::MAX);
-        Self { part_size, buffer: Vec::new() }
+        Self { part_size, buffer: Rope::default() }
     }
 
     /// Where the stream's next bytes are appended.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
+    pub const fn buffer(&mut self) -> &mut Rope {
         &mut self.buffer
     }
 
     /// The next part, once enough has come to leave a whole part behind it.
-    pub fn next_part(&mut self) -> Option<Vec<u8>> {
+    pub fn next_part(&mut self) -> Option<Rope> {
         let keep = usize::try_from(MIN_PART).unwrap_or(usize::MAX);
-        if self.buffer.len() < self.part_size.saturating_add(keep) {
-            return None;
-        }
-        let rest = self.buffer.split_off(self.part_size);
-        Some(std::mem::replace(&mut self.buffer, rest))
+        let enough = self.buffer.len() >= self.part_size.saturating_add(keep);
+        enough.then(|| self.buffer.split_to(self.part_size))
     }
 
     /// What is left at the stream's end: its last part, or all of it if that was too little to cut.
-    pub fn finish(self) -> Vec<u8> {
+    pub fn finish(self) -> Rope {
         self.buffer
     }
 }
@@ -181,13 +181,14 @@ mod tests {
             let (mut parts, mut sent) = (Vec::new(), 0u64);
             while sent < total {
                 let n = (total - sent).min(700_001);
-                cutter.buffer().extend((sent..sent + n).map(|i| u8::try_from(i % 251).unwrap()));
+                let bytes: Vec<u8> = (sent..sent + n).map(|i| u8::try_from(i % 251).unwrap()).collect();
+                cutter.buffer().copy(&bytes);
                 sent += n;
                 parts.extend(std::iter::from_fn(|| cutter.next_part()));
             }
             parts.push(cutter.finish());
             assert!(parts.len() == 1 || parts.iter().all(|p| p.len() as u64 >= MIN_PART), "{total}");
-            let all = parts.concat();
+            let all: Vec<u8> = parts.into_iter().flatten().flatten().collect();
             assert_eq!(all.len() as u64, total);
             assert!(all.iter().enumerate().all(|(i, b)| usize::from(*b) == i % 251));
         }

@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use disk_image::{
     Format,
     write::{
         parts::{MAX_PART, MIN_PART},
         qcow2::{Assembly, BlobIndex, BlobSummary, BlobWriter, Geometry, Place, Step},
+        rope::Rope,
     },
 };
 
@@ -41,7 +43,7 @@ impl Disk {
     }
 
     /// Its bytes from `start` to `end`, as the source yields them: zeros as runs, data in chunks of any size.
-    fn feed(&self, start: u64, end: u64, numbers: &mut Numbers, writer: &mut BlobWriter, out: &mut Vec<u8>) {
+    fn feed(&self, start: u64, end: u64, numbers: &mut Numbers, writer: &mut BlobWriter, out: &mut Rope) {
         let mut at = start;
         for (offset, bytes) in &self.data {
             let (from, to) = ((*offset).max(start), (offset + bytes.len() as u64).min(end));
@@ -50,12 +52,13 @@ impl Disk {
             }
             writer.zeros(from - at, out).unwrap();
             let index = |n: u64| usize::try_from(n - offset).unwrap();
-            let mut rest = &bytes[index(from)..index(to)];
+            let mut rest = Bytes::copy_from_slice(&bytes[index(from)..index(to)]);
             while !rest.is_empty() {
                 let n = 1 + usize::try_from(numbers.below(200_000)).unwrap();
-                let (now, later) = rest.split_at(n.min(rest.len()));
-                writer.write(now, out).unwrap();
-                rest = later;
+                // Now and then several clusters, in a buffer of their own and in one of many.
+                let n = if n % 4 == 0 { n * 5 } else { n }.min(rest.len());
+                let now = rest.split_to(n);
+                writer.write(&if n % 3 == 0 { now } else { Bytes::copy_from_slice(&now) }, out).unwrap();
             }
             at = to;
         }
@@ -80,12 +83,12 @@ pub fn export(disk: &Disk, geometry: Geometry, cuts: &[u64], path: &Path) -> Exp
     let (mut blobs, mut indexes) = (Vec::new(), Vec::new());
     for edge in edges.windows(2) {
         let mut writer = BlobWriter::new(geometry, edge[0]).unwrap();
-        let mut out = Vec::new();
+        let mut out = Rope::default();
         disk.feed(edge[0], edge[1], &mut numbers, &mut writer, &mut out);
         let index = writer.finish(&mut out).unwrap();
         assert_eq!(index.blob_len(), out.len() as u64);
         indexes.push(index.as_bytes().to_vec());
-        blobs.push(out);
+        blobs.push(out.into_iter().collect::<Vec<_>>().concat());
     }
     let summaries = indexes.iter().map(|i| BlobIndex::decode(i.clone()).unwrap().summary()).collect();
     assemble(

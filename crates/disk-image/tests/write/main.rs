@@ -8,9 +8,11 @@ mod maps;
 #[path = "../support/mod.rs"]
 mod support;
 
+use bytes::Bytes;
 use disk_image::write::{
     parts::MIN_PART,
     qcow2::{Assembly, BlobWriter, Codec, Geometry, Place, WriteError},
+    rope::Rope,
 };
 use harness::{Disk, export, noise, text};
 
@@ -64,13 +66,40 @@ fn every_cluster_size() {
 fn one_to_sixty_four_parts() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.qcow2");
-    let part = 6usize << 20;
-    for parts in [1usize, 2, 3, 17, 64] {
-        let disk = Disk::full(noise(part * parts - 5, parts as u64));
-        let cuts: Vec<u64> = (1..parts).map(|i| (part * i) as u64).collect();
-        let done = export(&disk, Geometry::new(disk.size, Codec::Zstd).unwrap(), &cuts, &path);
-        assert_eq!(done.parts.len(), parts + 1);
-        done.assert_is(&disk);
+    let part = (5usize << 20) + 65_536;
+    for codec in CODECS {
+        for parts in [1usize, 2, 3, 17, 64] {
+            let disk = Disk::full(noise(part * parts - 5, parts as u64));
+            let cuts: Vec<u64> = (1..parts).map(|i| (part * i) as u64).collect();
+            let done = export(&disk, Geometry::new(disk.size, codec).unwrap(), &cuts, &path);
+            assert_eq!(done.parts.len(), parts + 1);
+            done.assert_is(&disk);
+        }
+    }
+}
+
+/// As many workers, none of whom has enough for a part.
+#[test]
+fn one_to_sixty_four_blobs_below_a_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.qcow2");
+    let cluster = usize::try_from(CLUSTER).unwrap();
+    for codec in CODECS {
+        for blobs in 1..=64u64 {
+            let pieces = (0..blobs).map(|n| match n % 4 {
+                0 => [text(cluster, n), noise(cluster, n)].concat(),
+                1 => vec![0; 2 * cluster],
+                2 => noise(2 * cluster, n),
+                _ => [vec![0; cluster], text(cluster, n)].concat(),
+            });
+            let mut bytes = pieces.collect::<Vec<_>>().concat();
+            bytes.truncate(bytes.len() - 99);
+            let disk = Disk::full(bytes);
+            let cuts: Vec<u64> = (1..blobs).map(|n| n * 2 * CLUSTER).collect();
+            let done = export(&disk, Geometry::new(disk.size, codec).unwrap(), &cuts, &path);
+            assert!(done.single, "{blobs}");
+            done.assert_is(&disk);
+        }
     }
 }
 
@@ -80,6 +109,7 @@ fn blobs_too_short_for_a_part_go_into_the_first_and_it_is_filled_up_where_others
     let path = dir.path().join("disk.qcow2");
     let short = text(6 << 20, 7);
     for codec in [Codec::Zlib, Codec::Zstd] {
+        // Six MiB each, which compress to less than five; what isn't compressed is as long as it is.
         let all_short = Disk::full(short.repeat(4));
         let cuts = [6 << 20, 12 << 20, 18 << 20];
         let done = export(&all_short, Geometry::new(all_short.size, codec).unwrap(), &cuts, &path);
@@ -158,10 +188,10 @@ fn wrong_ranges_are_refused() {
     let geometry = Geometry::new(3 * CLUSTER + 1, Codec::Zlib).unwrap();
     assert!(matches!(BlobWriter::new(geometry, 1), Err(WriteError::Range(_))));
     assert!(matches!(BlobWriter::new(geometry, 4 * CLUSTER), Err(WriteError::Range(_))));
-    let mut out = Vec::new();
+    let mut out = Rope::default();
     let mut writer = BlobWriter::new(geometry, CLUSTER).unwrap();
     assert!(matches!(writer.zeros(2 * CLUSTER + 2, &mut out), Err(WriteError::Range(_))));
-    writer.write(&[1; 10], &mut out).unwrap();
+    writer.write(&Bytes::from_static(&[1; 10]), &mut out).unwrap();
     assert!(matches!(writer.finish(&mut out), Err(WriteError::Range(_))));
     assert!(matches!(Geometry::new(3 << 50, Codec::None), Err(WriteError::TooLarge(_))));
     assert!(matches!(Geometry::with_cluster_bits(1, Codec::None, 22), Err(WriteError::Range(_))));
@@ -172,8 +202,8 @@ fn summaries_that_do_not_make_a_disk_are_refused() {
     let geometry = Geometry::new(64 << 20, Codec::None).unwrap();
     let blob = |start: u64, end: u64| {
         let mut writer = BlobWriter::new(geometry, start).unwrap();
-        let mut out = Vec::new();
-        writer.write(&vec![7; usize::try_from(end - start).unwrap()], &mut out).unwrap();
+        let mut out = Rope::default();
+        writer.write(&vec![7; usize::try_from(end - start).unwrap()].into(), &mut out).unwrap();
         writer.finish(&mut out).unwrap()
     };
     let (a, b) = (blob(0, 4 << 20), blob(4 << 20, 64 << 20));

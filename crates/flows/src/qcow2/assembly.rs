@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use disk_image::ByteRange;
 use disk_image::write::qcow2::{Assembly, BlobIndex, BlobSummary, CopyPlan, Geometry, Place, Step as Asks};
+use disk_image::write::rope::Rope;
 use futures::{StreamExt as _, TryStreamExt as _};
+use image_tasks_domain::Failure;
 
 use super::{Bench, unwritable};
 use crate::bounds::INDEXES_AT_ONCE;
@@ -18,7 +20,7 @@ use crate::ports::{Body, ObjectRef, Objects};
 #[derive(Clone)]
 pub(crate) enum Blobs {
     /// A single one, in memory.
-    Held(BlobIndex, Bytes),
+    Held(BlobIndex, Rope),
     /// In the work bucket, as workers left them.
     Worked(Bench),
     /// In a raw image.
@@ -51,10 +53,10 @@ impl Blobs {
         }
     }
 
-    async fn blob(&self, blob: usize) -> Step<Bytes> {
-        match self {
-            Self::Held(_, bytes) => Ok(bytes.clone()),
-            Self::Worked(bench) => Ok(Bytes::from(worked(&bench.objects, bench.blob(blob)).await?)),
+    async fn blob(&self, blob: usize) -> Step<Rope> {
+        let bytes = match self {
+            Self::Held(_, rope) => return Ok(rope.clone()),
+            Self::Worked(bench) => worked(&bench.objects, bench.blob(blob)).await?,
             Self::Raw(plan, source) => {
                 let range = plan.source(blob).map_err(unwritable)?;
                 let range = ByteRange { start: range.start, end: range.end };
@@ -62,9 +64,10 @@ impl Blobs {
                 // The image may end inside of the blob's last cluster.
                 let len = plan.index(blob).map_err(unwritable)?.blob_len();
                 bytes.resize(usize::try_from(len).map_err(Stop::internal)?, 0);
-                Ok(Bytes::from(bytes))
+                bytes
             }
-        }
+        };
+        Ok(Bytes::from(bytes).into())
     }
 }
 
@@ -90,16 +93,17 @@ pub(crate) fn bodies(
 }
 
 fn body(assembly: Assembly, blobs: Blobs) -> Body {
-    Box::pin(futures::stream::try_unfold((assembly, blobs), |(mut assembly, blobs)| async move {
-        let chunk = next(&mut assembly, &blobs).await.map_err(Stop::into_failure)?;
-        Ok(chunk.map(|chunk| (chunk, (assembly, blobs))))
-    }))
+    let all = futures::stream::try_unfold((assembly, blobs), |(mut assembly, blobs)| async move {
+        let rope = next(&mut assembly, &blobs).await.map_err(Stop::into_failure)?;
+        Ok::<_, Failure>(rope.map(|rope| (rope, (assembly, blobs))))
+    });
+    Box::pin(all.map_ok(|rope| futures::stream::iter(rope.into_iter().map(Ok))).try_flatten())
 }
 
-async fn next(assembly: &mut Assembly, blobs: &Blobs) -> Step<Option<Bytes>> {
+async fn next(assembly: &mut Assembly, blobs: &Blobs) -> Step<Option<Rope>> {
     loop {
         match assembly.step().map_err(unwritable)? {
-            Asks::Bytes(bytes) => return Ok(Some(Bytes::from(bytes))),
+            Asks::Bytes(bytes) => return Ok(Some(Bytes::from(bytes).into())),
             Asks::Blob(blob) => return blobs.blob(blob).await.map(Some),
             Asks::Index(blob) => assembly.give(blob, blobs.index(blob).await?).map_err(unwritable)?,
             Asks::Done => return Ok(None),

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use disk_image::AllocationMap;
 use disk_image::write::parts::{BlobRange, MIN_PART, PartCutter, blob_ranges};
 use disk_image::write::qcow2::{BlobWriter, Codec, Geometry, Place, WriteError};
+use disk_image::write::rope::Rope;
 use image_tasks_domain::transfer::Batch;
 use image_tasks_domain::{Failure, FailureCode, TaskId};
 
@@ -45,11 +46,10 @@ impl Bench {
         self.settings.blob(self.id, blob)
     }
 
-    async fn keep(&self, at: ObjectRef, bytes: Vec<u8>) -> Step<()> {
-        let (len, bytes) = (bytes.len() as u64, Bytes::from(bytes));
+    async fn keep(&self, at: ObjectRef, bytes: Rope) -> Step<()> {
         let mut patience = Patience::default();
         loop {
-            match self.objects.put_stream(&at, len, one(bytes.clone()), false).await {
+            match self.objects.put_stream(&at, bytes.len() as u64, all(&bytes), false).await {
                 Ok(_) => return Ok(()),
                 Err(e) => patience.after_stop(e.into()).await?,
             }
@@ -112,7 +112,8 @@ impl Pieces {
         } else {
             next_part(to, range, number, rest).await?;
         }
-        self.bench.keep(self.bench.index(blob), index.as_bytes().to_vec()).await?;
+        let bytes = Bytes::copy_from_slice(index.as_bytes());
+        self.bench.keep(self.bench.index(blob), bytes.into()).await?;
         Ok(range.end - range.start)
     }
 
@@ -135,12 +136,12 @@ pub(crate) async fn small(disk: Arc<Disk>, size: u64, codec: Codec) -> Step<(u64
     let geometry = Geometry::new(size, codec).map_err(unwritable)?;
     let mut reader = DiskReader::new(disk, 0..size);
     let mut writer = BlobWriter::new(geometry, 0).map_err(unwritable)?;
-    let mut blob = Vec::new();
+    let mut blob = Rope::default();
     while let Some(window) = reader.next().await? {
         take(&mut writer, &window, &mut blob)?;
     }
     let index = writer.finish(&mut blob).map_err(unwritable)?;
-    let blobs = Blobs::Held(index, Bytes::from(blob));
+    let blobs = Blobs::Held(index, blob);
     whole(geometry, blobs.summaries(1).await?, blobs)
 }
 
@@ -190,7 +191,7 @@ pub(crate) fn check_parts(ranges: &[BlobRange]) -> Step<()> {
     }
 }
 
-fn take(writer: &mut BlobWriter, window: &Window, out: &mut Vec<u8>) -> Step<()> {
+fn take(writer: &mut BlobWriter, window: &Window, out: &mut Rope) -> Step<()> {
     match window {
         Window::Zeros(len) => writer.zeros(*len, out),
         Window::Data(bytes) => writer.write(bytes, out),
@@ -198,13 +199,17 @@ fn take(writer: &mut BlobWriter, window: &Window, out: &mut Vec<u8>) -> Step<()>
     .map_err(unwritable)
 }
 
-async fn next_part(to: &Destination<'_>, range: &BlobRange, number: u32, part: Vec<u8>) -> Step<u32> {
+async fn next_part(to: &Destination<'_>, range: &BlobRange, number: u32, part: Rope) -> Step<u32> {
     if number >= range.end_part {
         return Err(Stop::internal("a blob has more parts than were set aside for it"));
     }
-    let (len, part) = (part.len() as u64, Bytes::from(part));
-    to.put(number, len, || one(part.clone())).await?;
+    to.put(number, part.len() as u64, || all(&part)).await?;
     Ok(number + 1)
+}
+
+/// A rope as a body.
+fn all(rope: &Rope) -> Body {
+    Box::pin(futures::stream::iter(rope.clone().into_iter().map(Ok)))
 }
 
 /// Bytes as a body.

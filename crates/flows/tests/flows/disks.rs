@@ -2,6 +2,7 @@
 
 use disk_image::drive::{drive, walk};
 use disk_image::write::qcow2::{Assembly, BlobWriter, Codec, Geometry, Place, Step};
+use disk_image::write::rope::Rope;
 use disk_image::{Decoder, Extent, Fetch, Format, Layout, Limits, Regions, Stored};
 
 /// Data of a sparse disk: where it is.
@@ -10,10 +11,10 @@ pub(crate) type Islands = Vec<(u64, Vec<u8>)>;
 pub(crate) fn qcow2(size: u64, islands: &Islands) -> Vec<u8> {
     let geometry = Geometry::new(size, Codec::Zlib).unwrap();
     let mut writer = BlobWriter::new(geometry, 0).unwrap();
-    let mut blob = Vec::new();
+    let mut blob = Rope::default();
     for (at, bytes) in islands {
         writer.zeros(at - writer.position(), &mut blob).unwrap();
-        writer.write(bytes, &mut blob).unwrap();
+        writer.write(&bytes.clone().into(), &mut blob).unwrap();
     }
     writer.zeros(size - writer.position(), &mut blob).unwrap();
     let index = writer.finish(&mut blob).unwrap();
@@ -25,7 +26,7 @@ pub(crate) fn qcow2(size: u64, islands: &Islands) -> Vec<u8> {
         match assembly.step().unwrap() {
             Step::Bytes(bytes) => file.extend(bytes),
             Step::Index(k) => assembly.give(k, index.clone()).unwrap(),
-            Step::Blob(_) => file.extend(&blob),
+            Step::Blob(_) => blob.clone().into_iter().for_each(|bytes| file.extend_from_slice(&bytes)),
             Step::Done => return file,
         }
     }

@@ -1,6 +1,9 @@
 //! Map: a range of the virtual disk becomes a blob and its index.
 
+use bytes::Bytes;
+
 use super::{BlobIndex, Geometry, Result, WriteError, codec::Encoder, packer::Packer};
+use crate::write::rope::Rope;
 use crate::zero::is_zero;
 
 /// Turns a range of the virtual disk, written in order, into a blob.
@@ -41,39 +44,61 @@ impl BlobWriter {
         self.position
     }
 
-    /// Takes the next bytes of the disk, any number of them.
+    /// Takes the next bytes of the disk, any number of them. Without compression they are not copied where they are whole clusters
+    /// and most of their buffer.
     ///
     /// # Errors
     /// [`WriteError::Range`] past the disk's end; nothing was taken then.
-    pub fn write(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        self.advance(bytes.len() as u64)?;
-        while !bytes.is_empty() {
-            if self.filled() == 0 && bytes.len() >= self.cluster() {
-                let (cluster, rest) = bytes.split_at(self.cluster());
+    pub fn write(&mut self, window: &Bytes, out: &mut Rope) -> Result<()> {
+        self.advance(window.len() as u64)?;
+        let mut at = 0;
+        while let Some(bytes) = window.get(at..).filter(|bytes| !bytes.is_empty()) {
+            at += if self.filled() > 0 || bytes.len() < self.cluster() {
+                self.fill(bytes, out)
+            } else if self.encoder.is_plain() {
+                self.store_run(window, at, out)
+            } else {
+                let cluster = bytes.get(..self.cluster()).unwrap_or_default();
                 self.position += self.geometry.cluster();
                 self.store(cluster, out);
-                bytes = rest;
-                continue;
-            }
-            let (now, rest) = bytes.split_at(bytes.len().min(self.cluster() - self.filled()));
-            if self.partial.is_empty() && is_zero(now) {
-                self.zeros += now.len();
-            } else {
-                self.materialise();
-                self.partial.extend_from_slice(now);
-            }
-            self.position += now.len() as u64;
-            bytes = rest;
-            self.close_if_full(out);
+                cluster.len()
+            };
         }
         Ok(())
+    }
+
+    /// Takes bytes into the open cluster; how many.
+    fn fill(&mut self, bytes: &[u8], out: &mut Rope) -> usize {
+        let (now, _) = bytes.split_at(bytes.len().min(self.cluster() - self.filled()));
+        if self.partial.is_empty() && is_zero(now) {
+            self.zeros += now.len();
+        } else {
+            self.materialise();
+            self.partial.extend_from_slice(now);
+        }
+        self.position += now.len() as u64;
+        self.close_if_full(out);
+        now.len()
+    }
+
+    /// Stores whole clusters of the window as they are, up to the next one of zeros, or skips that; how many bytes.
+    fn store_run(&mut self, window: &Bytes, at: usize, out: &mut Rope) -> usize {
+        let clusters = window.get(at..).unwrap_or_default().chunks_exact(self.cluster());
+        let run = clusters.take_while(|cluster| !is_zero(cluster)).count() * self.cluster();
+        let first = self.position >> self.geometry.cluster_bits();
+        if run > 0 {
+            self.packer.plain_run(first, window.slice(at..at + run), window.len(), out);
+        }
+        let len = run.max(self.cluster());
+        self.position += len as u64;
+        len
     }
 
     /// Takes `len` zero bytes of the disk, at the cost of at most two clusters.
     ///
     /// # Errors
     /// [`WriteError::Range`] past the disk's end; nothing was taken then.
-    pub fn zeros(&mut self, mut len: u64, out: &mut Vec<u8>) -> Result<()> {
+    pub fn zeros(&mut self, mut len: u64, out: &mut Rope) -> Result<()> {
         self.advance(len)?;
         while len > 0 {
             let whole = if self.filled() == 0 { len - len % self.geometry.cluster() } else { 0 };
@@ -100,7 +125,7 @@ impl BlobWriter {
     ///
     /// # Errors
     /// [`WriteError::Range`] in the middle of a cluster.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<BlobIndex> {
+    pub fn finish(mut self, out: &mut Rope) -> Result<BlobIndex> {
         if self.filled() > 0 {
             if self.position != self.geometry.size() {
                 return Err(WriteError::Range(format!("a blob can't end at byte {}", self.position)));
@@ -141,7 +166,7 @@ impl BlobWriter {
         self.zeros = 0;
     }
 
-    fn close_if_full(&mut self, out: &mut Vec<u8>) {
+    fn close_if_full(&mut self, out: &mut Rope) {
         if self.filled() < self.cluster() {
             return;
         }
@@ -155,7 +180,7 @@ impl BlobWriter {
     }
 
     /// Stores the cluster that ends at the position.
-    fn store(&mut self, cluster: &[u8], out: &mut Vec<u8>) {
+    fn store(&mut self, cluster: &[u8], out: &mut Rope) {
         if is_zero(cluster) {
             return;
         }

@@ -50,6 +50,11 @@ impl Encoder {
         Ok(Self { kind, scratch: vec![0; most] })
     }
 
+    /// Whether no cluster is ever compressed.
+    pub(super) const fn is_plain(&self) -> bool {
+        matches!(self.kind, Kind::None)
+    }
+
     /// The compressed bytes, or `None` if the cluster is better stored as it is.
     pub(super) fn encode(&mut self, cluster: &[u8]) -> Option<&[u8]> {
         let scratch = self.scratch.as_mut_slice();

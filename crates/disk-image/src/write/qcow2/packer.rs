@@ -5,7 +5,10 @@
 //! too many wait. So memory is bounded (2 MiB with clusters of 64 KiB), the compressed bytes go out at once, and what is lost to
 //! alignment is at most 1/32 of the plain clusters and the blob's last cluster.
 
+use bytes::Bytes;
+
 use super::index::Entry;
+use crate::write::rope::Rope;
 
 /// Plain clusters that may wait.
 const MAX_WAITING: usize = 32;
@@ -20,7 +23,7 @@ pub(super) struct Packer {
     /// Compressed clusters that touch the open host cluster.
     sharing: u32,
     /// Plain clusters that wait, one after the other, and their entries' places in `entries`.
-    waiting: Vec<u8>,
+    waiting: Rope,
     waiting_entries: Vec<usize>,
     entries: Vec<Entry>,
 }
@@ -31,14 +34,14 @@ impl Packer {
             cluster,
             len: 0,
             sharing: 0,
-            waiting: Vec::new(),
+            waiting: Rope::default(),
             waiting_entries: Vec::new(),
             entries: Vec::new(),
         }
     }
 
     /// Takes a compressed cluster.
-    pub(super) fn compressed(&mut self, cluster: u64, bytes: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn compressed(&mut self, cluster: u64, bytes: &[u8], out: &mut Rope) {
         if self.sharing == MAX_REFCOUNT {
             self.align(out);
         }
@@ -52,29 +55,38 @@ impl Packer {
     }
 
     /// Takes a cluster stored as it is.
-    pub(super) fn plain(&mut self, cluster: u64, bytes: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn plain(&mut self, cluster: u64, bytes: &[u8], out: &mut Rope) {
         self.entries.push(Entry::plain(cluster, self.len));
         if self.gap() == 0 {
             self.append(bytes, out);
             return;
         }
         self.waiting_entries.push(self.entries.len() - 1);
-        self.waiting.extend_from_slice(bytes);
+        self.waiting.copy(bytes);
         if self.waiting_entries.len() >= MAX_WAITING {
             self.align(out);
         }
     }
 
+    /// Takes clusters, from `first` on, that are a slice of a buffer of `of` bytes, in a blob that has only such.
+    pub(super) fn plain_run(&mut self, first: u64, clusters: Bytes, of: usize, out: &mut Rope) {
+        let run = (clusters.len() / self.cluster) as u64;
+        let (from, cluster) = (self.len, self.cluster as u64);
+        self.entries.extend((0..run).map(|n| Entry::plain(first + n, from + n * cluster)));
+        self.len += clusters.len() as u64;
+        out.share(clusters, of);
+    }
+
     /// Ends the blob: its entries in the disk's order, and its length, whole clusters.
-    pub(super) fn finish(mut self, out: &mut Vec<u8>) -> (Vec<Entry>, u64) {
+    pub(super) fn finish(mut self, out: &mut Rope) -> (Vec<Entry>, u64) {
         self.align(out);
         (self.entries, self.len)
     }
 
     /// Fills up the open host cluster and lets what waits go after it.
-    fn align(&mut self, out: &mut Vec<u8>) {
+    fn align(&mut self, out: &mut Rope) {
         let gap = self.gap();
-        out.resize(out.len() + gap, 0);
+        out.zeros(gap);
         self.len += gap as u64;
         self.sharing = 0;
         let mut at = self.len;
@@ -88,8 +100,8 @@ impl Packer {
         self.len = at;
     }
 
-    fn append(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(bytes);
+    fn append(&mut self, bytes: &[u8], out: &mut Rope) {
+        out.copy(bytes);
         self.len += bytes.len() as u64;
     }
 
@@ -120,7 +132,7 @@ mod tests {
     fn refcounts_do_not_overflow() {
         let clusters = 2 * u64::from(MAX_REFCOUNT) + 10;
         let mut packer = Packer::new(1 << 21);
-        let mut out = Vec::new();
+        let mut out = Rope::default();
         for cluster in 0..clusters {
             packer.compressed(cluster, &[1; 17], &mut out);
         }
@@ -137,7 +149,7 @@ mod tests {
     #[test]
     fn compressed_clusters_go_out_at_once_and_few_plain_ones_wait() {
         let mut packer = Packer::new(512);
-        let mut out = Vec::new();
+        let mut out = Rope::default();
         packer.plain(0, &[1; 512], &mut out);
         assert_eq!(out.len(), 512);
         packer.compressed(1, &[2; 300], &mut out);
@@ -154,6 +166,7 @@ mod tests {
         assert_eq!(out.len(), 1024 + 34 * 512);
         let (entries, len) = packer.finish(&mut out);
         assert_eq!(len, out.len() as u64);
+        let out: Vec<u8> = out.into_iter().flatten().collect();
         for entry in entries {
             let stored = &out[usize::try_from(entry.offset).unwrap()..];
             let (byte, n) = match (entry.cluster, entry.len) {
