@@ -15,6 +15,8 @@ use sha2::Sha512;
 /// As a network read gives.
 const CHUNK: usize = 64 << 10;
 const CHUNKS: usize = 4096;
+/// More than caches hold, as what comes from a network.
+const BUFFER: usize = 64 << 20;
 const RUNS: usize = 5;
 
 fn main() {
@@ -25,13 +27,15 @@ fn main() {
         state ^= state << 17;
         state.to_le_bytes()
     })
-    .take(32 * CHUNK / 8)
+    .take(BUFFER / 8)
     .flatten()
     .collect();
-    // A cluster whose only data is its last byte: the scan's worst.
-    let mut late = vec![0; 32 * CHUNK];
+    // Clusters whose only data is their last byte: the scan's worst.
+    let mut late = vec![0; BUFFER];
     late.chunks_mut(CHUNK).for_each(|cluster| cluster[CHUNK - 1] = 1);
-    for (name, bytes) in [("noise", noise), ("zeros", vec![0; 32 * CHUNK]), ("late", late)] {
+    // As a copy, or most of it would be the kernel's one page of zeros.
+    let late = late.clone();
+    for (name, bytes) in [("noise", noise), ("zeros but for each cluster's end", late)] {
         let chunks = || bytes.chunks(CHUNK).cycle().take(CHUNKS);
         let hashed = best(|| {
             let (mut md5, mut sha512) = (Md5::new(), Sha512::new());
