@@ -132,8 +132,11 @@ fn source(members: &Members<'_>, regions: &Regions) -> Checked<(String, ImageId)
 
 fn at(members: &Members<'_>, text: &str, regions: &Regions) -> Checked<(String, ImageId)> {
     let known = || match regions.listed() {
-        [] => format!("no endpoint is listed here; use {REGION} and {IMAGE}"),
-        listed => listed.iter().map(|r| r.endpoint.as_str()).collect::<Vec<_>>().join(", "),
+        [] => format!("none is known here: name the image by {REGION} and {IMAGE}"),
+        listed => {
+            let endpoints: Vec<_> = listed.iter().map(|r| r.endpoint.as_str()).collect();
+            format!("known: {}", endpoints.join(", "))
+        }
     };
     let Some(url) = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https")) else {
         return members.refuse(URL, format!("must be <endpoint>{PATH}<id>, not {}", quoted(text)));
@@ -146,7 +149,7 @@ fn at(members: &Members<'_>, text: &str, regions: &Regions) -> Checked<(String, 
         return members.refuse(URL, "must have no user, password, query or fragment");
     }
     let Some(region) = regions.at(&url.origin().ascii_serialization()) else {
-        return members.refuse(URL, format!("{} is no region's endpoint; known: {}", quoted(text), known()));
+        return members.refuse(URL, format!("{} is no region's endpoint; {}", quoted(text), known()));
     };
     let Some(id) = url.path().strip_prefix(PATH) else {
         return members.refuse(URL, format!("must be {}{PATH}<id>", region.endpoint));
@@ -232,6 +235,16 @@ mod tests {
             assert_eq!(refused.parameter, parameter, "{input}");
             assert!(refused.message.contains(part), "{input}: {}", refused.message);
         }
+    }
+
+    #[test]
+    fn where_no_endpoint_is_known_the_own_region_is_named() {
+        let alone = Regions::new("us-east-1", vec![]).unwrap();
+        let url = json!({"source_image_url": format!("{THERE}/v2/images/{ID}")});
+        let refused = CloneInput::parse(&url, &alone).unwrap_err().message;
+        assert!(refused.ends_with("none is known here: name the image by source_region and image_uuid"));
+        let own = json!({"source_region": "us-east-1", "image_uuid": ID});
+        assert_eq!(CloneInput::parse(&own, &alone).unwrap().region, "us-east-1");
     }
 
     #[test]
