@@ -213,3 +213,22 @@ async fn files_are_served_and_bodies_at_once_are_counted() {
     assert_eq!(body(second).await, pattern::bytes(3, 0, 200_000));
     assert_eq!(server.connections(), 2);
 }
+
+#[tokio::test]
+async fn an_image_is_given_to_whoever_has_the_token() {
+    let server = SourceServer::start().await.unwrap();
+    let file = Source { ranges: RangeSupport::Refused, ..Source::new(content()) };
+    let url = server.serve_image("x", "{}".into(), file, "secret");
+    let file = format!("{url}/file");
+    for token in [&[][..], &[("x-auth-token", "other")]] {
+        assert_eq!(get(&url, token).await.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(get(&file, token).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    let token = ("x-auth-token", "secret");
+    assert_eq!(body(get(&url, &[token]).await).await, "{}");
+    assert_eq!(get(&file, &[token, ("range", "bytes=0-0")]).await.status(), StatusCode::BAD_REQUEST);
+    let whole = get(&file, &[token]).await;
+    assert!(whole.headers().get("etag").is_none() && whole.headers().get("accept-ranges").is_none());
+    assert_eq!(body(whole).await.len(), 300_000);
+    assert_eq!(server.requests().last().unwrap().token.as_deref(), Some("secret"));
+}

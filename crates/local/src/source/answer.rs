@@ -13,6 +13,8 @@ use hyper::body::Incoming;
 use super::body::{self, Plan, SourceBody};
 use super::{AskedRange, EntityTag, Ledger, RangeSupport, SeenRequest, Shared, Source, lock};
 
+const TOKEN: header::HeaderName = header::HeaderName::from_static("x-auth-token");
+
 pub(super) async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
@@ -20,6 +22,7 @@ pub(super) async fn answer(
     let path = request.uri().path().to_owned();
     let asked = text(request.headers(), &header::RANGE).as_deref().and_then(parse_range);
     let if_match = text(request.headers(), &header::IF_MATCH);
+    let token = text(request.headers(), &TOKEN);
     let answer = lock(&shared.sources)
         .get(&path)
         .cloned()
@@ -33,6 +36,7 @@ pub(super) async fn answer(
         path,
         range: asked,
         if_match,
+        token,
         status: answer.status().as_u16(),
     });
     Ok(answer)
@@ -48,6 +52,12 @@ fn respond(
     let path = request.uri().path();
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(plain(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    if source.token.is_some() && source.token != text(request.headers(), &TOKEN) {
+        return Ok(plain(StatusCode::UNAUTHORIZED));
+    }
+    if source.ranges == RangeSupport::Refused && asked.is_some() {
+        return Ok(plain(StatusCode::BAD_REQUEST));
     }
     if let Some(target) = &source.redirect {
         return Ok(build(Response::builder().status(302).header(header::LOCATION, target), body::empty()));
@@ -78,7 +88,7 @@ fn respond(
         },
     };
     let mut builder = Response::builder().header(header::CONTENT_TYPE, "application/octet-stream");
-    if source.ranges != RangeSupport::Ignored {
+    if matches!(source.ranges, RangeSupport::Yes | RangeSupport::Pretended) {
         builder = builder.header(header::ACCEPT_RANGES, "bytes");
     }
     if let Some(value) = header_value(etag) {

@@ -9,6 +9,7 @@
 mod answer;
 mod body;
 mod content;
+mod glance;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -45,6 +46,8 @@ pub struct Source {
     pub status: Option<(u16, u64)>,
     /// Answers 302 to this `Location`.
     pub redirect: Option<String>,
+    /// Answers 401 without this `X-Auth-Token`.
+    pub token: Option<String>,
 }
 
 /// How `Range` is treated.
@@ -56,6 +59,8 @@ pub enum RangeSupport {
     Ignored,
     /// Announced in `Accept-Ranges`, yet ignored.
     Pretended,
+    /// 400, as Glance answers where its store reads from the start only.
+    Refused,
 }
 
 /// The `ETag` header.
@@ -103,6 +108,7 @@ impl Source {
             change: None,
             status: None,
             redirect: None,
+            token: None,
         }
     }
 }
@@ -118,6 +124,8 @@ pub struct SeenRequest {
     pub range: Option<AskedRange>,
     /// `If-Match`.
     pub if_match: Option<String>,
+    /// `X-Auth-Token`.
+    pub token: Option<String>,
     /// Status of the answer.
     pub status: u16,
 }
@@ -185,7 +193,15 @@ impl SourceServer {
     /// # Errors
     /// The port can't be had.
     pub async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::at((Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Listens there.
+    ///
+    /// # Errors
+    /// The port can't be had.
+    pub async fn at(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             sources: Mutex::default(),
