@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 use image_tasks_domain::input::{quoted, type_of};
 use image_tasks_domain::ports::TaskSort;
 use image_tasks_domain::tasks::{NewTask, TaskListing, Tasks};
-use image_tasks_domain::{ImageId, InvalidInput, Task, TaskStatus, TaskType, Timestamp};
+use image_tasks_domain::{ImageId, InvalidInput, Secret, Task, TaskStatus, TaskType, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,7 @@ use crate::reply;
 
 const PATH: &str = "/v2/tasks";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
 /// Largest body of a POST: far more than any honest input, and with what is stored beside it
 /// below the 400 KB of a DynamoDB item (DynamoDB developer guide, "Quotas").
@@ -26,7 +27,9 @@ pub(crate) async fn create(tasks: &Tasks, call: Call) -> Result<Response<Bytes>,
     tasks.check_may_create(&call.caller)?;
     let (task_type, input) = decode(&call.body)?;
     let idempotency = idempotency(&call)?;
-    let new = NewTask { task_type, input, request_id: call.request_id, idempotency };
+    let token =
+        call.parts.headers.get(X_AUTH_TOKEN).and_then(|token| token.to_str().ok()).and_then(Secret::new);
+    let new = NewTask { task_type, input, request_id: call.request_id, idempotency, token };
     let task = tasks.create(&call.caller, new).await?;
     let mut response = reply::json(StatusCode::CREATED, &TaskBody::of(&task));
     reply::set(&mut response, LOCATION, &format!("{}{}", call.endpoint, path_of(&task)));

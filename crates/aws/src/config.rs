@@ -9,10 +9,13 @@
 //! - An empty value is a value not given: templates can't leave variables out.
 //! - The development identity never starts against AWS itself.
 
+mod variables;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use image_tasks_domain::GlanceEndpoints;
 use image_tasks_domain::address::AddressPolicy;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::import_input::OutputFormat;
@@ -22,122 +25,7 @@ use url::{Host, Url};
 
 use crate::step_functions::StateMachines;
 
-/// A function that reads its configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Function {
-    /// The HTTP API.
-    Api,
-    /// The phases of an import.
-    Import,
-    /// The phases of an export.
-    Export,
-    /// The phases of a clone.
-    Clone,
-    /// Ends what broke.
-    Lifecycle,
-}
-
-/// A variable, who reads it, and what it means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Variable {
-    /// Name.
-    pub name: &'static str,
-    /// Functions that read it.
-    pub functions: &'static [Function],
-    /// What it is, in one line.
-    pub meaning: &'static str,
-    /// What holds where it isn't given; `None`: it must be given.
-    pub default: Option<&'static str>,
-}
-
-use Function::{Api, Export, Import, Lifecycle};
-
-const ALL: &[Function] = &[Api, Import, Export, Function::Clone, Lifecycle];
-
-/// Every variable of our own. (`AWS_*` variables are the SDK's.)
-pub const VARIABLES: &[Variable] = &[
-    Variable { name: "TASKS_TABLE", functions: ALL, meaning: "DynamoDB table of tasks", default: None },
-    Variable { name: "IMAGES_TABLE", functions: ALL, meaning: "DynamoDB table of images", default: None },
-    Variable { name: "IMAGES_BUCKET", functions: ALL, meaning: "bucket of image objects", default: None },
-    Variable {
-        name: "WORK_BUCKET",
-        functions: &[Import, Export, Function::Clone, Lifecycle],
-        meaning: "bucket of plans and staged sources",
-        default: None,
-    },
-    Variable {
-        name: "IMPORT_STATE_MACHINE_ARN",
-        functions: &[Api, Lifecycle],
-        meaning: "state machine of import tasks",
-        default: None,
-    },
-    Variable {
-        name: "EXPORT_STATE_MACHINE_ARN",
-        functions: &[Api, Lifecycle],
-        meaning: "state machine of export tasks",
-        default: None,
-    },
-    Variable {
-        name: "CLONE_STATE_MACHINE_ARN",
-        functions: &[Api, Lifecycle],
-        meaning: "state machine of clone tasks",
-        default: None,
-    },
-    Variable {
-        name: "TASK_TTL_HOURS",
-        functions: ALL,
-        meaning: "from a task's end to its expiry",
-        default: Some("48"),
-    },
-    Variable {
-        name: "PUBLIC_ENDPOINT",
-        functions: &[Api],
-        meaning: "scheme and host that clients see, no trailing slash; empty: from the request",
-        default: Some(""),
-    },
-    Variable {
-        name: "IDENTITY",
-        functions: &[Api],
-        meaning: "`iam` (API Gateway's IAM authorizer) or `development`",
-        default: Some("iam"),
-    },
-    Variable {
-        name: "SOURCE_BUCKETS",
-        functions: &[Api, Import],
-        meaning: "comma-separated buckets that `s3://` sources may name; empty: none",
-        default: Some(""),
-    },
-    Variable {
-        name: "SOURCE_ALLOW_NETWORKS",
-        functions: &[Api, Import],
-        meaning: "comma-separated CIDRs allowed as HTTP sources on any port, beyond public addresses on 80 and 443",
-        default: Some(""),
-    },
-    Variable {
-        name: "EXPORT_BUCKETS",
-        functions: &[Api, Export, Lifecycle],
-        meaning: "comma-separated buckets that may receive exports, `bucket@region` for one elsewhere; empty: none",
-        default: Some(""),
-    },
-    Variable {
-        name: "REGIONS",
-        functions: &[Api, Function::Clone],
-        meaning: "JSON list of the cloud's regions, each `region`, `endpoint`, `images_bucket`, `images_table`; empty: this one alone",
-        default: Some(""),
-    },
-    Variable {
-        name: "MAX_IMAGE_BYTES",
-        functions: &[Api, Import],
-        meaning: "quota of an image's size and virtual size, bytes",
-        default: Some("1099511627776"),
-    },
-    Variable {
-        name: "IMPORT_OUTPUT_FORMAT",
-        functions: &[Import],
-        meaning: "format that imported disks are stored in where `disk_format` isn't given: `as-is`, `raw` or `qcow2`",
-        default: Some("as-is"),
-    },
-];
+pub use self::variables::{Function, VARIABLES, Variable};
 
 /// A variable that is missing or can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -198,6 +86,10 @@ pub struct ApiConfig {
     pub receivers: ExportPolicy,
     /// The regions of this cloud.
     pub regions: Regions,
+    /// The Glances elsewhere that images may be cloned from.
+    pub glances: GlanceEndpoints,
+    /// DynamoDB table of callers' tokens.
+    pub credentials_table: String,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
 }
@@ -207,10 +99,18 @@ pub struct ApiConfig {
 pub struct CloneConfig {
     /// Where tasks and images are.
     pub stores: Stores,
-    /// Bucket of plans.
+    /// Bucket of plans and staged sources.
     pub work_bucket: String,
     /// The regions of this cloud.
     pub regions: Regions,
+    /// The Glances elsewhere that images may be cloned from.
+    pub glances: GlanceEndpoints,
+    /// DynamoDB table of callers' tokens.
+    pub credentials_table: String,
+    /// Which addresses may be connected to.
+    pub addresses: AddressPolicy,
+    /// Largest image, bytes.
+    pub max_image_bytes: u64,
 }
 
 /// What the export function is told.
@@ -246,6 +146,8 @@ pub struct LifecycleConfig {
     pub stores: Stores,
     /// Bucket of plans and staged sources.
     pub work_bucket: String,
+    /// DynamoDB table of callers' tokens.
+    pub credentials_table: String,
     /// State machines of tasks.
     pub machines: StateMachines,
     /// Where exports may go.
@@ -286,6 +188,8 @@ impl ApiConfig {
             sources: sources(env)?,
             receivers: receivers(env)?,
             regions: regions(env)?,
+            glances: glances(env)?,
+            credentials_table: text(env, "CREDENTIALS_TABLE")?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
         })
     }
@@ -337,7 +241,15 @@ impl CloneConfig {
     }
 
     fn read(env: Env<'_>) -> Result<Self, ConfigError> {
-        Ok(Self { stores: stores(env)?, work_bucket: text(env, "WORK_BUCKET")?, regions: regions(env)? })
+        Ok(Self {
+            stores: stores(env)?,
+            work_bucket: text(env, "WORK_BUCKET")?,
+            regions: regions(env)?,
+            glances: glances(env)?,
+            credentials_table: text(env, "CREDENTIALS_TABLE")?,
+            addresses: addresses(env)?,
+            max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
+        })
     }
 }
 
@@ -354,6 +266,7 @@ impl LifecycleConfig {
         Ok(Self {
             stores: stores(env)?,
             work_bucket: text(env, "WORK_BUCKET")?,
+            credentials_table: text(env, "CREDENTIALS_TABLE")?,
             machines: machines(env)?,
             exports: receivers(env)?,
         })
@@ -404,6 +317,10 @@ fn sources(env: Env<'_>) -> Result<SourcePolicy, ConfigError> {
         }
         buckets.insert(bucket.to_owned());
     }
+    Ok(SourcePolicy { addresses: addresses(env)?, buckets })
+}
+
+fn addresses(env: Env<'_>) -> Result<AddressPolicy, ConfigError> {
     let listed = text(env, "SOURCE_ALLOW_NETWORKS")?;
     let mut networks = Vec::new();
     for network in items(&listed) {
@@ -416,7 +333,12 @@ fn sources(env: Env<'_>) -> Result<SourcePolicy, ConfigError> {
         })?;
         networks.push(parsed);
     }
-    Ok(SourcePolicy { addresses: AddressPolicy::new(networks), buckets })
+    Ok(AddressPolicy::new(networks))
+}
+
+fn glances(env: Env<'_>) -> Result<GlanceEndpoints, ConfigError> {
+    let listed = text(env, "GLANCE_ENDPOINTS")?;
+    GlanceEndpoints::parse(&listed).map_err(|problem| invalid("GLANCE_ENDPOINTS", &listed, &problem))
 }
 
 fn machines(env: Env<'_>) -> Result<StateMachines, ConfigError> {

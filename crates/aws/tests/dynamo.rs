@@ -12,10 +12,12 @@ use futures::future::join_all;
 use image_tasks_aws::{DynamoImages, DynamoTasks};
 use image_tasks_domain::conformance::{self, importing, pending};
 use image_tasks_domain::ports::{
-    Created, IdempotencyKey, ImageQuery, ImageStore, StoreError, TaskLife, TaskQuery, TaskSort, TaskStore,
+    Created, Credentials, IdempotencyKey, ImageQuery, ImageStore, StoreError, TaskLife, TaskQuery, TaskSort,
+    TaskStore,
 };
 use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, ImageStatus, Task, TaskId, TaskStatus, Timestamp, Visibility,
+    Failure, FailureCode, Image, ImageId, ImageStatus, Secret, Task, TaskId, TaskStatus, Timestamp,
+    Visibility,
 };
 use serde_json::json;
 use support::{dynamodb, next_uuid};
@@ -55,7 +57,8 @@ fn query(owner: Option<&str>) -> TaskQuery {
 }
 
 fn stores(client: &Client) -> (DynamoTasks, DynamoImages) {
-    (DynamoTasks::new(client.clone(), "tasks", "images"), DynamoImages::new(client.clone(), "images"))
+    let tasks = DynamoTasks::new(client.clone(), "tasks", "images").with_credentials("credentials");
+    (tasks, DynamoImages::new(client.clone(), "images"))
 }
 
 #[tokio::test]
@@ -65,6 +68,40 @@ async fn the_ports_keep_their_promises() {
     conformance::task_store(&tasks, &tasks).await;
     conformance::task_life(&tasks, &tasks, &images).await;
     conformance::image_store(&tasks, &tasks, &images).await;
+    conformance::credentials(&tasks, &tasks, &tasks).await;
+}
+
+#[tokio::test]
+async fn a_token_lies_in_its_own_table_alone_and_goes_with_the_task() {
+    let client = dynamodb().await;
+    let (tasks, _) = stores(&client);
+    let token = Secret::new("gAAAAABk-not-to-be-seen").unwrap();
+    let held = async |table: &str| {
+        let items = client.scan().table_name(table).send().await.unwrap().items.unwrap();
+        (items.len(), format!("{items:?}").contains(token.expose()))
+    };
+    let [succeeds, fails, other] = [task("demo", 0), task("demo", 0), task("demo", 0)];
+    for task in [&succeeds, &fails] {
+        tasks.create(task, None, Some(&token)).await.unwrap();
+    }
+    tasks.create(&other, None, None).await.unwrap();
+    let found =
+        client.get_item().table_name("credentials").key("id", AttributeValue::S(fails.id.to_string()));
+    let item = found.send().await.unwrap().item.unwrap();
+    // The attribute that DynamoDB deletes by: a day after the task was accepted.
+    assert_eq!(item["expires_at_epoch"], AttributeValue::N((START + 24 * 3600).to_string()));
+    assert_eq!((held("credentials").await, held("tasks").await), ((2, true), (3, false)));
+    let record = image("demo", 0);
+    tasks.begin(succeeds.id, &record, at(1)).await.unwrap();
+    let record = Image { status: ImageStatus::Active, ..record };
+    tasks.succeed(succeeds.id, &record, &json!({}), TTL, at(2)).await.unwrap();
+    tasks.fail(fails.id, &Failure::transient("x"), TTL, at(2)).await.unwrap();
+    assert_eq!((held("credentials").await, held("tasks").await), ((0, false), (3, false)));
+    // Functions without the table have no part in it.
+    let without = DynamoTasks::new(client.clone(), "tasks", "images");
+    let refused = without.create(&task("demo", 0), None, Some(&token)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Fault(_)) && !format!("{refused:?}").contains(token.expose()));
+    assert!(matches!(without.token(fails.id, at(2)).await, Err(StoreError::Fault(_))));
 }
 
 #[tokio::test]
@@ -83,7 +120,7 @@ async fn the_sweep_index_holds_a_task_until_it_ends() {
     };
     let [succeeds, fails] = [task("demo", 0), task("demo", 0)];
     for task in [&succeeds, &fails] {
-        tasks.create(task, None).await.unwrap();
+        tasks.create(task, None, None).await.unwrap();
         assert!(holds(task.id).await);
     }
     let record = image("demo", 0);
@@ -101,7 +138,7 @@ async fn a_failure_leaves_an_image_that_is_active() {
     let (tasks, images) = stores(&client);
     let (task, mut kept) = (task("demo", 0), image("demo", 0));
     kept.status = ImageStatus::Active;
-    tasks.create(&task, None).await.unwrap();
+    tasks.create(&task, None, None).await.unwrap();
     tasks.begin(task.id, &kept, at(1)).await.unwrap();
     tasks.fail(task.id, &Failure::transient("x"), TTL, at(5)).await.unwrap();
     assert_eq!(tasks.get(task.id).await.unwrap().unwrap().status, TaskStatus::Failure);
@@ -114,7 +151,7 @@ async fn only_one_of_many_ends_wins() {
     let (tasks, images) = stores(&client);
     for _ in 0..5 {
         let (task, mut record) = (task("demo", 0), image("demo", 0));
-        tasks.create(&task, None).await.unwrap();
+        tasks.create(&task, None, None).await.unwrap();
         tasks.begin(task.id, &record, at(1)).await.unwrap();
         record.status = ImageStatus::Active;
         let failure = Failure::new(FailureCode::TimedOut, "late");
@@ -136,7 +173,7 @@ async fn a_key_used_by_many_at_once_makes_one_task() {
     let (tasks, _) = stores(&client);
     let key = IdempotencyKey { owner: "demo".into(), key: "k".into(), body_sha256: "aa".into() };
     let news: Vec<_> = (0..8).map(|_| task("demo", 0)).collect();
-    let made = join_all(news.iter().map(|task| tasks.create(task, Some(&key)))).await;
+    let made = join_all(news.iter().map(|task| tasks.create(task, Some(&key), None))).await;
     let made: Vec<_> = made.into_iter().map(Result::unwrap).collect();
     let winner = news[made.iter().position(|m| *m == Created::New).unwrap()].id;
     let (new, before): (Vec<_>, Vec<_>) = made.into_iter().partition(|m| *m == Created::New);
@@ -237,7 +274,7 @@ async fn with_ten_thousand_tasks_each_of_two_tenants_a_page_costs_a_page() {
         if !page.more {
             break;
         }
-        tasks.create(&task("demo", 1_000_000), None).await.unwrap();
+        tasks.create(&task("demo", 1_000_000), None, None).await.unwrap();
         next.after = Some(page.tasks.last().unwrap().clone());
     }
     let own: Vec<_> = all.iter().filter(|t| t.owner == "demo").map(|t| t.id).collect();
@@ -259,7 +296,7 @@ async fn an_admin_sees_images_of_every_visibility() {
     for (n, visibility) in (0..).zip(Visibility::ALL) {
         let record = Image { visibility: *visibility, ..image("demo", n) };
         let task = task("demo", 0);
-        tasks.create(&task, None).await.unwrap();
+        tasks.create(&task, None, None).await.unwrap();
         tasks.begin(task.id, &record, at(0)).await.unwrap();
     }
     let page = images.list(&ImageQuery { visible_to: None, limit: 10, after: None }).await.unwrap();
@@ -272,7 +309,7 @@ async fn a_record_that_cannot_be_read_is_a_fault_and_names_the_attribute() {
     let client = dynamodb().await;
     let (tasks, _) = stores(&client);
     let task = task("demo", 0);
-    tasks.create(&task, None).await.unwrap();
+    tasks.create(&task, None, None).await.unwrap();
     let broken = AttributeValue::S("exporting".into());
     let mut item = image_tasks_aws::dynamo::task_item(&task);
     item.insert("status".into(), broken);

@@ -37,7 +37,7 @@ fn sources(networks: &[&str]) -> AllowedSources {
 }
 
 async fn open(url: &str, pin: Option<&SourcePin>) -> Result<Box<dyn Source>, Failure> {
-    sources(&["127.0.0.0/8"]).open(&SourceLocation::parse(url).unwrap(), pin).await
+    sources(&["127.0.0.0/8"]).open(&SourceLocation::parse(url).unwrap(), None, pin).await
 }
 
 async fn refused(url: &str) -> Failure {
@@ -213,11 +213,11 @@ async fn names_are_resolved_once_and_only_allowed_addresses_are_used() {
     // An operator who allows another network has not allowed this machine.
     let location = SourceLocation::parse(&url).unwrap();
     for networks in [&["10.0.0.0/8"][..], &[]] {
-        let failure = sources(networks).open(&location, None).await.err().unwrap();
+        let failure = sources(networks).open(&location, None, None).await.err().unwrap();
         assert_eq!(failure.code, FailureCode::SourceForbidden, "{failure}");
     }
     let bucket = SourceLocation::parse("s3://other/key").unwrap();
-    let failure = sources(&[]).open(&bucket, None).await.err().unwrap();
+    let failure = sources(&[]).open(&bucket, None, None).await.err().unwrap();
     assert_eq!(failure.code, FailureCode::SourceForbidden);
     assert_eq!(server.connections(), 1);
 }

@@ -68,12 +68,24 @@ pub enum AddressRefused {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressPolicy {
     networks: Vec<IpNet>,
+    /// One port more, which the operator named.
+    port: Option<u16>,
 }
 
 impl AddressPolicy {
     /// Public addresses on ports 80 and 443, and these networks on any port.
     pub fn new(networks: Vec<IpNet>) -> Self {
-        Self { networks }
+        Self { networks, port: None }
+    }
+
+    /// The same rule, and public addresses on this port too.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { networks: self.networks.clone(), port: Some(port) }
+    }
+
+    fn takes(&self, port: u16) -> bool {
+        PORTS.contains(&port) || self.port == Some(port)
     }
 
     /// Whether this address may be connected to on this port.
@@ -87,7 +99,7 @@ impl AddressPolicy {
         if let Some(what) = not_public(address) {
             return Err(AddressRefused::NotPublic(address, what));
         }
-        if PORTS.contains(&port) { Ok(()) } else { Err(AddressRefused::Port(port)) }
+        if self.takes(port) { Ok(()) } else { Err(AddressRefused::Port(port)) }
     }
 
     /// Whether a name may have an address that may be connected to on this port.
@@ -95,11 +107,7 @@ impl AddressPolicy {
     /// # Errors
     /// [`AddressRefused::Port`] where no address of any name can.
     pub fn check_name_port(&self, port: u16) -> Result<(), AddressRefused> {
-        if PORTS.contains(&port) || !self.networks.is_empty() {
-            Ok(())
-        } else {
-            Err(AddressRefused::Port(port))
-        }
+        if self.takes(port) || !self.networks.is_empty() { Ok(()) } else { Err(AddressRefused::Port(port)) }
     }
 }
 
@@ -204,6 +212,11 @@ mod tests {
         for text in ["::ffff:127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "fd00:ec2::254"] {
             assert!(policy.check(text.parse().unwrap(), 80).is_err(), "{text}");
         }
+        let glance = AddressPolicy::default().with_port(9292);
+        let (public, private) = ("1.1.1.1".parse().unwrap(), "10.0.0.1".parse().unwrap());
+        assert_eq!((glance.check(public, 9292), glance.check_name_port(9292)), (Ok(()), Ok(())));
+        assert_eq!(glance.check(public, 9293), Err(AddressRefused::Port(9293)));
+        assert!(glance.check(private, 9292).is_err());
         assert_eq!(policy.check_name_port(8080), Ok(()));
         assert_eq!(AddressPolicy::default().check_name_port(8080), Err(AddressRefused::Port(8080)));
     }

@@ -1,18 +1,19 @@
-//! The input of a clone: which image of which region, and what differs in the copy.
+//! The input of a clone: which image of which region or Glance elsewhere, and what differs in the copy.
 //!
-//! Invariant: parsing is a function of the input and the list of regions alone; which image is there and who may see it is
-//! found out by the flow.
+//! Invariant: parsing is a function of the input and of the lists of regions and endpoints alone; which image is there and
+//! who may see it is found out by the flow.
 
 use std::collections::BTreeSet;
-
-use serde_json::Value;
-use url::Url;
+use std::fmt;
 
 use crate::caller::Caller;
+use crate::glance::{GlanceEndpoints, GlanceImage, PATH};
 use crate::image::{Image, ImageId, Visibility};
 use crate::image_properties::ImageProperties;
 use crate::input::{Checked, Members, quoted, remarks};
 use crate::regions::Regions;
+use crate::source::{SourceLocation, SourceRefused};
+use serde_json::Value;
 
 const URL: &str = "source_image_url";
 const REGION: &str = "source_region";
@@ -21,20 +22,40 @@ const PROPERTIES: &str = "image_properties";
 const DUPLICATE: &str = "allow_duplicate";
 const KEYS: &[&str] = &[URL, REGION, IMAGE, PROPERTIES, DUPLICATE];
 
-/// Where an image is, below a region's endpoint.
-const PATH: &str = "/v2/images/";
 /// Property that says which image a clone is of.
 pub const PROVENANCE: &str = "os_glance_source_image";
 /// Prefix of the service's own properties, which say something of the source alone.
 const RESERVED: &str = "os_glance_";
 
+/// Where the image is that a clone is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloneSource {
+    /// In a region of this cloud.
+    Region {
+        /// Its name.
+        region: String,
+        /// The image there.
+        image: ImageId,
+    },
+    /// At a Glance elsewhere.
+    Glance(GlanceImage),
+}
+
+/// What a property says of it.
+impl fmt::Display for CloneSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Region { region, image } => write!(f, "{region}/{image}"),
+            Self::Glance(image) => image.fmt(f),
+        }
+    }
+}
+
 /// What a clone shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloneInput {
-    /// Name of the region that has the image.
-    pub region: String,
-    /// The image there.
-    pub source: ImageId,
+    /// The image that is copied.
+    pub source: CloneSource,
     /// What is said of the image to be made; only [`said`](Self::said) of it counts.
     pub image: ImageProperties,
     /// Keys of `image_properties` that were given.
@@ -50,9 +71,9 @@ impl CloneInput {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::InvalidInput) for the first parameter that can't be taken.
-    pub fn parse(input: &Value, regions: &Regions) -> Checked<Self> {
+    pub fn parse(input: &Value, regions: &Regions, glances: &GlanceEndpoints) -> Checked<Self> {
         let members = Members::of(input, "input", "")?;
-        let (region, source) = source(&members, regions)?;
+        let source = source(&members, regions, glances)?;
         let image = ImageProperties::parse(members, PROPERTIES)?;
         for (key, value) in [("disk_format", image.disk_format), ("container_format", image.container_format)]
         {
@@ -71,7 +92,7 @@ impl CloneInput {
             _ => BTreeSet::new(),
         };
         let allow_duplicate = members.boolean(DUPLICATE)?.unwrap_or(false);
-        Ok(Self { region, source, image, said, allow_duplicate, remarks: remarks(&members, KEYS) })
+        Ok(Self { source, image, said, allow_duplicate, remarks: remarks(&members, KEYS) })
     }
 
     /// Whether this caller may ask for it.
@@ -107,11 +128,11 @@ impl CloneInput {
         let copied = source.properties.iter().filter(|(key, _)| !key.starts_with(RESERVED));
         image.properties = copied.map(|(key, value)| (key.clone(), value.clone())).collect();
         image.properties.extend(own.extra.clone());
-        image.properties.insert(PROVENANCE.to_owned(), format!("{}/{}", self.region, source.id));
+        image.properties.insert(PROVENANCE.to_owned(), self.source.to_string());
     }
 }
 
-fn source(members: &Members<'_>, regions: &Regions) -> Checked<(String, ImageId)> {
+fn source(members: &Members<'_>, regions: &Regions, glances: &GlanceEndpoints) -> Checked<CloneSource> {
     match (members.string(URL)?, members.string(REGION)?, members.string(IMAGE)?) {
         (None, None, None) => members.refuse(URL, format!("or {REGION} and {IMAGE} are required")),
         (Some(_), Some(_), _) => members.refuse(REGION, format!("{URL} names the region too: give one")),
@@ -124,37 +145,46 @@ fn source(members: &Members<'_>, regions: &Regions) -> Checked<(String, ImageId)
                 let known = regions.names().join(", ");
                 return members.refuse(REGION, format!("must be one of {known}, not {}", quoted(region)));
             }
-            Ok((region.to_owned(), image(members, IMAGE, id)?))
+            Ok(CloneSource::Region { region: region.to_owned(), image: image(members, IMAGE, id)? })
         }
-        (Some(text), None, None) => at(members, text, regions),
+        (Some(text), None, None) => at(members, text, regions, glances),
     }
 }
 
-fn at(members: &Members<'_>, text: &str, regions: &Regions) -> Checked<(String, ImageId)> {
-    let known = || match regions.listed() {
-        [] => format!("none is known here: name the image by {REGION} and {IMAGE}"),
-        listed => {
-            let endpoints: Vec<_> = listed.iter().map(|r| r.endpoint.as_str()).collect();
-            format!("known: {}", endpoints.join(", "))
+fn at(
+    members: &Members<'_>,
+    text: &str,
+    regions: &Regions,
+    glances: &GlanceEndpoints,
+) -> Checked<CloneSource> {
+    let url = match SourceLocation::parse(text) {
+        Ok(SourceLocation::Http(url)) if url.query().is_none() => url,
+        Ok(SourceLocation::Http(_)) | Err(SourceRefused::UserInfo | SourceRefused::Fragment) => {
+            return members.refuse(URL, "must have no user, password, query or fragment");
+        }
+        Ok(SourceLocation::S3 { .. }) | Err(_) => {
+            return members.refuse(URL, format!("must be <endpoint>{PATH}<id>, not {}", quoted(text)));
         }
     };
-    let Some(url) = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https")) else {
-        return members.refuse(URL, format!("must be <endpoint>{PATH}<id>, not {}", quoted(text)));
+    let region = regions.at(&url.origin().ascii_serialization());
+    let endpoint = region.map(|region| region.endpoint.as_str()).or_else(|| glances.above(&url));
+    let Some(endpoint) = endpoint else {
+        let listed = regions.listed().iter().map(|region| &region.endpoint).chain(glances.listed());
+        let known = match listed.map(String::as_str).collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => format!("none is known here: name the image by {REGION} and {IMAGE}"),
+            known => format!("known: {known}"),
+        };
+        let told = format!("{} is below no endpoint that images are cloned from; {known}", quoted(text));
+        return members.refuse(URL, told);
     };
-    if !url.username().is_empty()
-        || url.password().is_some()
-        || url.query().is_some()
-        || url.fragment().is_some()
-    {
-        return members.refuse(URL, "must have no user, password, query or fragment");
-    }
-    let Some(region) = regions.at(&url.origin().ascii_serialization()) else {
-        return members.refuse(URL, format!("{} is no region's endpoint; {}", quoted(text), known()));
+    let Some(id) = url.as_str().strip_prefix(endpoint).and_then(|path| path.strip_prefix(PATH)) else {
+        return members.refuse(URL, format!("must be {endpoint}{PATH}<id>"));
     };
-    let Some(id) = url.path().strip_prefix(PATH) else {
-        return members.refuse(URL, format!("must be {}{PATH}<id>", region.endpoint));
-    };
-    Ok((region.name.clone(), image(members, URL, id)?))
+    let image = image(members, URL, id)?;
+    Ok(match region {
+        Some(region) => CloneSource::Region { region: region.name.clone(), image },
+        None => CloneSource::Glance(GlanceImage::new(endpoint, image)),
+    })
 }
 
 fn image(members: &Members<'_>, key: &str, text: &str) -> Checked<ImageId> {
@@ -189,18 +219,42 @@ mod tests {
     }
 
     fn parse(input: Value) -> Checked<CloneInput> {
-        CloneInput::parse(&input, &regions())
+        let glances = "https://glance.example.org:9292, https://cloud.example.net/image/";
+        CloneInput::parse(&input, &regions(), &GlanceEndpoints::parse(glances).unwrap())
+    }
+
+    fn of_region(region: &str) -> CloneSource {
+        CloneSource::Region { region: region.to_owned(), image: ID.parse().unwrap() }
     }
 
     #[test]
     fn an_image_is_named_by_url_or_by_region() {
         let by_url = parse(json!({"source_image_url": format!("{THERE}/v2/images/{ID}")})).unwrap();
-        assert_eq!((by_url.region.as_str(), by_url.source.to_string().as_str()), ("eu-west-1", ID));
+        assert_eq!(by_url.source, of_region("eu-west-1"));
         assert!(!by_url.allow_duplicate && by_url.said.is_empty());
         assert_eq!(parse(json!({"source_region": "eu-west-1", "image_uuid": ID})).unwrap(), by_url);
         let here =
             parse(json!({"source_region": "us-east-1", "image_uuid": ID, "allow_duplicate": true})).unwrap();
-        assert_eq!((here.region.as_str(), here.allow_duplicate), ("us-east-1", true));
+        assert_eq!((here.source, here.allow_duplicate), (of_region("us-east-1"), true));
+    }
+
+    #[test]
+    fn an_allowed_endpoint_that_is_no_regions_is_a_glance_elsewhere() {
+        for (endpoint, url) in [
+            ("https://glance.example.org:9292", format!("https://GLANCE.example.org:9292/v2/images/{ID}")),
+            (
+                "https://cloud.example.net/image",
+                format!("https://cloud.example.net:443/image/v2/images/{ID}"),
+            ),
+        ] {
+            let parsed = parse(json!({"source_image_url": url})).unwrap();
+            assert_eq!(parsed.source, CloneSource::Glance(GlanceImage::new(endpoint, ID.parse().unwrap())));
+            assert_eq!(parsed.source.to_string(), format!("{endpoint}/v2/images/{ID}"));
+        }
+        // A listed region is read as one, whoever else is allowed there.
+        let both = GlanceEndpoints::parse(THERE).unwrap();
+        let url = json!({"source_image_url": format!("{THERE}/v2/images/{ID}")});
+        assert_eq!(CloneInput::parse(&url, &regions(), &both).unwrap().source, of_region("eu-west-1"));
     }
 
     #[test]
@@ -214,6 +268,41 @@ mod tests {
             (json!({"source_image_url": "eu-west-1"}), URL, "<endpoint>/v2/images/<id>"),
             (json!({"source_image_url": format!("file:///v2/images/{ID}")}), URL, "<endpoint>"),
             (json!({"source_image_url": format!("https://other.example/v2/images/{ID}")}), URL, THERE),
+            (
+                json!({"source_image_url": format!("https://glance.example.org/v2/images/{ID}")}),
+                URL,
+                "https://glance.example.org:9292, https://cloud.example.net/image",
+            ),
+            (
+                json!({"source_image_url": format!("https://glance.example.org:92920/v2/images/{ID}")}),
+                URL,
+                "<endpoint>",
+            ),
+            (
+                json!({"source_image_url": format!("https://cloud.example.net/images/v2/images/{ID}")}),
+                URL,
+                "known: ",
+            ),
+            (
+                json!({"source_image_url": format!("https://cloud.example.net/v2/images/{ID}")}),
+                URL,
+                "known: ",
+            ),
+            (
+                json!({"source_image_url": format!("https://cloud.example.net/image/v1/images/{ID}")}),
+                URL,
+                "must be https://cloud.example.net/image/v2/images/<id>",
+            ),
+            (
+                json!({"source_image_url": format!("https://cloud.example.net/image/../v2/images/{ID}")}),
+                URL,
+                "known: ",
+            ),
+            (
+                json!({"source_image_url": format!("https://u:p@glance.example.org:9292/v2/images/{ID}")}),
+                URL,
+                "no user",
+            ),
             (json!({"source_image_url": format!("http://images.eu.example.com/v2/images/{ID}")}), URL, THERE),
             (url(""), URL, "/v2/images/<id>"),
             (url(&format!("/v1/images/{ID}")), URL, "/v2/images/<id>"),
@@ -241,10 +330,11 @@ mod tests {
     fn where_no_endpoint_is_known_the_own_region_is_named() {
         let alone = Regions::new("us-east-1", vec![]).unwrap();
         let url = json!({"source_image_url": format!("{THERE}/v2/images/{ID}")});
-        let refused = CloneInput::parse(&url, &alone).unwrap_err().message;
+        let refused = CloneInput::parse(&url, &alone, &GlanceEndpoints::default()).unwrap_err().message;
         assert!(refused.ends_with("none is known here: name the image by source_region and image_uuid"));
         let own = json!({"source_region": "us-east-1", "image_uuid": ID});
-        assert_eq!(CloneInput::parse(&own, &alone).unwrap().region, "us-east-1");
+        let parsed = CloneInput::parse(&own, &alone, &GlanceEndpoints::default()).unwrap();
+        assert_eq!(parsed.source, of_region("us-east-1"));
     }
 
     #[test]

@@ -4,6 +4,12 @@
 //! (an admin's view shows everything in them) and leaves its records behind.
 #![expect(clippy::expect_used, reason = "a broken promise is told by a panic: these are tests")]
 
+mod credentials;
+mod images;
+
+pub use credentials::credentials;
+pub use images::image_store;
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,8 +18,7 @@ use uuid::Uuid;
 use crate::failure::{Failure, FailureCode};
 use crate::image::{Image, ImageId, ImageStatus, StoredObject, Visibility};
 use crate::ports::{
-    Created, IdempotencyKey, ImageQuery, ImageStore, StoreError, StoreResult, TaskLife, TaskQuery, TaskSort,
-    TaskStore,
+    Created, IdempotencyKey, ImageStore, StoreError, StoreResult, TaskLife, TaskQuery, TaskSort, TaskStore,
 };
 use crate::progress::{Meter, Progress, Step};
 use crate::task::{Task, TaskId, TaskStatus, TaskType};
@@ -114,9 +119,9 @@ pub async fn task_store(store: &dyn TaskStore, life: &dyn TaskLife) {
 async fn creates_once_and_reads_back(store: &dyn TaskStore) {
     let task = pending("create", 0);
     assert_eq!(store.get(task.id).await.expect("get"), None);
-    assert_eq!(store.create(&task, None).await.expect("create"), Created::New);
+    assert_eq!(store.create(&task, None, None).await.expect("create"), Created::New);
     assert_eq!(store.get(task.id).await.expect("get"), Some(task.clone()));
-    assert_conflict(store.create(&task, None).await, "an id is used once");
+    assert_conflict(store.create(&task, None, None).await, "an id is used once");
 }
 
 async fn keys_are_remembered(store: &dyn TaskStore) {
@@ -128,19 +133,20 @@ async fn keys_are_remembered(store: &dyn TaskStore) {
     let first = pending("keys", 0);
     let again = pending("keys", 1);
     let odd = "a#b \u{7e} key/with:odd%23characters";
-    assert_eq!(store.create(&first, Some(&key("keys", odd, "x"))).await.expect("first"), Created::New);
-    let repeated = store.create(&again, Some(&key("keys", odd, "x"))).await.expect("again");
+    assert_eq!(store.create(&first, Some(&key("keys", odd, "x")), None).await.expect("first"), Created::New);
+    let repeated = store.create(&again, Some(&key("keys", odd, "x")), None).await.expect("again");
     assert_eq!(repeated, Created::Before(first.id));
-    let other_body = store.create(&again, Some(&key("keys", odd, "y"))).await.expect("other body");
+    let other_body = store.create(&again, Some(&key("keys", odd, "y")), None).await.expect("other body");
     assert_eq!(other_body, Created::OtherBody);
     assert_eq!(store.get(again.id).await.expect("get"), None, "a repeat writes nothing");
     // Another tenant's key is another key, also where owner and key joined would read the same.
     for (owner, name) in [("others", odd), ("keys#a", "b"), ("keys", "a#b")] {
-        let created = store.create(&pending(owner, 0), Some(&key(owner, name, "y"))).await.expect("create");
+        let created =
+            store.create(&pending(owner, 0), Some(&key(owner, name, "y")), None).await.expect("create");
         assert_eq!(created, Created::New, "{owner} {name}");
     }
     let next_day = pending("keys", 24 * 3600 + 1);
-    let created = store.create(&next_day, Some(&key("keys", odd, "z"))).await.expect("next day");
+    let created = store.create(&next_day, Some(&key("keys", odd, "z")), None).await.expect("next day");
     assert_eq!(created, Created::New, "a key is forgotten after 24 hours, deleted or not");
 }
 
@@ -152,7 +158,7 @@ async fn counts_work_only_while_processing(store: &dyn TaskStore, life: &dyn Tas
         copied: Meter { done: 9, total: 1 << 40 },
         hashed: Meter { done: 9, total: 1 << 40 },
     };
-    store.create(&task, None).await.expect("create");
+    store.create(&task, None, None).await.expect("create");
     assert_conflict(store.set_work(task.id, &work).await, "pending");
     assert_conflict(store.advance(task.id, Step::Copied, 1).await, "pending");
     assert_conflict(store.advance(TaskId(Uuid::new_v4()), Step::Copied, 1).await, "unknown");
@@ -180,7 +186,7 @@ async fn finds_what_is_unfinished(store: &dyn TaskStore, life: &dyn TaskLife) {
     // Long before every other record of the suites.
     let mut tasks: Vec<Task> = (0..9).map(|n| pending("unfinished", n - 1_000_000)).collect();
     for task in &tasks {
-        store.create(task, None).await.expect("create");
+        store.create(task, None, None).await.expect("create");
     }
     let ended = tasks.remove(4);
     life.fail(ended.id, &failure(), HOUR, at(0)).await.expect("fail");
@@ -199,7 +205,7 @@ async fn lists_in_every_order(store: &dyn TaskStore, life: &dyn TaskLife) {
         let owner = if n % 3 == 0 { "list-b" } else { "list-a" };
         // Pairs share their second, so that ties are broken by id.
         let mut task = pending(owner, 1000 + n / 2);
-        store.create(&task, None).await.expect("create");
+        store.create(&task, None, None).await.expect("create");
         // Ends at odd times, some of them the same, so that orders by updated_at and expires_at differ from creation's.
         let now = at(2000 + (n * 7) % 13);
         match n % 4 {
@@ -349,7 +355,7 @@ async fn succeeds_with_its_image(store: &dyn TaskStore, life: &dyn TaskLife, ima
     let mut task = pending("life", 0);
     task.message = "a remark".to_owned();
     let image = importing("life", 1);
-    store.create(&task, None).await.expect("create");
+    store.create(&task, None, None).await.expect("create");
     life.begin(task.id, &image, at(1)).await.expect("begin");
     task.begin(Some(image.id), at(1)).expect("begin");
     assert_eq!(store.get(task.id).await.expect("get"), Some(task.clone()));
@@ -373,7 +379,7 @@ async fn fails_without_its_image(store: &dyn TaskStore, life: &dyn TaskLife, ima
     for begun in [false, true] {
         let mut task = pending("life", 0);
         let image = importing("life", 1);
-        store.create(&task, None).await.expect("create");
+        store.create(&task, None, None).await.expect("create");
         if begun {
             life.begin(task.id, &image, at(1)).await.expect("begin");
             task.begin(Some(image.id), at(1)).expect("begin");
@@ -397,12 +403,12 @@ async fn works_on_an_image_that_is_there(
     // An image that another task makes is not the export's to remove.
     let maker = pending("life", 0);
     let image = importing("life", 1);
-    store.create(&maker, None).await.expect("create");
+    store.create(&maker, None, None).await.expect("create");
     life.begin(maker.id, &image, at(1)).await.expect("begin");
     for succeeds in [false, true] {
         let mut task = Task { task_type: TaskType::Export, ..pending("life", 0) };
         let result = json!({"export_location": "s3://b/k"});
-        store.create(&task, None).await.expect("create");
+        store.create(&task, None, None).await.expect("create");
         assert_conflict(life.succeed_alone(task.id, &result, HOUR, at(1)).await, "pending");
         life.begin_on(task.id, image.id, at(1)).await.expect("begin");
         assert_conflict(life.begin_on(task.id, image.id, at(1)).await, "begun already");
@@ -422,7 +428,7 @@ async fn works_on_an_image_that_is_there(
     let found = active(image);
     life.succeed(maker.id, &found, &json!({}), HOUR, at(2)).await.expect("succeed");
     let clone = Task { task_type: TaskType::Clone, ..pending("life", 0) };
-    store.create(&clone, None).await.expect("create");
+    store.create(&clone, None, None).await.expect("create");
     life.begin_on(clone.id, found.id, at(1)).await.expect("begin");
     life.fail(clone.id, &failure(), HOUR, at(2)).await.expect("fail");
     assert_eq!(images.get(found.id).await.expect("get"), Some(found));
@@ -438,63 +444,13 @@ async fn refuses_what_no_life_allows(store: &dyn TaskStore, life: &dyn TaskLife,
     assert_eq!(store.get(unknown).await.expect("get"), None);
 
     let task = pending("life", 0);
-    store.create(&task, None).await.expect("create");
+    store.create(&task, None, None).await.expect("create");
     let early = life.succeed(task.id, &active(image.clone()), &json!({}), HOUR, at(1)).await;
     assert_conflict(early, "pending");
 
     let other = pending("life", 0);
-    store.create(&other, None).await.expect("create");
+    store.create(&other, None, None).await.expect("create");
     life.begin(other.id, &image, at(1)).await.expect("begin");
     assert_conflict(life.begin(task.id, &image, at(1)).await, "the image's id is taken");
     assert_eq!(store.get(task.id).await.expect("get"), Some(task), "neither is written");
-}
-
-/// [`ImageStore`]; images come into it by [`TaskLife`].
-pub async fn image_store(store: &dyn TaskStore, life: &dyn TaskLife, images: &dyn ImageStore) {
-    let mut made = Vec::new();
-    for n in 0..12_i64 {
-        let owner = if n % 2 == 0 { "images-a" } else { "images-b" };
-        let task = pending(owner, 0);
-        let mut image = importing(owner, 5000 + n / 3);
-        if n % 4 < 2 {
-            image.visibility = Visibility::Public;
-        }
-        store.create(&task, None).await.expect("create");
-        life.begin(task.id, &image, at(1)).await.expect("begin");
-        if n % 3 != 0 {
-            image = active(image);
-            life.succeed(task.id, &image, &json!({}), HOUR, at(2)).await.expect("succeed");
-        }
-        made.push(image);
-    }
-    assert_eq!(images.get(ImageId(Uuid::new_v4())).await.expect("get"), None);
-    made.sort_by_key(|image| std::cmp::Reverse((image.created_at, image.id)));
-    for visible_to in [Some("images-a"), Some("images-b"), Some("nobody"), None] {
-        for limit in [1, 5, 100] {
-            let seen: Vec<Image> = made
-                .iter()
-                .filter(|i| visible_to.is_none_or(|p| i.owner == p || i.visibility == Visibility::Public))
-                .cloned()
-                .collect();
-            let found = walk_images(images, visible_to, limit).await;
-            // Over all owners there may be more than this suite's own.
-            let own: Vec<Image> = found.into_iter().filter(|i| i.owner.starts_with("images-")).collect();
-            assert_eq!(own, seen, "{visible_to:?}, {limit} a page");
-        }
-    }
-}
-
-async fn walk_images(images: &dyn ImageStore, visible_to: Option<&str>, limit: usize) -> Vec<Image> {
-    let mut query = ImageQuery { visible_to: visible_to.map(str::to_owned), limit, after: None };
-    let mut all: Vec<Image> = Vec::new();
-    loop {
-        let page = images.list(&query).await.expect("page");
-        assert!(page.images.len() <= limit, "a page holds at most its limit");
-        assert!(!page.more || !page.images.is_empty(), "a page that is followed by another isn't empty");
-        all.extend(page.images);
-        if !page.more {
-            return all;
-        }
-        query.after = all.last().cloned();
-    }
 }

@@ -82,12 +82,12 @@ impl ImageProperties {
         let prefix = format!("{key}.");
         let members = Members::of(value, key, &prefix)?;
         for (name, _) in members.iter() {
-            if DECIDED.contains(&name) {
-                return members.refuse(name, "is decided by the service and can't be set");
-            }
             if name.starts_with(RESERVED) {
                 return members
                     .refuse(name, format!("can't be set: names in {RESERVED} are the service's own"));
+            }
+            if is_services_own(name) {
+                return members.refuse(name, "is decided by the service and can't be set");
             }
         }
         let mut properties = Self {
@@ -117,7 +117,7 @@ impl ImageProperties {
 }
 
 /// Attributes with a place of their own; any other key is an extra property.
-const ATTRIBUTES: &[&str] = &[
+pub(crate) const ATTRIBUTES: &[&str] = &[
     "container_format",
     "disk_format",
     "id",
@@ -130,6 +130,11 @@ const ATTRIBUTES: &[&str] = &[
     "tags",
     "visibility",
 ];
+
+/// Whether a member of an image's JSON is the service's to set.
+pub(crate) fn is_services_own(name: &str) -> bool {
+    DECIDED.contains(&name) || name.starts_with(RESERVED)
+}
 
 fn id(members: &Members<'_>) -> Checked<Option<ImageId>> {
     let Some(text) = members.string("id")? else { return Ok(None) };

@@ -11,10 +11,12 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::image::{Image, ImageId, ImageStatus, Visibility};
 use crate::ports::{
-    Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageLinks, ImagePage, ImageQuery,
-    ImageStore, StoreError, StoreResult, TaskLife, TaskPage, TaskQuery, TaskSort, TaskStore,
+    Clock, Created, Credentials, ExecutionStatus, Executions, IdempotencyKey, ImageLinks, ImagePage,
+    ImageQuery, ImageStore, StoreError, StoreResult, TOKEN_LIFE, TaskLife, TaskPage, TaskQuery, TaskSort,
+    TaskStore,
 };
 use crate::progress::{Progress, Step};
+use crate::secret::Secret;
 use crate::task::{BadTransition, Task, TaskId, TaskStatus};
 use crate::time::Timestamp;
 
@@ -32,6 +34,7 @@ struct Tables {
     tasks: BTreeMap<TaskId, Task>,
     images: BTreeMap<ImageId, Image>,
     keys: BTreeMap<(String, String), Remembered>,
+    tokens: BTreeMap<TaskId, (Secret, Timestamp)>,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,11 @@ impl MemoryStore {
     /// Writes an image over what there was.
     pub fn put_image(&self, image: Image) {
         self.tables().images.insert(image.id, image);
+    }
+
+    /// Keeps a token for a task that is there.
+    pub fn put_token(&self, id: TaskId, token: Secret, until: Timestamp) {
+        self.tables().tokens.insert(id, (token, until));
     }
 
     /// A test that panicked while it held the lock has failed already; others read on.
@@ -79,7 +87,12 @@ impl From<BadTransition> for StoreError {
 
 #[async_trait]
 impl TaskStore for MemoryStore {
-    async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created> {
+    async fn create(
+        &self,
+        task: &Task,
+        key: Option<&IdempotencyKey>,
+        token: Option<&Secret>,
+    ) -> StoreResult<Created> {
         let mut tables = self.tables();
         if let Some(key) = key {
             let place = (key.owner.clone(), key.key.clone());
@@ -97,6 +110,9 @@ impl TaskStore for MemoryStore {
             return Err(StoreError::Conflict);
         }
         tables.tasks.insert(task.id, task.clone());
+        if let Some(token) = token {
+            tables.tokens.insert(task.id, (token.clone(), task.created_at.plus(TOKEN_LIFE)));
+        }
         Ok(Created::New)
     }
 
@@ -191,6 +207,7 @@ impl TaskLife for MemoryStore {
             return Err(StoreError::Conflict);
         }
         tables.task(id)?.succeed(result.clone(), ttl, now)?;
+        tables.tokens.remove(&id);
         tables.images.insert(image.id, image.clone());
         Ok(())
     }
@@ -202,19 +219,33 @@ impl TaskLife for MemoryStore {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        Ok(self.tables().task(id)?.succeed(result.clone(), ttl, now)?)
+        let mut tables = self.tables();
+        tables.task(id)?.succeed(result.clone(), ttl, now)?;
+        tables.tokens.remove(&id);
+        Ok(())
     }
 
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
         let mut tables = self.tables();
         let task = tables.task(id)?;
         task.fail(failure, ttl, now)?;
-        if let Some(image) = task.made_image()
+        let made = task.made_image();
+        tables.tokens.remove(&id);
+        if let Some(image) = made
             && tables.images.get(&image).is_some_and(|stored| stored.status == ImageStatus::Importing)
         {
             tables.images.remove(&image);
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Credentials for MemoryStore {
+    async fn token(&self, id: TaskId, now: Timestamp) -> StoreResult<Option<Secret>> {
+        let tables = self.tables();
+        let kept = tables.tokens.get(&id).filter(|(_, until)| now < *until);
+        Ok(kept.map(|(token, _)| token.clone()))
     }
 }
 
@@ -341,5 +372,7 @@ mod tests {
         conformance::task_life(&store, &store, &store).await;
         let store = MemoryStore::default();
         conformance::image_store(&store, &store, &store).await;
+        let store = MemoryStore::default();
+        conformance::credentials(&store, &store, &store).await;
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::image::{Image, ImageId};
 use crate::progress::{Progress, Step};
+use crate::secret::Secret;
 use crate::task::{Task, TaskId, TaskStatus, TaskType};
 use crate::time::Timestamp;
 
@@ -133,8 +134,14 @@ pub struct TaskPage {
 /// Tasks at rest.
 #[async_trait]
 pub trait TaskStore: Send + Sync {
-    /// Writes a new task; with a key, both or neither.
-    async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created>;
+    /// Writes a new task, and with it the key and the caller's token where there are such: all or nothing.
+    /// The token is kept apart from the task, for [`TOKEN_LIFE`] or until the task ends, whichever comes first.
+    async fn create(
+        &self,
+        task: &Task,
+        key: Option<&IdempotencyKey>,
+        token: Option<&Secret>,
+    ) -> StoreResult<Created>;
     /// The task as last written (strongly consistent), also when expired but not yet deleted.
     async fn get(&self, id: TaskId) -> StoreResult<Option<Task>>;
     /// A page.
@@ -145,6 +152,17 @@ pub trait TaskStore: Send + Sync {
     async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()>;
     /// Adds bytes to a meter. Conflict unless processing.
     async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()>;
+}
+
+/// The longest that a caller's token is kept: the time that a task's execution may take (`TimeoutSeconds` of the machines).
+pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Tokens that callers gave for their tasks to use elsewhere. [`TaskStore::create`] keeps one; whatever ends the task
+/// ([`TaskLife`]) removes it in the same write.
+#[async_trait]
+pub trait Credentials: Send + Sync {
+    /// The token kept for a task; `None` once the task has ended, or [`TOKEN_LIFE`] is over by then.
+    async fn token(&self, id: TaskId, now: Timestamp) -> StoreResult<Option<Secret>>;
 }
 
 /// Writes that change a task and its image together, or neither.

@@ -13,9 +13,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::caller::Caller;
-use crate::clone_input::CloneInput;
+use crate::clone_input::{CloneInput, CloneSource};
 use crate::export_input::{ExportInput, ExportPolicy};
 use crate::failure::{Failure, FailureCode};
+use crate::glance::GlanceEndpoints;
 use crate::image::ImageId;
 use crate::import_input::ImportInput;
 use crate::input::InvalidInput;
@@ -26,6 +27,7 @@ use crate::ports::{
 use crate::progress::Progress;
 use crate::regions::Regions;
 use crate::rejection::{Answer, Rejection};
+use crate::secret::Secret;
 use crate::source::SourcePolicy;
 use crate::task::{Task, TaskId, TaskStatus, TaskType};
 
@@ -53,6 +55,8 @@ pub struct Tasks {
     pub receivers: ExportPolicy,
     /// The regions of this cloud.
     pub regions: Regions,
+    /// The Glances elsewhere that images may be cloned from.
+    pub glances: GlanceEndpoints,
     /// From a task's end to its expiry.
     pub ttl: Duration,
 }
@@ -68,6 +72,8 @@ pub struct NewTask {
     pub request_id: String,
     /// The client's key for "the same again", and the SHA-256 of the body under it, hex.
     pub idempotency: Option<(String, String)>,
+    /// The caller's token, as the request had it. Kept only for a task that needs it elsewhere.
+    pub token: Option<Secret>,
 }
 
 /// A page of tasks that is asked for, as far as the wire's own rules go.
@@ -124,10 +130,10 @@ impl Tasks {
     /// [`Rejection`]: what can be known to be wrong now is told now.
     pub async fn create(&self, caller: &Caller, new: NewTask) -> Answer<Task> {
         self.check_may_create(caller)?;
-        let remarks = match new.task_type {
-            TaskType::Import => self.check_import(caller, &new.input).await?,
-            TaskType::Export => self.check_export(&new.input)?,
-            TaskType::Clone => self.check_clone(caller, &new.input).await?,
+        let (remarks, token) = match new.task_type {
+            TaskType::Import => (self.check_import(caller, &new.input).await?, None),
+            TaskType::Export => (self.check_export(&new.input)?, None),
+            TaskType::Clone => self.check_clone(caller, &new.input, new.token).await?,
         };
         let now = self.clock.now();
         let task = Task {
@@ -151,7 +157,7 @@ impl Tasks {
             key,
             body_sha256,
         });
-        match self.store.create(&task, key.as_ref()).await? {
+        match self.store.create(&task, key.as_ref(), token.as_ref()).await? {
             Created::New => self.start(task).await,
             Created::Before(first) => match self.live(first).await? {
                 // Its first request may have died before the start; starting twice is starting once.
@@ -227,12 +233,26 @@ impl Tasks {
         Ok(import.remarks.join(" "))
     }
 
-    /// Checks a clone and gives the remarks that its task begins with. What has to be asked of the source is the task's.
-    async fn check_clone(&self, caller: &Caller, input: &Value) -> Answer<String> {
-        let clone = CloneInput::parse(input, &self.regions)?;
+    /// Checks a clone and gives the remarks that its task begins with, and the token that it needs. What has to be asked of the
+    /// source is the task's.
+    async fn check_clone(
+        &self,
+        caller: &Caller,
+        input: &Value,
+        token: Option<Secret>,
+    ) -> Answer<(String, Option<Secret>)> {
+        let clone = CloneInput::parse(input, &self.regions, &self.glances)?;
+        let token = match (&clone.source, token) {
+            (CloneSource::Region { .. }, _) => None,
+            (CloneSource::Glance(_), Some(token)) => Some(token),
+            (CloneSource::Glance(image), None) => {
+                let told = format!("is required to read {image}: {}", Secret::SHAPE);
+                return Err(InvalidInput::new("X-Auth-Token", told).into());
+            }
+        };
         clone.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(clone.image.id).await?;
-        Ok(clone.remarks.join(" "))
+        Ok((clone.remarks.join(" "), token))
     }
 
     /// An id asked for an image to be made must be no image's.

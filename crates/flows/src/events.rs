@@ -68,6 +68,11 @@ pub enum CloneEvent {
         /// Task.
         task_id: TaskId,
     },
+    /// Spool a source elsewhere.
+    Stage {
+        /// Task.
+        task_id: TaskId,
+    },
     /// Have parts copied.
     Transfer {
         /// Task.
@@ -80,6 +85,29 @@ pub enum CloneEvent {
         /// Task.
         task_id: TaskId,
     },
+}
+
+impl CloneEvent {
+    /// Whose phase it is.
+    pub const fn task_id(self) -> TaskId {
+        match self {
+            Self::Plan { task_id }
+            | Self::Stage { task_id }
+            | Self::Transfer { task_id, .. }
+            | Self::Finish { task_id } => task_id,
+        }
+    }
+}
+
+impl From<CloneEvent> for ImportEvent {
+    fn from(event: CloneEvent) -> Self {
+        match event {
+            CloneEvent::Plan { task_id } => Self::Plan { task_id },
+            CloneEvent::Stage { task_id } => Self::Stage { task_id },
+            CloneEvent::Transfer { task_id, batch } => Self::Transfer { task_id, batch },
+            CloneEvent::Finish { task_id } => Self::Finish { task_id },
+        }
+    }
 }
 
 /// What comes after a phase.

@@ -25,9 +25,9 @@ mod qcow2;
 mod settings;
 mod verdict;
 
-pub use clone::Cloner;
+pub use clone::{Cloner, Clones};
 pub use deadline::Deadline;
 pub use export::Exporter;
-pub use import::Importer;
+pub use import::{Asks, Importer, RemoteClones};
 pub use lifecycle::Lifecycle;
 pub use settings::{ExportRules, ImportPolicy, Settings};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use disk_image::{ByteRange, Error, Regions};
 use futures::StreamExt as _;
 use image_tasks_domain::source::SourceLocation;
-use image_tasks_domain::{Failure, FailureCode};
+use image_tasks_domain::{Failure, FailureCode, Secret};
 use serde::{Deserialize, Serialize};
 
 use std::sync::Arc;
@@ -51,11 +51,12 @@ impl Origin {
     pub(crate) async fn open(
         &self,
         sources: &dyn Sources,
+        token: Option<&Secret>,
         objects: &Arc<dyn Objects>,
         staged_at: ObjectRef,
     ) -> Step<Box<dyn Source>> {
         match self {
-            Self::Source { location, pin } => Ok(open_pinned(sources, location, Some(pin)).await?),
+            Self::Source { location, pin } => Ok(open_pinned(sources, location, token, Some(pin)).await?),
             Self::Staged(staged) => {
                 Ok(Box::new(StoredSource::new(Arc::clone(objects), staged_at, &staged.etag, staged.size)))
             }
@@ -67,12 +68,20 @@ impl Origin {
 pub(crate) async fn open_pinned(
     sources: &dyn Sources,
     location: &SourceLocation,
+    token: Option<&Secret>,
     pin: Option<&SourcePin>,
 ) -> Result<Box<dyn Source>, Failure> {
+    patiently(|| sources.open(location, token, pin)).await
+}
+
+/// What a call of the source's server gives, again where the fault may pass.
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, Failure>>>(
+    call: impl Fn() -> F,
+) -> Result<T, Failure> {
     let mut patience = Patience::default();
     loop {
-        match sources.open(location, pin).await {
-            Ok(source) => return Ok(source),
+        match call().await {
+            Ok(done) => return Ok(done),
             Err(failure) => patience.after(failure).await?,
         }
     }
@@ -161,13 +170,7 @@ impl Patience {
 
 /// The chunks of exactly that range, again where it breaks off.
 pub(crate) async fn read_chunks(source: &dyn Source, range: ByteRange) -> Result<Vec<Bytes>, Failure> {
-    let mut patience = Patience::default();
-    loop {
-        match try_read(source, range).await {
-            Ok(chunks) => return Ok(chunks),
-            Err(failure) => patience.after(failure).await?,
-        }
-    }
+    patiently(|| try_read(source, range)).await
 }
 
 async fn try_read(source: &dyn Source, range: ByteRange) -> Result<Vec<Bytes>, Failure> {

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use disk_image::ByteRange;
 use futures::Stream;
-use image_tasks_domain::Failure;
 use image_tasks_domain::ports::ImageStore;
+use image_tasks_domain::{Failure, GlanceImage, Secret};
 use serde::{Deserialize, Serialize};
 
 /// A body on its way.
@@ -59,12 +59,22 @@ pub trait Source: Send + Sync {
 /// Opens sources.
 #[async_trait]
 pub trait Sources: Send + Sync {
-    /// Opens `location`; with a pin, `SourceChanged` where it isn't that version any more.
+    /// Opens `location`; with a pin, `SourceChanged` where it isn't that version any more. A token goes to the location's
+    /// own origin and to no other, wherever that redirects.
     async fn open(
         &self,
         location: &image_tasks_domain::source::SourceLocation,
+        token: Option<&Secret>,
         pin: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure>;
+}
+
+/// Glances elsewhere, as far as they aren't sources of bytes.
+#[async_trait]
+pub trait Glances: Send + Sync {
+    /// An image's record as it is sent to the token's owner, at most
+    /// [`MAX_RECORD`](image_tasks_domain::glance::MAX_RECORD) bytes.
+    async fn record(&self, image: &GlanceImage, token: &Secret) -> Result<Bytes, Failure>;
 }
 
 /// A place in an object store.

@@ -66,6 +66,11 @@ impl Settings {
         self.work(id, "plan.json")
     }
 
+    /// What a Glance elsewhere says of the image that is cloned.
+    pub(crate) fn record(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "record")
+    }
+
     /// The spooled source.
     pub(crate) fn staged(&self, id: TaskId) -> ObjectRef {
         self.work(id, "staged")

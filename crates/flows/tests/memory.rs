@@ -22,13 +22,13 @@ use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryStore};
 use image_tasks_domain::source::{SourceLocation, SourcePolicy};
 use image_tasks_domain::transfer::Batch;
-use image_tasks_domain::{Failure, Progress, Task, TaskId, TaskStatus, TaskType, Timestamp};
+use image_tasks_domain::{Failure, Progress, Secret, Task, TaskId, TaskStatus, TaskType, Timestamp};
 use image_tasks_flows::bounds::{
     Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, PARTS_AT_ONCE, PROBE_BYTES, READS_AT_ONCE, WINDOW,
 };
 use image_tasks_flows::events::Next;
 use image_tasks_flows::ports::*;
-use image_tasks_flows::{Deadline, ImportPolicy, Importer, Settings};
+use image_tasks_flows::{Asks, Deadline, ImportPolicy, Importer, Settings};
 use peak_alloc::PeakAlloc;
 use serde_json::json;
 
@@ -59,7 +59,12 @@ struct FileSource {
 
 #[async_trait]
 impl Sources for FileSources {
-    async fn open(&self, _: &SourceLocation, _: Option<&SourcePin>) -> Result<Box<dyn Source>, Failure> {
+    async fn open(
+        &self,
+        _: &SourceLocation,
+        _: Option<&Secret>,
+        _: Option<&SourcePin>,
+    ) -> Result<Box<dyn Source>, Failure> {
         let file = File::open(&self.0).unwrap();
         let size = Some(file.metadata().unwrap().len());
         let info = SourceInfo { size, ranges: true, pin: SourcePin::default() };
@@ -247,6 +252,7 @@ impl Worker {
                 output: OutputFormat::AsIs,
                 cut: Cut::default(),
             },
+            asks: Asks::Imports,
         };
         Self { importer, objects, id }
     }

@@ -1,6 +1,7 @@
 //! Where the running stack is: written by the runner, read by tests.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct Coordinates {
     pub source_bucket: String,
     /// A bucket outside the stacks, allowed to receive exports; in the first region.
     pub export_bucket: String,
+    /// Where a Glance elsewhere is that images may be cloned from, once a test serves one there.
+    pub glance_address: SocketAddr,
     /// Directory of the emulators' and deployments' logs.
     pub logs: PathBuf,
     /// One for each region; the first is where single-region tests run.

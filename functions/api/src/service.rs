@@ -10,8 +10,8 @@ use image_tasks_domain::tasks::Tasks;
 /// The API as configured.
 pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
     let stores = config.stores;
-    let tasks =
-        Arc::new(DynamoTasks::new(clients.dynamodb.clone(), stores.tasks_table, stores.images_table.clone()));
+    let tasks = DynamoTasks::new(clients.dynamodb.clone(), stores.tasks_table, stores.images_table.clone());
+    let tasks = Arc::new(tasks.with_credentials(config.credentials_table));
     let images = Arc::new(DynamoImages::new(clients.dynamodb, stores.images_table));
     App {
         tasks: Tasks {
@@ -23,6 +23,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
             sources: config.sources,
             receivers: config.receivers,
             regions: config.regions,
+            glances: config.glances,
             ttl: stores.task_ttl,
         },
         images: Images { store: images, links: Arc::new(S3Objects::new(clients.s3)) },

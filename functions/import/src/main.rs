@@ -7,7 +7,7 @@ use image_tasks_aws::{Clients, DynamoImages, DynamoTasks, ImportConfig, S3Object
 use image_tasks_aws::{lambda, telemetry};
 use image_tasks_flows::bounds::Cut;
 use image_tasks_flows::events::ImportEvent;
-use image_tasks_flows::{Deadline, ImportPolicy, Importer, Settings};
+use image_tasks_flows::{Asks, Deadline, ImportPolicy, Importer, Settings};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde_json::Value;
 
@@ -28,6 +28,7 @@ async fn main() -> Result<(), Error> {
         clock: Arc::new(SystemClock),
         settings: Settings { images_bucket: stores.images_bucket, work_bucket, task_ttl: stores.task_ttl },
         policy: ImportPolicy { sources, max_image_bytes, output, cut: Cut::default() },
+        asks: Asks::Imports,
     };
     let importer = &importer;
     lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| -> Result<Value, Diagnostic> {

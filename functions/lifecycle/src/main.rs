@@ -13,11 +13,12 @@ use serde_json::Value;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     telemetry::init();
-    let LifecycleConfig { stores, work_bucket, machines, exports } = LifecycleConfig::from_env()?;
+    let LifecycleConfig { stores, work_bucket, credentials_table, machines, exports } =
+        LifecycleConfig::from_env()?;
     let clients = Clients::load(&stores).await;
     let s3 = clients.s3;
     let tasks = DynamoTasks::new(clients.dynamodb.clone(), stores.tasks_table, stores.images_table.clone());
-    let tasks = Arc::new(tasks);
+    let tasks = Arc::new(tasks.with_credentials(credentials_table));
     let lifecycle = Lifecycle {
         life: tasks.clone(),
         tasks,

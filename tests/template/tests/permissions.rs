@@ -125,6 +125,7 @@ fn index_permissions_name_indexes_that_exist() {
     }
     let all: BTreeSet<_> = template
         .resources("AWS::DynamoDB::Table")
+        .filter(|(_, t)| t["GlobalSecondaryIndexes"].is_array())
         .flat_map(|(id, t)| {
             list(&t["GlobalSecondaryIndexes"])
                 .into_iter()

@@ -1,8 +1,10 @@
 //! `POST /v2/tasks` of clones: what is taken, what is refused and how.
 
+use image_tasks_domain::ports::{Clock, Credentials};
+use image_tasks_domain::{Secret, TaskId};
 use serde_json::{Value, json};
 
-use crate::service::{ADMIN, ALICE, Service};
+use crate::service::{ADMIN, ALICE, GLANCE, Service};
 
 const ID: &str = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
 const THERE: &str = "https://eu-west-1.images.example";
@@ -44,7 +46,7 @@ async fn what_is_not_known_is_refused_with_what_is() {
         (
             json!({"source_image_url": "https://other.example/v2/images/x"}),
             format!(
-                "source_image_url: \"https://other.example/v2/images/x\" is no region's endpoint; known: {ENDPOINTS}"
+                "source_image_url: \"https://other.example/v2/images/x\" is below no endpoint that images are cloned from; known: {ENDPOINTS}, {GLANCE}"
             ),
         ),
         (
@@ -88,4 +90,58 @@ async fn misspelt_keys_are_told() {
         made.body["message"],
         "input.allow_duplicates is not known and was ignored; did you mean allow_duplicate?"
     );
+}
+
+#[tokio::test]
+async fn a_clone_from_a_glance_elsewhere_keeps_the_callers_token_and_shows_it_to_nobody() {
+    let service = Service::new();
+    let url = format!("{GLANCE}/v2/images/{ID}");
+    let body = json!({"type": "clone", "input": {"source_image_url": url}});
+    let made = service.post(ALICE, &body).await.ok(201);
+    let id: TaskId = made.body["id"].as_str().unwrap().parse().unwrap();
+    let kept = service.store.token(id, service.clock.now()).await.unwrap();
+    assert_eq!(kept, Some(Secret::new(ALICE).unwrap()));
+    let shown = service.get(ALICE, &format!("/v2/tasks/{id}")).await.ok(200).body;
+    let listed = service.get(ADMIN, "/v2/tasks").await.ok(200).body;
+    for body in [&made.body, &shown, &listed] {
+        assert!(!body.to_string().contains(ALICE), "{body}");
+    }
+    // Who needs none leaves none.
+    for body in [
+        json!({"type": "clone", "input": {"source_region": "eu-west-1", "image_uuid": ID}}),
+        json!({"type": "import", "input": {"import_from": "https://example.com/a"}}),
+    ] {
+        let made = service.post(ALICE, &body).await.ok(201);
+        let id = made.body["id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(service.store.token(id, service.clock.now()).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_clone_from_a_glance_elsewhere_needs_a_token() {
+    let mut service = Service::new();
+    service.app.identity = image_tasks_api::Identity::Iam;
+    let body = json!({"type": "clone", "input": {"source_image_url": format!("{GLANCE}/v2/images/{ID}")}});
+    let told = format!(
+        "X-Auth-Token: is required to read {GLANCE}/v2/images/{ID}: 1 to 8192 visible ASCII characters"
+    );
+    let ask = async |token: Option<&str>| {
+        let mut request =
+            http::Request::post("/v2/tasks").body(bytes::Bytes::from(body.to_string())).unwrap();
+        let arn = "arn:aws:iam::123456789012:user/alice".to_owned();
+        request
+            .extensions_mut()
+            .insert(image_tasks_api::IamPrincipal { account_id: "123456789012".into(), arn });
+        if let Some(token) = token {
+            request.headers_mut().insert("x-auth-token", token.parse().unwrap());
+        }
+        let answer = service.app.handle(request).await;
+        (answer.status().as_u16(), serde_json::from_slice::<Value>(answer.body()).unwrap())
+    };
+    for token in [None, Some(""), Some("two words")] {
+        let (status, answer) = ask(token).await;
+        assert_eq!((status, &answer["error"]["message"]), (400, &json!(told)), "{token:?}");
+    }
+    assert_eq!(service.executions.started(), []);
+    assert_eq!(ask(Some("gAAAAABk")).await.0, 201);
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use image_tasks_api::{App, Identity};
-use image_tasks_domain::Timestamp;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::images::Images;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryLinks, MemoryStore};
 use image_tasks_domain::regions::{Region, Regions};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::tasks::Tasks;
+use image_tasks_domain::{GlanceEndpoints, Timestamp};
 use serde_json::{Value, json};
 
 /// When the service's clock starts: 2026-11-18T11:06:40Z.
@@ -23,6 +23,8 @@ pub(crate) const TTL: Duration = Duration::from_secs(48 * 3600);
 pub(crate) const ALICE: &str = "alice:demo";
 pub(crate) const BOB: &str = "bob:other";
 pub(crate) const ADMIN: &str = "root:ops:admin";
+/// A Glance elsewhere that images may be cloned from.
+pub(crate) const GLANCE: &str = "https://glance.example.org:9292";
 
 pub(crate) struct Service {
     pub(crate) app: App,
@@ -78,6 +80,7 @@ impl Service {
                 sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
                 regions: Regions::new("us-east-1", vec![region("us-east-1"), region("eu-west-1")]).unwrap(),
                 receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
+                glances: GlanceEndpoints::parse(GLANCE).unwrap(),
                 ttl: TTL,
             },
             images: Images { store: store.clone(), links: Arc::new(MemoryLinks) },

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::Function::{Api, Export, Import, Lifecycle};
+use super::variables::ALL;
 use super::*;
 
 /// Enough for every function.
@@ -12,6 +14,7 @@ fn given() -> BTreeMap<&'static str, &'static str> {
         ("IMAGES_TABLE", "images"),
         ("IMAGES_BUCKET", "images-bucket"),
         ("WORK_BUCKET", "work-bucket"),
+        ("CREDENTIALS_TABLE", "credentials"),
         ("IMPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:import"),
         ("EXPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:export"),
         ("CLONE_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:1:stateMachine:clone"),
@@ -145,6 +148,15 @@ fn regions_are_read_and_what_is_wrong_with_them_is_told() {
         assert!(text.starts_with("environment variable REGIONS is '"), "{text}");
         assert!(text.contains(told), "{text}");
     }
+}
+
+#[test]
+fn glances_elsewhere_are_endpoints() {
+    assert_eq!(api(&[]).unwrap().glances.listed(), [] as [&str; 0]);
+    let two = api(&[("GLANCE_ENDPOINTS", "https://a.example:9292/, https://b.example/image")]).unwrap();
+    assert_eq!(two.glances.listed(), ["https://a.example:9292", "https://b.example/image"]);
+    let refused = api(&[("GLANCE_ENDPOINTS", "a.example")]).unwrap_err().to_string();
+    assert!(refused.starts_with("environment variable GLANCE_ENDPOINTS is 'a.example', but "), "{refused}");
 }
 
 #[test]

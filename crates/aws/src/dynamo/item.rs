@@ -105,9 +105,15 @@ pub(super) fn task_id(item: &Item) -> StoreResult<TaskId> {
 }
 
 fn expires_at(item: &Item) -> StoreResult<Option<Timestamp>> {
-    let Some(value) = item.get("expires_at_epoch") else { return Ok(None) };
-    let seconds = value.as_n().ok().and_then(|n| n.parse().ok());
-    seconds.map(|s| Some(Timestamp::from_epoch(s))).ok_or_else(|| broken("expires_at_epoch", ""))
+    if !item.contains_key("expires_at_epoch") {
+        return Ok(None);
+    }
+    integer(item, "expires_at_epoch").map(|seconds| Some(Timestamp::from_epoch(seconds)))
+}
+
+pub(super) fn integer(item: &Item, name: &str) -> StoreResult<i64> {
+    let number = item.get(name).and_then(|value| value.as_n().ok()).and_then(|n| n.parse().ok());
+    number.ok_or_else(|| broken(name, "not a whole number"))
 }
 
 /// The two attributes of a step's meter.

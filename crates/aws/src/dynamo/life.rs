@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
-use image_tasks_domain::ports::{StoreError, StoreResult, TaskLife, TaskStore};
+use image_tasks_domain::ports::{StoreError, StoreResult, TaskLife};
 use image_tasks_domain::{Failure, Image, ImageId, ImageStatus, Task, TaskId, TaskStatus, Timestamp};
 use serde_json::Value;
 
-use super::item::{image_item, image_key, number, text, updated_sort};
+use super::item::{image_item, image_key, number, task, text, updated_sort};
 use super::tasks::DynamoTasks;
 use super::write::{Outcome, refused, transact};
 
@@ -20,7 +20,7 @@ const TRIES: usize = 4;
 #[async_trait]
 impl TaskLife for DynamoTasks {
     async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()> {
-        let task = self.in_status(id, |status| status == TaskStatus::Pending).await?;
+        let (task, _) = self.in_status(id, |status| status == TaskStatus::Pending).await?;
         let change = self
             .change(&task, TaskStatus::Processing, now, "image_id = :image", "")
             .expression_attribute_values(":image", text(image.id));
@@ -32,7 +32,7 @@ impl TaskLife for DynamoTasks {
     }
 
     async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
-        let task = self.in_status(id, |status| status == TaskStatus::Pending).await?;
+        let (task, _) = self.in_status(id, |status| status == TaskStatus::Pending).await?;
         let change = self
             .change(&task, TaskStatus::Processing, now, "image_id = :image", "")
             .expression_attribute_values(":image", text(image));
@@ -47,7 +47,7 @@ impl TaskLife for DynamoTasks {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        let task = self.in_status(id, |status| status == TaskStatus::Processing).await?;
+        let (task, forgotten) = self.in_status(id, |status| status == TaskStatus::Processing).await?;
         if task.image_id != Some(image.id) {
             return Err(StoreError::Conflict);
         }
@@ -58,7 +58,8 @@ impl TaskLife for DynamoTasks {
             .condition_expression("#status = :importing")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":importing", text(ImageStatus::Importing.name()));
-        self.write(vec![update(change)?, action(put.build(), |a, put| a.put(put))?]).await
+        let actions = [update(change)?, action(put.build(), |a, put| a.put(put))?];
+        self.write(actions.into_iter().chain(forgotten).collect()).await
     }
 
     async fn succeed_alone(
@@ -68,14 +69,15 @@ impl TaskLife for DynamoTasks {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        let task = self.in_status(id, |status| status == TaskStatus::Processing).await?;
-        self.write(vec![update(self.success(&task, result, ttl, now))?]).await
+        let (task, forgotten) = self.in_status(id, |status| status == TaskStatus::Processing).await?;
+        let ended = update(self.success(&task, result, ttl, now))?;
+        self.write(std::iter::once(ended).chain(forgotten).collect()).await
     }
 
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
         let mut keep_image = false;
         for _ in 0..TRIES {
-            let task = self.in_status(id, |status| !status.is_end()).await?;
+            let (task, forgotten) = self.in_status(id, |status| !status.is_end()).await?;
             let set = "message = :message, expires_at_epoch = :expires";
             let change = self
                 .change(&task, TaskStatus::Failure, now, set, " REMOVE unfinished")
@@ -92,6 +94,8 @@ impl TaskLife for DynamoTasks {
                     .expression_attribute_values(":importing", text(ImageStatus::Importing.name()));
                 actions.push(action(delete.build(), |a, delete| a.delete(delete))?);
             }
+            // Without a condition, so that none but the image's can be the second refused.
+            actions.extend(forgotten);
             match transact(&self.client, actions).await? {
                 Outcome::Written => return Ok(()),
                 // The image isn't being made: it was there before, and is not this task's to remove.
@@ -103,9 +107,15 @@ impl TaskLife for DynamoTasks {
 }
 
 impl DynamoTasks {
-    /// The task, if it is in such a status.
-    async fn in_status(&self, id: TaskId, wanted: impl Fn(TaskStatus) -> bool) -> StoreResult<Task> {
-        self.get(id).await?.filter(|task| wanted(task.status)).ok_or(StoreError::Conflict)
+    /// The task, if it is in such a status, and what its end has to write beside it: its caller's token goes.
+    async fn in_status(
+        &self,
+        id: TaskId,
+        wanted: impl Fn(TaskStatus) -> bool,
+    ) -> StoreResult<(Task, Option<TransactWriteItem>)> {
+        let item = self.item(id).await?.ok_or(StoreError::Conflict)?;
+        let task = task(&item)?;
+        if wanted(task.status) { Ok((task, self.forgotten(&item, id)?)) } else { Err(StoreError::Conflict) }
     }
 
     /// The task's next status, under the condition that it is still as it was read.

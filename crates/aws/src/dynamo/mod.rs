@@ -8,6 +8,7 @@
 //! - A write that depends on a state demands it in its condition; task and image change in one transaction.
 //! - Lists are eventually consistent (indexes are); reads of one record are strongly consistent.
 
+mod credentials;
 mod images;
 mod item;
 mod life;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    AttributeValue, CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use image_tasks_domain::ports::{
     Created, IdempotencyKey, StoreError, StoreResult, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
-use image_tasks_domain::{Progress, Step, Task, TaskId, TaskStatus, Timestamp};
+use image_tasks_domain::{Progress, Secret, Step, Task, TaskId, TaskStatus, Timestamp};
 
+use super::credentials::HAS_CREDENTIAL;
 use super::item::{
     Item, SHARDS, created_sort, meter, meter_names, number, string, task, task_id, task_item, text,
     updated_sort,
@@ -30,12 +31,26 @@ pub struct DynamoTasks {
     pub(super) client: Client,
     pub(super) tasks: String,
     pub(super) images: String,
+    /// Where callers' tokens are kept; none for a function whose tasks bring none.
+    pub(super) credentials: Option<String>,
 }
 
 impl DynamoTasks {
     /// In these tables.
     pub fn new(client: Client, tasks_table: impl Into<String>, images_table: impl Into<String>) -> Self {
-        Self { client, tasks: tasks_table.into(), images: images_table.into() }
+        Self { client, tasks: tasks_table.into(), images: images_table.into(), credentials: None }
+    }
+
+    /// With the table of callers' tokens, which only functions have that write or read them.
+    #[must_use]
+    pub fn with_credentials(self, table: impl Into<String>) -> Self {
+        Self { credentials: Some(table.into()), ..self }
+    }
+
+    /// The task's item as it is now.
+    pub(super) async fn item(&self, id: TaskId) -> StoreResult<Option<Item>> {
+        let get = self.client.get_item().table_name(&self.tasks).key("id", text(id)).consistent_read(true);
+        Ok(get.send().await.map_err(store_error)?.item)
     }
 
     /// The item that remembers a key.
@@ -133,16 +148,28 @@ impl DynamoTasks {
 
 #[async_trait]
 impl TaskStore for DynamoTasks {
-    async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created> {
+    async fn create(
+        &self,
+        task: &Task,
+        key: Option<&IdempotencyKey>,
+        token: Option<&Secret>,
+    ) -> StoreResult<Created> {
+        let mut item = task_item(task);
+        if token.is_some() {
+            item.insert(HAS_CREDENTIAL.to_owned(), AttributeValue::Bool(true));
+        }
         let put = Put::builder()
             .table_name(&self.tasks)
-            .set_item(Some(task_item(task)))
+            .set_item(Some(item))
             .condition_expression("attribute_not_exists(id)");
         // A transaction also for one item: it has a token, so that the SDK's repeat of a call whose answer
         // was lost is no conflict with itself.
         let mut actions = vec![action(put.build())?];
         if let Some(key) = key {
             actions.push(self.remembered(task, key)?);
+        }
+        if let Some(token) = token {
+            actions.push(self.kept(task, token)?);
         }
         let Outcome::Refused(reasons) = transact(&self.client, actions).await? else {
             return Ok(Created::New);
@@ -154,16 +181,7 @@ impl TaskStore for DynamoTasks {
     }
 
     async fn get(&self, id: TaskId) -> StoreResult<Option<Task>> {
-        let found = self
-            .client
-            .get_item()
-            .table_name(&self.tasks)
-            .key("id", text(id))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(store_error)?;
-        found.item.as_ref().map(task).transpose()
+        self.item(id).await?.as_ref().map(task).transpose()
     }
 
     async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
@@ -206,10 +224,7 @@ impl TaskStore for DynamoTasks {
             .update_item()
             .table_name(&self.tasks)
             .key("id", text(id))
-            .expression_attribute_values(
-                ":stages",
-                aws_sdk_dynamodb::types::AttributeValue::Bool(work.stages),
-            );
+            .expression_attribute_values(":stages", AttributeValue::Bool(work.stages));
         for step in [Step::Staged, Step::Copied, Step::Hashed] {
             let (_, total) = meter_names(step);
             change += &format!(", {total} = :{total}");
@@ -255,7 +270,9 @@ fn shards(index: &'static str, attribute: &'static str) -> Vec<Partition> {
     (0..SHARDS).map(|shard| Partition::new(index, attribute, shard.to_string())).collect()
 }
 
-fn action(put: Result<Put, aws_sdk_dynamodb::error::BuildError>) -> StoreResult<TransactWriteItem> {
+pub(super) fn action(
+    put: Result<Put, aws_sdk_dynamodb::error::BuildError>,
+) -> StoreResult<TransactWriteItem> {
     Ok(TransactWriteItem::builder().put(put.map_err(|e| StoreError::Fault(e.into()))?).build())
 }
 

@@ -2,14 +2,15 @@
 //!
 //! A source is opened by asking for its first byte: the answer tells size,
 //! version and whether ranges work, which `HEAD` and `Accept-Ranges` only
-//! claim. Redirects are followed once, when it is opened.
+//! claim. Redirects are followed once, when it is opened; a token is dropped for
+//! good where one leads to another origin.
 
 use async_trait::async_trait;
 use disk_image::ByteRange;
 use futures::{StreamExt, TryStreamExt};
 use image_tasks_domain::address::AddressPolicy;
 use image_tasks_domain::source::{SourceLocation, shown};
-use image_tasks_domain::{Failure, FailureCode};
+use image_tasks_domain::{Failure, FailureCode, Secret};
 use image_tasks_flows::ports::{Body, Source, SourceInfo, SourcePin};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE};
 use reqwest::{Client, Response, StatusCode, Url};
@@ -18,6 +19,8 @@ use super::answer::{ContentRange, Head};
 use super::{Patience, changed, connect, forbidden};
 use crate::exact::exact;
 
+/// What OpenStack's services take a token by.
+const X_AUTH_TOKEN: &str = "x-auth-token";
 /// Redirects followed at most.
 const REDIRECTS: usize = 5;
 
@@ -27,14 +30,24 @@ pub(super) struct HttpSource {
 }
 
 impl HttpSource {
-    pub(super) async fn open(url: &Url, policy: &AddressPolicy, patience: Patience) -> Result<Self, Failure> {
-        let mut url = url.clone();
+    /// Connects to `own` addresses while the URL's origin is the one given, else to those of `others`.
+    pub(super) async fn open(
+        url: &Url,
+        token: Option<&Secret>,
+        own: &AddressPolicy,
+        others: &AddressPolicy,
+        patience: Patience,
+    ) -> Result<Self, Failure> {
+        let (mut url, mut token, mut policy) = (url.clone(), token, own);
         for _ in 0..=REDIRECTS {
-            let client = connect::client(&url, policy, patience).await?;
-            let server = Server { client, url: url.clone(), what: shown(&url) };
+            let server = Server::at(&url, token, policy, patience).await?;
             let answer = server.ask(Some("bytes=0-0"), None).await?;
             if answer.status().is_redirection() {
-                url = server.next_hop(&answer)?;
+                let next = server.next_hop(&answer)?;
+                if next.origin() != url.origin() {
+                    (token, policy) = (None, others);
+                }
+                url = next;
                 continue;
             }
             let info = server.info(answer).await?;
@@ -72,7 +85,7 @@ impl Source for HttpSource {
                 let message = format!("{what} served ranges first, then answered 200 to {asked}");
                 return Err(Failure::new(FailureCode::SourceInvalid, message));
             }
-            _ => return Err(head.failure(what)),
+            _ => return Err(self.server.failure(&head)),
         }
         head.check_encoding(what)?;
         let expected = ContentRange { sent: Some((range.start, last)), total: Some(size) };
@@ -95,7 +108,7 @@ impl Source for HttpSource {
             return Err(changed(what));
         }
         if head.status != StatusCode::OK {
-            return Err(head.failure(what));
+            return Err(self.server.failure(&head));
         }
         head.check_encoding(what)?;
         Ok(body(answer, self.info.size, what))
@@ -103,16 +116,47 @@ impl Source for HttpSource {
 }
 
 /// One host, at checked addresses.
-struct Server {
+pub(super) struct Server {
     client: Client,
     url: Url,
     /// The URL as failures show it.
-    what: String,
+    pub(super) what: String,
+    token: Option<HeaderValue>,
 }
 
 impl Server {
+    /// The URL's host, where its addresses are allowed. The token goes with every request.
+    pub(super) async fn at(
+        url: &Url,
+        token: Option<&Secret>,
+        policy: &AddressPolicy,
+        patience: Patience,
+    ) -> Result<Self, Failure> {
+        let client = connect::client(url, policy, patience).await?;
+        let token = token.map(|token| HeaderValue::from_str(token.expose())).transpose();
+        let mut token =
+            token.map_err(|_| Failure::new(FailureCode::Internal, "a token that is no header's value"))?;
+        if let Some(token) = &mut token {
+            token.set_sensitive(true);
+        }
+        Ok(Self { client, url: url.clone(), what: shown(url), token })
+    }
+
+    /// A failure for an answer that can't be read.
+    pub(super) fn failure(&self, head: &Head) -> Failure {
+        let mut failure = head.failure(&self.what);
+        if self.token.is_some() && failure.code == FailureCode::SourceDenied {
+            failure.message += ": it does not take the token that came with the task, or not any longer";
+        }
+        failure
+    }
+
     /// The answer's head; its body is not read yet.
-    async fn ask(&self, range: Option<&str>, pin: Option<&SourcePin>) -> Result<Response, Failure> {
+    pub(super) async fn ask(
+        &self,
+        range: Option<&str>,
+        pin: Option<&SourcePin>,
+    ) -> Result<Response, Failure> {
         let mut request = self
             .client
             .get(self.url.clone())
@@ -120,6 +164,9 @@ impl Server {
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(range) = range {
             request = request.header(RANGE, range);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(X_AUTH_TOKEN, token);
         }
         // Only strong validators say "the same bytes" (RFC 9110, section 13.1.1).
         match pin {
@@ -155,8 +202,11 @@ impl Server {
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange { total: Some(0), .. })) => {
                 known(Some(0), false)
             }
-            (StatusCode::RANGE_NOT_SATISFIABLE, _) => return self.info_without_ranges().await,
-            _ => return Err(head.failure(what)),
+            // 400 is Glance's answer where its store reads from the start only.
+            (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST, _) => {
+                return self.info_without_ranges().await;
+            }
+            _ => return Err(self.failure(&head)),
         };
         head.check_encoding(what)?;
         Ok(info)
@@ -166,7 +216,7 @@ impl Server {
     async fn info_without_ranges(&self) -> Result<SourceInfo, Failure> {
         let head = Head::of(&self.ask(None, None).await?);
         if head.status != StatusCode::OK {
-            return Err(head.failure(&self.what));
+            return Err(self.failure(&head));
         }
         head.check_encoding(&self.what)?;
         let pin = SourcePin { etag: head.etag, last_modified: head.last_modified, size: head.length };
@@ -228,7 +278,7 @@ fn unanswered(error: &reqwest::Error, what: &str) -> Failure {
     Failure::transient(format!("{what} {problem}"))
 }
 
-fn broken_off(error: &reqwest::Error, what: &str) -> Failure {
+pub(super) fn broken_off(error: &reqwest::Error, what: &str) -> Failure {
     let problem = if error.is_timeout() {
         "fell silent".to_owned()
     } else {

@@ -8,9 +8,11 @@
 //! - Connections go only to addresses that the policy has checked, at each redirect anew.
 //! - Every answer is held against the pin; what contradicts it is `SourceChanged`, never mixed in.
 //! - Failures name the source without its query, which may hold a secret.
+//! - A token goes to the origin of an endpoint that the operator allows, and nowhere else.
 
 mod answer;
 mod connect;
+mod glance;
 mod http;
 mod object;
 
@@ -18,9 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use image_tasks_domain::source::{SourceLocation, SourcePolicy, SourceRefused};
-use image_tasks_domain::{Failure, FailureCode};
+use image_tasks_domain::address::AddressPolicy;
+use image_tasks_domain::source::{SourceLocation, SourcePolicy, SourceRefused, shown};
+use image_tasks_domain::{Failure, FailureCode, GlanceEndpoints, Secret};
 use image_tasks_flows::ports::{Objects, Source, SourceInfo, SourcePin, Sources};
+use reqwest::Url;
 
 use self::http::HttpSource;
 use self::object::ObjectSource;
@@ -45,12 +49,33 @@ pub struct AllowedSources {
     policy: SourcePolicy,
     objects: Arc<dyn Objects>,
     patience: Patience,
+    glances: GlanceEndpoints,
 }
 
 impl AllowedSources {
     /// Under this policy; buckets are read through `objects`.
     pub fn new(policy: SourcePolicy, objects: Arc<dyn Objects>, patience: Patience) -> Self {
-        Self { policy, objects, patience }
+        Self { policy, objects, patience, glances: GlanceEndpoints::default() }
+    }
+
+    /// These endpoints, too: with a caller's token, and on the port that they name.
+    #[must_use]
+    pub fn with_glances(self, glances: GlanceEndpoints) -> Self {
+        Self { glances, ..self }
+    }
+
+    /// Which addresses may be connected to for a URL, with a token or without.
+    fn addresses(&self, url: &Url, token: Option<&Secret>) -> Result<AddressPolicy, Failure> {
+        match token {
+            None => Ok(self.policy.addresses.clone()),
+            Some(_) if self.glances.allow(url) => {
+                Ok(self.policy.addresses.with_port(url.port_or_known_default().unwrap_or(0)))
+            }
+            Some(_) => {
+                let message = format!("{} is below no endpoint that tokens are sent to", shown(url));
+                Err(Failure::new(FailureCode::SourceForbidden, message))
+            }
+        }
     }
 }
 
@@ -59,14 +84,18 @@ impl Sources for AllowedSources {
     async fn open(
         &self,
         location: &SourceLocation,
+        token: Option<&Secret>,
         pin: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure> {
-        self.policy.check(location).map_err(|refused| forbidden(&location.to_string(), &refused))?;
         let source: Box<dyn Source> = match location {
             SourceLocation::Http(url) => {
-                Box::new(HttpSource::open(url, &self.policy.addresses, self.patience).await?)
+                let addresses = self.addresses(url, token)?;
+                Box::new(
+                    HttpSource::open(url, token, &addresses, &self.policy.addresses, self.patience).await?,
+                )
             }
             SourceLocation::S3 { bucket, key } => {
+                self.policy.check(location).map_err(|refused| forbidden(&location.to_string(), &refused))?;
                 Box::new(ObjectSource::open(Arc::clone(&self.objects), bucket, key).await?)
             }
         };
@@ -88,7 +117,7 @@ fn agrees(info: &SourceInfo, pin: &SourcePin) -> bool {
 }
 
 fn changed(what: &str) -> Failure {
-    Failure::new(FailureCode::SourceChanged, format!("{what} changed while it was read; import it again"))
+    Failure::new(FailureCode::SourceChanged, format!("{what} changed while it was read; ask for it again"))
 }
 
 fn forbidden(what: &str, refused: &SourceRefused) -> Failure {

@@ -24,7 +24,9 @@ pub(crate) async fn dynamodb() -> Client {
         .endpoint_url(endpoint)
         .build();
     let client = Client::from_conf(config);
-    for (logical, table) in [("TasksTable", "tasks"), ("ImagesTable", "images")] {
+    for (logical, table) in
+        [("TasksTable", "tasks"), ("ImagesTable", "images"), ("CredentialsTable", "credentials")]
+    {
         create(&client, logical, table).await;
     }
     client
@@ -91,17 +93,22 @@ async fn create(client: &Client, logical: &str, table: &str) {
             .build()
             .unwrap()
     });
-    let indexes = properties.global_secondary_indexes.unwrap().into_iter().map(|index| {
-        let projection = Projection::builder()
-            .projection_type(ProjectionType::from(index.projection.projection_type.as_str()))
-            .set_non_key_attributes(index.projection.non_key_attributes)
-            .build();
-        GlobalSecondaryIndex::builder()
-            .index_name(index.index_name)
-            .set_key_schema(Some(keys(index.key_schema)))
-            .projection(projection)
-            .build()
-            .unwrap()
+    let indexes = properties.global_secondary_indexes.map(|indexes| {
+        indexes
+            .into_iter()
+            .map(|index| {
+                let projection = Projection::builder()
+                    .projection_type(ProjectionType::from(index.projection.projection_type.as_str()))
+                    .set_non_key_attributes(index.projection.non_key_attributes)
+                    .build();
+                GlobalSecondaryIndex::builder()
+                    .index_name(index.index_name)
+                    .set_key_schema(Some(keys(index.key_schema)))
+                    .projection(projection)
+                    .build()
+                    .unwrap()
+            })
+            .collect()
     });
     client
         .create_table()
@@ -109,7 +116,7 @@ async fn create(client: &Client, logical: &str, table: &str) {
         .billing_mode(BillingMode::PayPerRequest)
         .set_attribute_definitions(Some(attributes.collect()))
         .set_key_schema(Some(keys(properties.key_schema.unwrap())))
-        .set_global_secondary_indexes(Some(indexes.collect()))
+        .set_global_secondary_indexes(indexes)
         .send()
         .await
         .unwrap();

@@ -9,10 +9,14 @@
 //! - The image becomes active only once S3's own checksum of it equals the source's; hashes are the source's and not made again.
 //! - An image that the task's owner may not see there is told apart from none by nobody.
 
+mod dispatch;
 mod finish;
 mod plan;
 mod saved;
 mod transfer;
+
+pub use dispatch::Clones;
+pub(crate) use plan::new_image;
 
 use std::sync::Arc;
 
@@ -20,7 +24,9 @@ use image_tasks_domain::copying::CopyRules;
 use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::ports::{Clock, ImageStore, TaskLife, TaskStore};
 use image_tasks_domain::regions::Regions;
-use image_tasks_domain::{CloneInput, Failure, FailureCode, ImageId, Task, TaskId};
+use image_tasks_domain::{
+    CloneInput, CloneSource, Failure, FailureCode, GlanceEndpoints, ImageId, Task, TaskId,
+};
 
 use crate::cleanup::Cleaner;
 use crate::deadline::Deadline;
@@ -55,7 +61,14 @@ pub struct Cloner {
 struct Job {
     task: Task,
     image_id: ImageId,
-    input: CloneInput,
+    input: Asked,
+}
+
+/// An image of a region, and what differs in its copy.
+struct Asked {
+    region: String,
+    source: ImageId,
+    copy: CloneInput,
 }
 
 impl Cloner {
@@ -65,6 +78,7 @@ impl Cloner {
     /// A failure whose code the state machine acts on.
     pub async fn handle(&self, event: CloneEvent, deadline: Deadline) -> Result<serde_json::Value, Failure> {
         let answer = match event {
+            CloneEvent::Stage { .. } => return Err(internal("a region's image needs no spool")),
             CloneEvent::Plan { task_id } => serde_json::to_value(self.plan(task_id, deadline).await?),
             CloneEvent::Transfer { task_id, batch } => {
                 let remaining = self.transfer(task_id, batch, deadline).await?;
@@ -96,9 +110,13 @@ impl Cloner {
     }
 
     /// What was asked. It was checked at the POST; since then the operator may have taken a region out.
-    fn input(&self, task: &Task) -> Step<CloneInput> {
-        CloneInput::parse(&task.input, &self.regions)
-            .map_err(|e| Failure::new(FailureCode::SourceForbidden, e.to_string()).into())
+    fn input(&self, task: &Task) -> Step<Asked> {
+        let copy = CloneInput::parse(&task.input, &self.regions, &GlanceEndpoints::default())
+            .map_err(|e| Failure::new(FailureCode::SourceForbidden, e.to_string()))?;
+        match copy.source.clone() {
+            CloneSource::Region { region, image } => Ok(Asked { region, source: image, copy }),
+            CloneSource::Glance(_) => Err(Stop::internal("no endpoint elsewhere was allowed here")),
+        }
     }
 
     fn store(&self, region: &str) -> Step<RegionStore> {

@@ -13,7 +13,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::saved::Planned;
-use super::{Cloner, Job, object};
+use super::{Asked, Cloner, Job, object};
 use crate::bounds::{SAME_IMAGE_PAGE, SAME_IMAGE_PAGES};
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
@@ -80,7 +80,7 @@ impl Cloner {
             let (image_id, begun) = match self.same(&input, &task, &source).await? {
                 Some(same) => (same, self.life.begin_on(id, same, now).await),
                 None => {
-                    let image = new_image(&task, &input, &source, now);
+                    let image = new_image(&task, &input.copy, &source, now);
                     (image.id, self.life.begin(id, &image, now).await)
                 }
             };
@@ -98,7 +98,7 @@ impl Cloner {
     }
 
     /// The image that is asked for, if the task's owner may see it there and it can be copied.
-    async fn source(&self, input: &CloneInput, task: &Task) -> Step<Image> {
+    async fn source(&self, input: &Asked, task: &Task) -> Step<Image> {
         let (id, region) = (input.source, &input.region);
         let visible = |image: &Image| {
             image.owner == task.owner
@@ -119,8 +119,8 @@ impl Cloner {
 
     /// An image of the owner's here that has the source's bits and of which nothing else is asked.
     /// Looked for among the newest alone: no index holds hashes.
-    async fn same(&self, input: &CloneInput, task: &Task, source: &Image) -> Step<Option<ImageId>> {
-        if input.allow_duplicate || !input.said.is_empty() || input.region == self.regions.here() {
+    async fn same(&self, input: &Asked, task: &Task, source: &Image) -> Step<Option<ImageId>> {
+        if input.copy.allow_duplicate || !input.copy.said.is_empty() || input.region == self.regions.here() {
             return Ok(None);
         }
         let same = |image: &&Image| {
@@ -191,8 +191,13 @@ impl Cloner {
     }
 }
 
-/// The record of the image that a task will make.
-fn new_image(task: &Task, input: &CloneInput, source: &Image, now: image_tasks_domain::Timestamp) -> Image {
+/// The record of the image that a clone will make.
+pub(crate) fn new_image(
+    task: &Task,
+    input: &CloneInput,
+    source: &Image,
+    now: image_tasks_domain::Timestamp,
+) -> Image {
     let mut image = Image {
         id: input.image.id.unwrap_or_else(|| ImageId(Uuid::new_v4())),
         owner: task.owner.clone(),

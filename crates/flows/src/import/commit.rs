@@ -67,7 +67,7 @@ impl Importer {
         };
         // What was spooled was checked on its way; what isn't is stored as it is where hashes were given.
         if matches!((&planned.origin, &planned.form), (Origin::Source { .. }, Form::AsIs { .. })) {
-            digests.check(&job.input)?;
+            digests.check(&job.asked.input)?;
         }
         self.keep_allocation(job, planned, allocation).await?;
         self.commit(job, planned, at, object, digests).await?;

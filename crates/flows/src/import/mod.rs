@@ -1,4 +1,4 @@
-//! Import: from a source that a user names to an active image.
+//! Import: from a source that a user names to an active image; also from a Glance elsewhere, of which a clone takes the image.
 //!
 //! Goal: phases that may each be repeated, run twice at once, or die at any point, and still end in one of two ways: the
 //! image is active and the task a success, or the task is a failure and nothing is left.
@@ -8,6 +8,7 @@
 //! - Bytes get to the image's key only by a write that refuses to overwrite, from the version of the source that was inspected.
 //! - Whoever finds the task ended removes what it can have made itself.
 
+mod asked;
 mod commit;
 mod convert;
 mod hash;
@@ -23,11 +24,10 @@ mod transfer;
 use std::sync::Arc;
 
 use image_tasks_domain::ports::{Clock, ImageStore, StoreError, TaskLife, TaskStore};
-use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, ImageStatus, ImportInput, Task, TaskId, TaskStatus, Visibility,
-};
-use uuid::Uuid;
+use image_tasks_domain::{Failure, FailureCode, ImageId, Task, TaskId, TaskStatus};
 
+use self::asked::Asked;
+pub use self::asked::{Asks, RemoteClones};
 use crate::cleanup::Cleaner;
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop, internal};
@@ -53,13 +53,15 @@ pub struct Importer {
     pub settings: Settings,
     /// What may come in.
     pub policy: ImportPolicy,
+    /// What its tasks ask for.
+    pub asks: Asks,
 }
 
 /// A task at work, and what it was asked.
 struct Job {
     task: Task,
     image_id: ImageId,
-    input: ImportInput,
+    asked: Asked,
 }
 
 impl Importer {
@@ -95,14 +97,14 @@ impl Importer {
             let task = self.tasks.get(id).await?.ok_or(Stop::Ended)?;
             match task.status {
                 TaskStatus::Success | TaskStatus::Failure => return Err(Stop::Ended),
-                TaskStatus::Processing => return self.job(task),
+                TaskStatus::Processing => return self.job(task).await,
                 TaskStatus::Pending => {}
             }
-            let input = self.input(&task)?;
+            let asked = self.asked_first(&task).await?;
             let now = self.clock.now();
-            let image = new_image(&task, &input, now);
+            let image = asked.new_image(&task, now);
             match self.life.begin(id, &image, now).await {
-                Ok(()) => return Ok(Job { task, image_id: image.id, input }),
+                Ok(()) => return Ok(Job { task, image_id: image.id, asked }),
                 Err(StoreError::Conflict) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -117,47 +119,12 @@ impl Importer {
     /// The task, if it is at work.
     async fn at_work(&self, id: TaskId) -> Step<Job> {
         let task = self.tasks.get(id).await?.ok_or(Stop::Ended)?;
-        if task.status.is_end() { Err(Stop::Ended) } else { self.job(task) }
+        if task.status.is_end() { Err(Stop::Ended) } else { self.job(task).await }
     }
 
-    fn job(&self, task: Task) -> Step<Job> {
+    async fn job(&self, task: Task) -> Step<Job> {
         let image_id = task.image_id.ok_or_else(|| Stop::internal("a task at work without an image"))?;
-        let input = self.input(&task)?;
-        Ok(Job { task, image_id, input })
-    }
-
-    /// What was asked. It was checked at the POST; since then the operator may have narrowed what is allowed.
-    fn input(&self, task: &Task) -> Step<ImportInput> {
-        ImportInput::parse(&task.input, &self.policy.sources)
-            .map_err(|e| Failure::new(FailureCode::SourceForbidden, e.to_string()).into())
-    }
-}
-
-/// The record of the image that a task will make.
-fn new_image(task: &Task, input: &ImportInput, now: image_tasks_domain::Timestamp) -> Image {
-    let said = &input.image;
-    Image {
-        id: said.id.unwrap_or_else(|| ImageId(Uuid::new_v4())),
-        owner: task.owner.clone(),
-        name: said.name.clone(),
-        status: ImageStatus::Importing,
-        // What Glance gives an image of which nothing is said.
-        visibility: said.visibility.unwrap_or(Visibility::Shared),
-        disk_format: None,
-        container_format: said.container_format.map(str::to_owned),
-        size: None,
-        virtual_size: None,
-        checksum: None,
-        os_hash_algo: None,
-        os_hash_value: None,
-        min_disk: said.min_disk,
-        min_ram: said.min_ram,
-        protected: said.protected,
-        os_hidden: said.os_hidden,
-        tags: said.tags.iter().cloned().collect(),
-        properties: said.extra.clone(),
-        created_at: now,
-        updated_at: now,
-        stored: None,
+        let asked = self.asked(&task).await?;
+        Ok(Job { task, image_id, asked })
     }
 }

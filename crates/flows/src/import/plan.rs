@@ -21,7 +21,7 @@ use crate::digests::{hashed, scanned};
 use crate::disk::{self, Disk};
 use crate::error::{Step, Stop};
 use crate::events::Next;
-use crate::origin::{Origin, Patience, Staged, open_pinned};
+use crate::origin::{Origin, Patience, Staged};
 use crate::ports::{Body, ObjectError, ObjectRef, Source, SourceInfo};
 use crate::qcow2;
 
@@ -52,21 +52,26 @@ impl Importer {
                 (Origin::Staged(object), Some((digests, allocation)))
             }
             None => {
-                let source = open_pinned(&*self.sources, &job.input.source, None).await?;
-                let info = source.info().clone();
+                let source = self.open_source(id, &job.asked, job.asked.pin().as_ref()).await?;
+                let mut info = source.info().clone();
+                info.size = info.size.or(job.asked.pin().and_then(|pin| pin.size));
                 if let Some(size) = info.size {
                     self.check_quota(size)?;
                 }
                 if !info.ranges || info.size.is_none() {
                     return self.ask_for_stage(id, info).await;
                 }
-                (Origin::Source { location: job.input.source.clone(), pin: info.pin }, None)
+                (Origin::Source { location: job.asked.input.source.clone(), pin: info.pin }, None)
             }
         };
         let source = self.open(id, &origin).await?;
         let size = source.info().size.ok_or_else(|| Stop::internal("an origin without a size"))?;
-        let layout = match self.inspect(&*source, size, &job.input).await? {
+        let layout = match self.inspect(&*source, size, &job.asked.input).await? {
             Found::Disk(layout) => layout,
+            Found::Stream if job.asked.clone.is_some() => {
+                let message = "the image is a compressed stream, not of the format that its record says";
+                return Err(Failure::new(FailureCode::FormatMismatch, message).into());
+            }
             Found::Stream if matches!(origin, Origin::Staged(_)) => {
                 let message = "the source is compressed more than once";
                 return Err(Failure::new(FailureCode::UnsupportedFormat, message).into());
@@ -76,7 +81,7 @@ impl Importer {
             }
         };
         let target = Target::of(&layout, &job, self.policy.output)?;
-        let hashes_given = job.input.checksum.is_some() || job.input.sha512.is_some();
+        let hashes_given = job.asked.input.checksum.is_some() || job.asked.input.sha512.is_some();
         let converted = target.made != Made::AsIs;
         if converted && hashes_given && matches!(origin, Origin::Source { .. }) {
             // A conversion reads the source in any order, and not all of it: only a spool sees its hashes.
@@ -269,7 +274,11 @@ impl Importer {
 
     /// Opens an origin for reads by range.
     pub(super) async fn open(&self, id: TaskId, origin: &Origin) -> Step<Box<dyn Source>> {
-        origin.open(&*self.sources, &self.objects, self.settings.staged(id)).await
+        let token = match origin {
+            Origin::Source { .. } => self.token(id).await?,
+            Origin::Staged(_) => None,
+        };
+        origin.open(&*self.sources, token.as_ref(), &self.objects, self.settings.staged(id)).await
     }
 }
 
@@ -315,11 +324,11 @@ enum Made {
 
 impl Target {
     fn of(layout: &Layout, job: &Job, output: OutputFormat) -> Step<Self> {
-        let (found, said) = (layout.format(), &job.input.image);
+        let (found, said) = (layout.format(), &job.asked.input.image);
         let wanted = said.disk_format.and_then(Format::from_name);
         let wanted = wanted.unwrap_or_else(|| by_default(layout, said.container_format, output));
         if found == Format::Ova && matches!(wanted, Format::Ova | Format::Vmdk) {
-            if job.input.member.is_some() {
+            if job.asked.input.member.is_some() {
                 let message = "import_from_member takes one disk out of the ova: ask for it as raw or qcow2, in \
                                image_properties.disk_format; else the ova is stored whole";
                 return Err(Failure::new(FailureCode::UnsupportedFormat, message).into());

@@ -27,18 +27,19 @@ pub(super) struct Pressed {
     pub(super) allocation: AllocationMap,
 }
 
-/// Hashes what comes, unpacks it if it is a compressed stream, hashes that, and sends it on.
+/// Hashes what comes, unpacks it if it is a compressed stream and is to be unpacked, hashes that, and sends it on.
 pub(super) fn press(
     input: mpsc::Receiver<Result<Bytes, Failure>>,
     output: &mpsc::Sender<Bytes>,
     most: u64,
+    unpack: bool,
 ) -> Result<Pressed, Failure> {
     let failure = Arc::new(Mutex::new(None));
     let hasher = Arc::new(Mutex::new(Hasher::new()));
     let reader =
         Chunks { input, now: Bytes::new(), failure: Arc::clone(&failure), hasher: Arc::clone(&hasher) };
     let mut output = Output { to: output, most, total: 0, scanner: AllocationScanner::default() };
-    let result = pass(reader, &mut output);
+    let result = pass(reader, &mut output, unpack);
     // The source's own failure comes before what the decoder made of it.
     if let Some(failure) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(failure);
@@ -59,11 +60,11 @@ struct Output<'a> {
 }
 
 /// The hashes of what came out, where that isn't what came in.
-fn pass(mut reader: Chunks, output: &mut Output<'_>) -> Result<Option<Digests>, Failure> {
+fn pass(mut reader: Chunks, output: &mut Output<'_>, unpack: bool) -> Result<Option<Digests>, Failure> {
     let mut head = Vec::new();
     let broken = |e: io::Error| Failure::transient(e.to_string());
     (&mut reader).take(6).read_to_end(&mut head).map_err(broken)?;
-    let compression = compression(&head);
+    let compression = compression(&head).filter(|_| unpack);
     let whole = Cursor::new(head).chain(reader);
     let Some(compression) = compression else {
         copy(whole, output, None).map_err(|e| told(e, None))?;

@@ -20,7 +20,7 @@ use crate::bounds::{QUEUE, REPORT_EVERY};
 use crate::deadline::Deadline;
 use crate::error::{Step, Stop};
 use crate::events::Next;
-use crate::origin::{Patience, open_pinned};
+use crate::origin::Patience;
 use crate::ports::{Body, ObjectInfo, SourceInfo};
 
 impl Importer {
@@ -51,7 +51,7 @@ impl Importer {
                 ));
             }
         };
-        pressed.source.check(&job.input)?;
+        pressed.source.check(&job.asked.input)?;
         let at = self.settings.staged_allocation(id);
         let allocation = self.put_whole(&at, Bytes::from(pressed.allocation.encode())).await?;
         let (object, digests) = (object.into(), pressed.unpacked);
@@ -79,12 +79,12 @@ impl Importer {
     }
 
     async fn spool(&self, job: &Job, info: &SourceInfo) -> Step<(ObjectInfo, Pressed)> {
-        let source = open_pinned(&*self.sources, &job.input.source, Some(&info.pin)).await?;
+        let source = self.open_source(job.task.id, &job.asked, Some(&info.pin)).await?;
         let body = source.stream().await?;
         let (chunks_in, input) = mpsc::channel(QUEUE);
         let (output, mut chunks_out) = mpsc::channel(QUEUE);
-        let most = self.policy.max_image_bytes;
-        let pressing = tokio::task::spawn_blocking(move || press(input, &output, most));
+        let (most, unpack) = (self.policy.max_image_bytes, job.asked.clone.is_none());
+        let pressing = tokio::task::spawn_blocking(move || press(input, &output, most, unpack));
         let mut spool = Spool::new(
             Arc::clone(&self.objects),
             self.settings.staged(job.task.id),

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::*;
-use image_tasks_domain::{Failure, FailureCode, Image, ImageId, Progress, Step, Task, TaskId, Timestamp};
+use image_tasks_domain::{
+    Failure, FailureCode, Image, ImageId, Progress, Secret, Step, Task, TaskId, Timestamp,
+};
 use image_tasks_flows::ports::ObjectError;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -161,8 +163,13 @@ pub(crate) struct Stores {
 
 #[async_trait]
 impl TaskStore for Stores {
-    async fn create(&self, task: &Task, key: Option<&IdempotencyKey>) -> StoreResult<Created> {
-        self.inner.create(task, key).await
+    async fn create(
+        &self,
+        task: &Task,
+        key: Option<&IdempotencyKey>,
+        token: Option<&Secret>,
+    ) -> StoreResult<Created> {
+        self.inner.create(task, key, token).await
     }
     async fn get(&self, id: TaskId) -> StoreResult<Option<Task>> {
         self.faults.around(TaskStore::get(&self.inner, id)).await
@@ -178,6 +185,13 @@ impl TaskStore for Stores {
     }
     async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()> {
         self.faults.around(self.inner.advance(id, step, bytes)).await
+    }
+}
+
+#[async_trait]
+impl Credentials for Stores {
+    async fn token(&self, id: TaskId, now: Timestamp) -> StoreResult<Option<Secret>> {
+        self.faults.around(self.inner.token(id, now)).await
     }
 }
 

@@ -9,6 +9,7 @@ mod disks;
 mod export;
 mod export_causes;
 mod faults;
+mod glance;
 mod import;
 mod lifecycle;
 mod objects;

@@ -4,6 +4,7 @@ use image_tasks_domain::TaskStatus;
 use serde_json::{Value, json};
 
 use crate::faults::{Fault, Kind};
+use crate::glance;
 use crate::import::gzip;
 use crate::sources::Script;
 use crate::world::{CUT, World, pattern};
@@ -13,6 +14,8 @@ struct Scenario {
     source: Vec<u8>,
     ranges: bool,
     input: Value,
+    /// Whether the source is an image of a Glance elsewhere.
+    glance: bool,
     stored: Vec<u8>,
     /// Without a fault.
     ends: TaskStatus,
@@ -28,6 +31,7 @@ fn scenarios() -> Vec<Scenario> {
             source: stored.clone(),
             ranges,
             input: raw.clone(),
+            glance: false,
             stored,
             ends: TaskStatus::Success,
         }
@@ -40,6 +44,9 @@ fn scenarios() -> Vec<Scenario> {
         Scenario { source: gzip(&pattern(3500)), ..made("unpacked", 3500, true) },
     ];
     all.extend([
+        Scenario { glance: true, ..made("from a Glance, one call", 1500, true) },
+        Scenario { glance: true, ..made("from a Glance, parts", 3500, true) },
+        Scenario { glance: true, ..made("from a Glance, staged", 3500, false) },
         Scenario {
             input: wrong.clone(),
             ends: TaskStatus::Failure,
@@ -54,7 +61,11 @@ fn scenarios() -> Vec<Scenario> {
 impl Scenario {
     async fn world(&self, twice: bool) -> World {
         let script = Script { ranges: self.ranges, ..Script::of(self.source.clone()) };
-        let mut world = World::new(script, self.input.clone(), CUT).await;
+        let mut world = if self.glance {
+            glance::world(script, |_| {}).await
+        } else {
+            World::new(script, self.input.clone(), CUT).await
+        };
         world.twice = twice;
         world
     }

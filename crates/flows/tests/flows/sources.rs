@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use disk_image::ByteRange;
 use image_tasks_domain::source::SourceLocation;
-use image_tasks_domain::{Failure, FailureCode};
+use image_tasks_domain::{Failure, FailureCode, Secret};
 use image_tasks_flows::ports::*;
 
 use crate::faults::Faults;
@@ -21,7 +21,10 @@ pub(crate) struct Script {
     pub ranges: bool,
     /// Whether it says how long it is.
     pub sized: bool,
+    /// Empty: it sends none.
     pub etag: String,
+    /// What it gives its bytes for; none: to anybody.
+    pub token: Option<String>,
     /// Bodies that break off in the middle before one comes whole.
     pub breaks: AtomicU64,
     /// Its version changes after so many reads.
@@ -39,6 +42,7 @@ impl Script {
             ranges: true,
             sized: true,
             etag: "\"v1\"".into(),
+            token: None,
             breaks: AtomicU64::new(0),
             changes_after: None,
             pace: Duration::ZERO,
@@ -47,9 +51,10 @@ impl Script {
         }
     }
 
-    fn etag(&self) -> String {
+    fn etag(&self) -> Option<String> {
         let changed = self.changes_after.is_some_and(|after| self.reads.load(Ordering::SeqCst) >= after);
-        if changed { "\"changed\"".into() } else { self.etag.clone() }
+        let etag = if changed { "\"changed\"".into() } else { self.etag.clone() };
+        Some(etag).filter(|etag| !etag.is_empty())
     }
 
     fn body(&self, range: std::ops::Range<usize>) -> Body {
@@ -77,6 +82,11 @@ pub(crate) struct ScriptedSources {
     pub scripts: Mutex<BTreeMap<String, Arc<Script>>>,
 }
 
+/// What isn't said contradicts nothing.
+fn differs<T: PartialEq>(now: &Option<T>, then: &Option<T>) -> bool {
+    now.as_ref().zip(then.as_ref()).is_some_and(|(now, then)| now != then)
+}
+
 struct Opened {
     faults: Arc<Faults>,
     script: Arc<Script>,
@@ -88,6 +98,7 @@ impl Sources for ScriptedSources {
     async fn open(
         &self,
         location: &SourceLocation,
+        token: Option<&Secret>,
         pin: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure> {
         self.faults
@@ -96,12 +107,15 @@ impl Sources for ScriptedSources {
                 let script = script.ok_or_else(|| {
                     Failure::new(FailureCode::SourceNotFound, format!("{location} answered 404"))
                 })?;
-                let etag = script.etag();
-                if pin.is_some_and(|pin| pin.etag.as_ref() != Some(&etag)) {
-                    return Err(Failure::new(FailureCode::SourceChanged, "the source changed"));
+                if script.token.as_deref() != token.map(Secret::expose) {
+                    return Err(Failure::new(FailureCode::SourceDenied, "the source answered 401"));
                 }
                 let size = script.sized.then_some(script.bytes.len() as u64);
-                let pin = SourcePin { etag: Some(etag), last_modified: None, size };
+                let now = SourcePin { etag: script.etag(), last_modified: None, size };
+                if pin.is_some_and(|pin| differs(&now.etag, &pin.etag) || differs(&now.size, &pin.size)) {
+                    return Err(Failure::new(FailureCode::SourceChanged, "the source changed"));
+                }
+                let pin = now;
                 let info = SourceInfo { size, ranges: script.ranges && script.sized, pin };
                 let opened: Box<dyn Source> =
                     Box::new(Opened { faults: Arc::clone(&self.faults), script, info });
@@ -113,7 +127,7 @@ impl Sources for ScriptedSources {
 
 impl Opened {
     fn check(&self) -> Result<(), Failure> {
-        if self.info.pin.etag.as_ref() == Some(&self.script.etag()) {
+        if self.info.pin.etag == self.script.etag() {
             Ok(())
         } else {
             Err(Failure::new(FailureCode::SourceChanged, "the source changed"))

@@ -14,7 +14,7 @@ use image_tasks_domain::{
 };
 use image_tasks_flows::bounds::Cut;
 use image_tasks_flows::events::{ImportEvent, LifecycleEvent};
-use image_tasks_flows::{Deadline, ImportPolicy, Importer, Lifecycle, Settings};
+use image_tasks_flows::{Asks, Deadline, ImportPolicy, Importer, Lifecycle, Settings};
 use md5::Digest as _;
 use serde_json::{Value, json};
 
@@ -81,6 +81,7 @@ impl World {
                 output: OutputFormat::AsIs,
                 cut,
             },
+            asks: Asks::Imports,
         };
         let lifecycle = Lifecycle {
             tasks: stores.clone(),

@@ -74,6 +74,7 @@ pub(super) async fn deploy(
         format!("SourceBuckets={SOURCE_BUCKET}"),
         format!("ExportBuckets={}", export_buckets.join(",")),
         "SourceAllowNetworks=127.0.0.0/8".to_owned(),
+        format!("GlanceEndpoints=http://{}", endpoints.glance()),
         format!("Architecture={}", architecture()?),
     ];
     // sam takes no empty value.

@@ -5,6 +5,7 @@
 //! they end by SIGKILL to the group: LocalStack may hang on SIGTERM.
 
 use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,11 +24,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// LocalStack takes 3 s alone, several times that beside a build.
 const START_LIMIT: Duration = Duration::from_secs(180);
 
-/// Endpoints of the two emulators.
+/// Endpoints of the two emulators, and of a Glance elsewhere, which tests serve.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoints {
     pub aws_port: u16,
     pub s3_port: u16,
+    pub glance_port: u16,
 }
 
 impl Endpoints {
@@ -38,6 +40,10 @@ impl Endpoints {
 
     pub(super) fn s3(&self) -> String {
         format!("http://127.0.0.1:{}", self.s3_port)
+    }
+
+    pub(super) fn glance(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.glance_port).into()
     }
 }
 

@@ -43,6 +43,7 @@ impl RunningStack {
         let endpoints = Endpoints {
             aws_port: free_port(options.aws_port, "--aws-port").await?,
             s3_port: free_port(options.s3_port, "--s3-port").await?,
+            glance_port: free_port(0, "a Glance").await?,
         };
         let (mut placements, mut listeners) = (Vec::new(), Vec::new());
         for (port, region) in (options.port..).zip(&options.regions(tests)) {
@@ -56,6 +57,7 @@ impl RunningStack {
             s3_endpoint: endpoints.s3(),
             source_bucket: SOURCE_BUCKET.to_owned(),
             export_bucket: placements.first().context("no region to deploy to")?.export_bucket.clone(),
+            glance_address: endpoints.glance(),
             logs: layout.logs(),
             deployments: Vec::new(),
         };

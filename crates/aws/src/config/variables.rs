@@ -1,0 +1,130 @@
+//! The one list of variables: names, readers, meanings, defaults.
+
+/// A function that reads its configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// The HTTP API.
+    Api,
+    /// The phases of an import.
+    Import,
+    /// The phases of an export.
+    Export,
+    /// The phases of a clone.
+    Clone,
+    /// Ends what broke.
+    Lifecycle,
+}
+
+/// A variable, who reads it, and what it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// Name.
+    pub name: &'static str,
+    /// Functions that read it.
+    pub functions: &'static [Function],
+    /// What it is, in one line.
+    pub meaning: &'static str,
+    /// What holds where it isn't given; `None`: it must be given.
+    pub default: Option<&'static str>,
+}
+
+use Function::{Api, Export, Import, Lifecycle};
+
+pub(super) const ALL: &[Function] = &[Api, Import, Export, Function::Clone, Lifecycle];
+
+/// Every variable of our own. (`AWS_*` variables are the SDK's.)
+pub const VARIABLES: &[Variable] = &[
+    Variable { name: "TASKS_TABLE", functions: ALL, meaning: "DynamoDB table of tasks", default: None },
+    Variable { name: "IMAGES_TABLE", functions: ALL, meaning: "DynamoDB table of images", default: None },
+    Variable { name: "IMAGES_BUCKET", functions: ALL, meaning: "bucket of image objects", default: None },
+    Variable {
+        name: "CREDENTIALS_TABLE",
+        functions: &[Api, Function::Clone, Lifecycle],
+        meaning: "DynamoDB table of callers' tokens",
+        default: None,
+    },
+    Variable {
+        name: "WORK_BUCKET",
+        functions: &[Import, Export, Function::Clone, Lifecycle],
+        meaning: "bucket of plans and staged sources",
+        default: None,
+    },
+    Variable {
+        name: "IMPORT_STATE_MACHINE_ARN",
+        functions: &[Api, Lifecycle],
+        meaning: "state machine of import tasks",
+        default: None,
+    },
+    Variable {
+        name: "EXPORT_STATE_MACHINE_ARN",
+        functions: &[Api, Lifecycle],
+        meaning: "state machine of export tasks",
+        default: None,
+    },
+    Variable {
+        name: "CLONE_STATE_MACHINE_ARN",
+        functions: &[Api, Lifecycle],
+        meaning: "state machine of clone tasks",
+        default: None,
+    },
+    Variable {
+        name: "TASK_TTL_HOURS",
+        functions: ALL,
+        meaning: "from a task's end to its expiry",
+        default: Some("48"),
+    },
+    Variable {
+        name: "PUBLIC_ENDPOINT",
+        functions: &[Api],
+        meaning: "scheme and host that clients see, no trailing slash; empty: from the request",
+        default: Some(""),
+    },
+    Variable {
+        name: "IDENTITY",
+        functions: &[Api],
+        meaning: "`iam` (API Gateway's IAM authorizer) or `development`",
+        default: Some("iam"),
+    },
+    Variable {
+        name: "SOURCE_BUCKETS",
+        functions: &[Api, Import],
+        meaning: "comma-separated buckets that `s3://` sources may name; empty: none",
+        default: Some(""),
+    },
+    Variable {
+        name: "SOURCE_ALLOW_NETWORKS",
+        functions: &[Api, Import, Function::Clone],
+        meaning: "comma-separated CIDRs allowed as HTTP sources on any port, beyond public addresses on 80 and 443",
+        default: Some(""),
+    },
+    Variable {
+        name: "EXPORT_BUCKETS",
+        functions: &[Api, Export, Lifecycle],
+        meaning: "comma-separated buckets that may receive exports, `bucket@region` for one elsewhere; empty: none",
+        default: Some(""),
+    },
+    Variable {
+        name: "REGIONS",
+        functions: &[Api, Function::Clone],
+        meaning: "JSON list of the cloud's regions, each `region`, `endpoint`, `images_bucket`, `images_table`; empty: this one alone",
+        default: Some(""),
+    },
+    Variable {
+        name: "GLANCE_ENDPOINTS",
+        functions: &[Api, Function::Clone],
+        meaning: "comma-separated Glance endpoints elsewhere, `http(s)://host[:port][/path]`, that images may be cloned from; empty: none",
+        default: Some(""),
+    },
+    Variable {
+        name: "MAX_IMAGE_BYTES",
+        functions: &[Api, Import, Function::Clone],
+        meaning: "quota of an image's size and virtual size, bytes",
+        default: Some("1099511627776"),
+    },
+    Variable {
+        name: "IMPORT_OUTPUT_FORMAT",
+        functions: &[Import],
+        meaning: "format that imported disks are stored in where `disk_format` isn't given: `as-is`, `raw` or `qcow2`",
+        default: Some("as-is"),
+    },
+];

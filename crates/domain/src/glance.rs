@@ -1,0 +1,233 @@
+//! A Glance elsewhere: which ones the operator allows, and what an image's record there says.
+//!
+//! Threat model: whoever runs that Glance, or owns the image in it, wrote the record. Its size is bounded by who fetches it
+//! ([`MAX_RECORD`]); every member that is used is checked here by the rules of `image_properties`, and what can't be taken is
+//! named. What it says of the bytes is believed by nobody: they are inspected and hashed as any import's.
+//!
+//! Facts: Images v2, "Show image"; `glance/api/v2/image_data.py` for what `/file` answers.
+
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use crate::failure::{Failure, FailureCode};
+use crate::image::{Image, ImageId, ImageStatus, Visibility};
+use crate::image_properties::{self, ImageProperties};
+use crate::import_input::ImportInput;
+use crate::input::{InvalidInput, Members, quoted};
+use crate::source::{SourceLocation, SourceRefused};
+use crate::time::Timestamp;
+
+/// Where an image is, below an endpoint.
+pub(crate) const PATH: &str = "/v2/images/";
+/// Most bytes of a record that are read. Honest ones have a few thousand.
+pub const MAX_RECORD: usize = 512 << 10;
+/// How a record's members are named in messages.
+const RECORD: &str = "record";
+/// Envelopes around whose bytes inspection can't look: they are no disk images as they are.
+const OPAQUE_CONTAINERS: &[&str] = &["compressed", "docker"];
+
+/// The endpoints that the operator allows, each `http(s)://host[:port][/path]` without a slash at its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GlanceEndpoints(Vec<String>);
+
+/// An image of a Glance elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GlanceImage {
+    /// One of [`GlanceEndpoints`].
+    endpoint: String,
+    /// The image there.
+    pub id: ImageId,
+}
+
+impl GlanceEndpoints {
+    /// A list as an operator writes it, separated by commas; an empty text is an empty list.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(list: &str) -> Result<Self, String> {
+        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        entries.map(endpoint).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Those listed.
+    pub fn listed(&self) -> &[String] {
+        &self.0
+    }
+
+    /// The endpoint that a URL is below of; of two, the longer one.
+    pub(crate) fn above(&self, url: &Url) -> Option<&str> {
+        let below = |endpoint: &&String| {
+            url.as_str().strip_prefix(endpoint.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.0.iter().filter(below).max_by_key(|endpoint| endpoint.len()).map(String::as_str)
+    }
+
+    /// Whether a token may be sent to this URL.
+    pub fn allow(&self, url: &Url) -> bool {
+        self.above(url).is_some()
+    }
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    let refused = |why: String| format!("'{text}' is no endpoint: {why}");
+    let SourceLocation::Http(url) =
+        SourceLocation::parse(text).map_err(|e: SourceRefused| refused(e.to_string()))?
+    else {
+        return Err(refused("it must begin with http:// or https://".to_owned()));
+    };
+    if url.query().is_some() {
+        return Err(refused("it has a query".to_owned()));
+    }
+    let plain = url.as_str().trim_end_matches('/');
+    if plain.ends_with("/v2") {
+        return Err(refused("/v2 is added to it and must not stand in it".to_owned()));
+    }
+    Ok(plain.to_owned())
+}
+
+impl GlanceImage {
+    /// An image below an endpoint of the list.
+    pub(crate) fn new(endpoint: &str, id: ImageId) -> Self {
+        Self { endpoint: endpoint.to_owned(), id }
+    }
+
+    /// What an import of its bytes as they are is asked for, by what its record says.
+    ///
+    /// # Errors
+    /// `UnsupportedFormat` for an envelope that can't be looked into.
+    pub fn import(&self, record: &Image) -> Result<ImportInput, Failure> {
+        let refused = |code, message: String| Failure::new(code, format!("{self}: {message}"));
+        let unsupported = |message: String| refused(FailureCode::UnsupportedFormat, message);
+        let format = named(image_properties::DISK_FORMATS, record.disk_format.as_deref())
+            .ok_or_else(|| unsupported("an image without a disk_format can't be inspected".to_owned()))?;
+        let container = named(image_properties::CONTAINER_FORMATS, record.container_format.as_deref());
+        let container = container.unwrap_or("bare");
+        if OPAQUE_CONTAINERS.contains(&container) {
+            return Err(unsupported(format!("a {container} container can't be inspected")));
+        }
+        // The archive is what is found; its disk is a VMDK, or the stored image would be called other than the source.
+        let declared = if container == "ova" { "ova" } else { format };
+        if container == "ova" && format != "vmdk" {
+            return Err(unsupported(format!("the disk of an ova container is vmdk, not {format}")));
+        }
+        let source = SourceLocation::parse(&format!("{self}/file"))
+            .map_err(|e| refused(FailureCode::SourceForbidden, e.to_string()))?;
+        let image = ImageProperties {
+            disk_format: Some(format),
+            container_format: Some(container),
+            ..ImageProperties::default()
+        };
+        Ok(ImportInput {
+            source,
+            declared_format: Some(declared),
+            member: None,
+            image,
+            checksum: record.checksum.clone(),
+            sha512: record.os_hash_value.clone(),
+            remarks: Vec::new(),
+        })
+    }
+
+    /// The record as it came, checked: what a clone takes over of it.
+    ///
+    /// # Errors
+    /// `ImageNotActive` for an image without bytes to give; `UnsupportedFormat`, and `SourceInvalid` for what can't be taken.
+    pub fn record(&self, body: &[u8], now: Timestamp) -> Result<Image, Failure> {
+        let invalid = |why: &str| Failure::new(FailureCode::SourceInvalid, format!("{self}: {why}"));
+        let Ok(Value::Object(mut said)) = serde_json::from_slice(body) else {
+            return Err(invalid("the answer is not an image's record, a JSON object"));
+        };
+        // Glance shows what it has not as null.
+        said.retain(|_, value| !value.is_null());
+        let text = |key: &str| said.get(key).and_then(Value::as_str);
+        if text("id").is_none_or(|id| id.parse() != Ok(self.id)) {
+            return Err(invalid("the answer is another image's record"));
+        }
+        match text("status") {
+            Some("active") => {}
+            Some(status) => {
+                let message = format!("{self} is {}; only an active image can be cloned", quoted(status));
+                return Err(Failure::new(FailureCode::ImageNotActive, message));
+            }
+            None => return Err(invalid("the record has no status")),
+        }
+        let size = match said.get("size") {
+            None => None,
+            Some(size) => {
+                Some(size.as_u64().ok_or_else(|| invalid("the record's size is no number of bytes"))?)
+            }
+        };
+        let (checksum, sha512) = hashes(&said).map_err(|e| invalid(&e.to_string()))?;
+        let properties = properties(said).map_err(|e| {
+            let mut failure = invalid(&e.to_string());
+            if e.parameter == format!("{RECORD}.disk_format") {
+                failure.code = FailureCode::UnsupportedFormat;
+            }
+            failure
+        })?;
+        Ok(Image {
+            id: self.id,
+            owner: String::new(),
+            name: properties.name,
+            status: ImageStatus::Active,
+            visibility: properties.visibility.unwrap_or(Visibility::Shared),
+            disk_format: properties.disk_format.map(str::to_owned),
+            container_format: properties.container_format.map(str::to_owned),
+            size,
+            virtual_size: None,
+            checksum,
+            os_hash_algo: sha512.as_ref().map(|_| "sha512".to_owned()),
+            os_hash_value: sha512,
+            min_disk: properties.min_disk,
+            min_ram: properties.min_ram,
+            protected: properties.protected,
+            os_hidden: properties.os_hidden,
+            tags: properties.tags.into_iter().collect(),
+            properties: properties.extra,
+            created_at: now,
+            updated_at: now,
+            stored: None,
+        })
+    }
+}
+
+/// The URL of its record: what a user is told.
+impl fmt::Display for GlanceImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{PATH}{}", self.endpoint, self.id)
+    }
+}
+
+fn named(names: &[&'static str], text: Option<&str>) -> Option<&'static str> {
+    names.iter().copied().find(|name| Some(*name) == text)
+}
+
+/// MD5 and SHA-512. A hash of another algorithm is one that nobody here makes.
+fn hashes(said: &Map<String, Value>) -> Result<(Option<String>, Option<String>), InvalidInput> {
+    let said = Value::Object(said.clone());
+    let members = Members::of(&said, RECORD, "record.")?;
+    let checksum = members.hex("checksum", 32)?;
+    let sha512 = match members.string("os_hash_algo")? {
+        Some("sha512") => members.hex("os_hash_value", 128)?,
+        _ => None,
+    };
+    Ok((checksum, sha512))
+}
+
+/// What a user could have said of the image too. The rest is that Glance's own, and so is what is no text:
+/// extra properties are texts.
+fn properties(mut said: Map<String, Value>) -> Result<ImageProperties, InvalidInput> {
+    said.retain(|name, value| {
+        let extra = !image_properties::ATTRIBUTES.contains(&name.as_str());
+        !image_properties::is_services_own(name)
+            && !matches!(name.as_str(), "id" | "owner")
+            && (!extra || value.is_string())
+    });
+    let record = json!({ RECORD: said });
+    ImageProperties::parse(Members::of(&record, RECORD, "")?, RECORD)
+}
+
+#[cfg(test)]
+mod tests;
