@@ -1,101 +1,75 @@
-//! API Gateway's HTTP API events (payload format 2.0) as plain `http` values.
+//! Between API Gateway's HTTP API, as `lambda_http` reads it, and the API's plain `http` values.
 //!
-//! Shapes: API Gateway developer guide, "Create AWS Lambda proxy integrations for HTTP APIs".
-//!
-//! Threat model: path, query, headers and body are the client's. API Gateway hands the path
-//! decoded, so that it may hold any character; none of them may keep a request from its 4xx.
-//! `requestContext` is API Gateway's own word.
+//! Threat model: path, query, headers and body are the client's. API Gateway hands the path over decoded, so it may
+//! hold any character, and `lambda_http` panics, which is a 500, where the parts don't make a URI. None of them may
+//! keep a request from its 4xx. `requestContext` is API Gateway's own word.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
-use http::{Method, Request, Response};
+use http::header::HOST;
+use http::uri::Authority;
+use http::{HeaderMap, Request, Response};
 use image_tasks_api::IamPrincipal;
-use serde::{Deserialize, Serialize};
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
+use lambda_http::request::{LambdaRequest, RequestContext};
+use lambda_http::{Body, LambdaEvent};
 
-/// A request as API Gateway hands it over.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Event {
-    #[serde(default)]
-    raw_path: String,
-    #[serde(default)]
-    raw_query_string: String,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    request_context: Context,
-    body: Option<String>,
-    #[serde(default)]
-    is_base64_encoded: bool,
-}
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-#[derive(Debug, Deserialize)]
-struct Context {
-    http: HttpContext,
-    authorizer: Option<Authorizer>,
-}
-
-#[derive(Debug, Deserialize)]
-struct HttpContext {
-    method: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Authorizer {
-    iam: Option<Iam>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Iam {
-    account_id: String,
-    user_arn: String,
-}
-
-/// An event that API Gateway doesn't make.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BadEvent {
-    #[error("the event can't be made a request")]
-    Request(#[from] http::Error),
-    #[error("the event's body is not base64")]
-    Body(#[from] base64::DecodeError),
-}
-
-impl Event {
-    /// The request, with the IAM principal, if API Gateway found one, in its extensions.
-    pub(crate) fn into_request(self) -> Result<Request<Bytes>, BadEvent> {
-        let mut uri = in_uri(&self.raw_path, "/");
-        if !self.raw_query_string.is_empty() {
-            uri = format!("{uri}?{}", in_uri(&self.raw_query_string, "/?"));
-        }
-        let body = match self.body {
-            None => Bytes::new(),
-            Some(text) if self.is_base64_encoded => STANDARD.decode(text)?.into(),
-            Some(text) => text.into(),
+/// The event with path, query, host and scheme such that they make a URI.
+pub(crate) fn in_uri_form(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
+    if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
+        request.raw_path = request.raw_path.as_deref().map(path);
+        request.raw_query_string = request.raw_query_string.as_deref().map(|query| escaped(query, "/?"));
+        let usable = |headers: &HeaderMap, name: &str, is: fn(&str) -> bool| {
+            headers.get(name).is_none_or(|value| value.to_str().is_ok_and(is))
         };
-        let method =
-            Method::from_bytes(self.request_context.http.method.as_bytes()).map_err(http::Error::from)?;
-        let mut request = Request::builder().method(method).uri(uri).body(body)?;
-        for (name, value) in &self.headers {
-            // What is no header can't have been one on the wire.
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-                request.headers_mut().append(name, value);
-            }
+        if !usable(&request.headers, HOST.as_str(), |host| host.parse::<Authority>().is_ok()) {
+            request.headers.remove(HOST);
         }
-        if let Some(iam) = self.request_context.authorizer.and_then(|authorizer| authorizer.iam) {
-            request.extensions_mut().insert(IamPrincipal { account_id: iam.account_id, arn: iam.user_arn });
+        if !usable(&request.headers, FORWARDED_PROTO, |scheme| matches!(scheme, "http" | "https")) {
+            request.headers.remove(FORWARDED_PROTO);
         }
-        Ok(request)
     }
+    event
+}
+
+/// The request as the API takes it, with the IAM principal, if API Gateway found one, in its extensions.
+pub(crate) fn plain(request: lambda_http::Request) -> Request<Bytes> {
+    let (mut parts, body) = request.into_parts();
+    let body = match body {
+        Body::Text(text) => text.into(),
+        Body::Binary(bytes) => bytes.into(),
+        // No other kind comes from API Gateway.
+        _ => Bytes::new(),
+    };
+    if let Some(RequestContext::ApiGatewayV2(context)) = parts.extensions.remove()
+        && let Some(principal) = principal(context)
+    {
+        parts.extensions.insert(principal);
+    }
+    Request::from_parts(parts, body)
+}
+
+fn principal(context: ApiGatewayV2httpRequestContext) -> Option<IamPrincipal> {
+    let iam = context.authorizer?.iam?;
+    Some(IamPrincipal { account_id: iam.account_id?, arn: iam.user_arn? })
+}
+
+/// The API's answer. Its bodies are JSON, so they are text.
+pub(crate) fn answer(response: Response<Bytes>) -> Response<Body> {
+    response.map(|body| Body::Text(String::from_utf8_lossy(&body).into_owned()))
+}
+
+fn path(raw: &str) -> String {
+    let path = escaped(raw, "/");
+    if path.starts_with('/') { path } else { format!("/{path}") }
 }
 
 /// `text` with every byte escaped that can't stand in a URI beside RFC 3986's unreserved
 /// characters, sub-delimiters, `:`, `@`, `%` and `also`.
-fn in_uri(text: &str, also: &str) -> String {
+fn escaped(text: &str, also: &str) -> String {
     let mut uri = String::with_capacity(text.len());
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&byte);
@@ -106,88 +80,88 @@ fn in_uri(text: &str, also: &str) -> String {
             let _ = write!(uri, "%{byte:02X}");
         }
     }
-    if uri.starts_with('/') || also.contains('?') { uri } else { format!("/{uri}") }
-}
-
-/// An answer as API Gateway takes it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Answer {
-    status_code: u16,
-    headers: BTreeMap<String, String>,
-    body: String,
-    is_base64_encoded: bool,
-}
-
-impl From<Response<Bytes>> for Answer {
-    /// Our bodies are JSON, so they are text.
-    fn from(response: Response<Bytes>) -> Self {
-        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers = response.headers().iter().map(|(name, value)| (name.to_string(), text(value)));
-        Self {
-            status_code: response.status().as_u16(),
-            headers: headers.collect(),
-            body: String::from_utf8_lossy(response.body()).into_owned(),
-            is_base64_encoded: false,
-        }
-    }
+    uri
 }
 
 #[cfg(test)]
 mod tests {
+    use lambda_http::Context;
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn event(path: &str, query: &str, body: Value, base64: bool) -> Event {
-        serde_json::from_value(json!({
+    fn request(event: &Value) -> Request<Bytes> {
+        let payload = serde_json::from_str(&event.to_string()).unwrap();
+        let event = in_uri_form(LambdaEvent::new(payload, Context::default()));
+        plain(event.payload.into())
+    }
+
+    fn event(path: &str, query: &str, body: Value, base64: bool) -> Value {
+        json!({
             "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query,
-            "headers": {"host": "api.example", "x-forwarded-proto": "https", "x auth": "no header", "accept": "a,b"},
+            "headers": {"host": "api.example", "x-forwarded-proto": "https", "accept": "a,b"},
             "requestContext": {
-                "accountId": "1", "stage": "$default", "http": {"method": "POST", "path": path},
+                "accountId": "1", "stage": "$default", "apiId": "a", "requestId": "r", "timeEpoch": 1,
+                "http": {"method": "POST", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"},
                 "authorizer": {"iam": {"accountId": "123456789012", "userArn": "arn:aws:iam::123456789012:user/a", "callerId": "x"}},
             },
             "body": body, "isBase64Encoded": base64,
-        }))
-        .unwrap()
+        })
     }
 
     #[test]
     fn events_become_requests() {
-        let request = event("/v2/tasks", "limit=1&x=a%26b", json!("{}"), false).into_request().unwrap();
+        let got = request(&event("/v2/tasks", "limit=1&x=a%26b", json!("{}"), false));
+        assert_eq!(got.method(), http::Method::POST);
+        assert_eq!(got.uri().path_and_query().unwrap(), "/v2/tasks?limit=1&x=a%26b");
         assert_eq!(
-            (request.method(), request.uri().to_string().as_str()),
-            (&Method::POST, "/v2/tasks?limit=1&x=a%26b")
+            (got.body().as_ref(), got.headers()["accept"].as_bytes()),
+            (b"{}".as_ref(), b"a,b".as_ref())
         );
-        assert_eq!(request.body(), "{}");
-        assert_eq!(request.headers().len(), 3);
-        let principal = request.extensions().get::<IamPrincipal>().unwrap();
+        let principal = got.extensions().get::<IamPrincipal>().unwrap();
         assert_eq!(principal.account_id, "123456789012");
-        let request = event("", "", json!("e30="), true).into_request().unwrap();
-        assert_eq!((request.uri().path(), request.body().as_ref()), ("/", b"{}".as_ref()));
-        assert_eq!(event("/", "", Value::Null, false).into_request().unwrap().body(), "");
+        assert_eq!(principal.arn, "arn:aws:iam::123456789012:user/a");
+        let got = request(&event("", "", json!("e30="), true));
+        assert_eq!((got.uri().path(), got.uri().query(), got.body().as_ref()), ("/", None, b"{}".as_ref()));
+        assert_eq!(request(&event("/", "", Value::Null, false)).body(), "");
+    }
+
+    #[test]
+    fn without_an_authorizer_nobody_is_known() {
+        let mut event = event("/", "", Value::Null, false);
+        event["requestContext"]["authorizer"] = Value::Null;
+        assert!(request(&event).extensions().get::<IamPrincipal>().is_none());
     }
 
     #[test]
     fn any_path_and_query_become_a_uri() {
         for odd in ["/v2/tasks/a b", "/\u{0}<>\"{}|\\^`#?[]", "/é\u{1F4A9}", "//x", "no-slash", "/%zz", "/%"]
         {
-            let request = event(odd, odd, Value::Null, false).into_request().unwrap();
-            assert!(request.uri().path().starts_with('/'), "{odd}");
-            assert!(request.uri().query().is_some(), "{odd}");
+            let got = request(&event(odd, odd, Value::Null, false));
+            assert!(got.uri().path().starts_with('/'), "{odd}");
+            assert!(got.uri().query().is_some(), "{odd}");
         }
     }
 
     #[test]
-    fn answers_become_what_api_gateway_takes() {
-        let response = Response::builder()
-            .status(201)
-            .header("location", "/v2/tasks/x")
-            .body(Bytes::from("{}"))
-            .unwrap();
-        assert_eq!(
-            serde_json::to_value(Answer::from(response)).unwrap(),
-            json!({"statusCode": 201, "headers": {"location": "/v2/tasks/x"}, "body": "{}", "isBase64Encoded": false})
-        );
+    fn any_host_and_scheme_leave_a_request() {
+        for (name, odd) in [
+            ("host", "a b"),
+            ("host", "["),
+            ("host", ""),
+            ("x-forwarded-proto", "a b"),
+            ("x-forwarded-proto", ""),
+        ] {
+            let mut event = event("/v2/tasks", "", Value::Null, false);
+            event["headers"][name] = odd.into();
+            assert_eq!(request(&event).uri().path(), "/v2/tasks", "{name}: {odd}");
+        }
+    }
+
+    #[test]
+    fn answers_are_text() {
+        let response = Response::builder().status(201).body(Bytes::from("{}")).unwrap();
+        let answer = answer(response);
+        assert_eq!((answer.status().as_u16(), answer.into_body()), (201, Body::Text("{}".into())));
     }
 }

@@ -3,9 +3,10 @@
 mod gateway;
 mod service;
 
-use gateway::{Answer, Event};
+use http::Response;
 use image_tasks_aws::{ApiConfig, Clients, telemetry};
-use lambda_runtime::{Error, LambdaEvent, service_fn};
+use lambda_http::tower::ServiceBuilder;
+use lambda_http::{Adapter, Body, Error, Request, lambda_runtime, service_fn};
 
 // One invocation at a time: a second thread would only be started.
 #[tokio::main(flavor = "current_thread")]
@@ -15,8 +16,10 @@ async fn main() -> Result<(), Error> {
     let clients = Clients::load(&config.stores).await;
     let app = service::build(config, clients);
     let app = &app;
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Event>| -> Result<Answer, Error> {
-        Ok(app.handle(event.payload.into_request()?).await.into())
-    }))
-    .await
+    let answer = service_fn(async move |request: Request| -> Result<Response<Body>, Error> {
+        Ok(gateway::answer(app.handle(gateway::plain(request)).await))
+    });
+    // As `lambda_http::run`, with the event made fit for it first.
+    let service = ServiceBuilder::new().map_request(gateway::in_uri_form).service(Adapter::from(answer));
+    lambda_runtime::run(service).await
 }
