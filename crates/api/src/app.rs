@@ -46,6 +46,7 @@ enum Route<'a> {
     Versions(StatusCode),
     Tasks,
     Task(&'a str),
+    TaskCancel(&'a str),
     Images,
     Image(&'a str),
     ImageFile(&'a str),
@@ -64,6 +65,7 @@ impl<'a> Route<'a> {
             [v2, rest @ ..] if versions::is_v2(v2) => match *rest {
                 ["tasks"] => Some(Self::Tasks),
                 ["tasks", id] => Some(Self::Task(id)),
+                ["tasks", id, "cancel"] => Some(Self::TaskCancel(id)),
                 ["images"] => Some(Self::Images),
                 ["images", id] => Some(Self::Image(id)),
                 ["images", id, "file"] => Some(Self::ImageFile(id)),
@@ -81,6 +83,7 @@ impl<'a> Route<'a> {
     const fn allow(self) -> &'static str {
         match self {
             Self::Tasks => "GET, POST",
+            Self::TaskCancel(_) => "POST",
             Self::Versions(_)
             | Self::Task(_)
             | Self::Images
@@ -132,6 +135,7 @@ impl App {
             (Route::Tasks, Method::POST) => tasks::create(&self.tasks, call).await,
             (Route::Tasks, Method::GET) => tasks::list(&self.tasks, call).await,
             (Route::Task(id), Method::GET) => tasks::get(&self.tasks, call, id).await,
+            (Route::TaskCancel(id), Method::POST) => tasks::cancel(&self.tasks, call, id).await,
             (Route::Images, Method::GET) => images::list(&self.images, call).await,
             (Route::Image(id), Method::GET) => images::get(&self.images, call, id).await,
             (Route::ImageFile(id), Method::GET) => images::file(&self.images, call, id).await,

@@ -41,6 +41,11 @@ pub(crate) async fn get(tasks: &Tasks, call: Call, id: &str) -> Result<Response<
     Ok(reply::json(StatusCode::OK, &TaskBody::of(&task)))
 }
 
+pub(crate) async fn cancel(tasks: &Tasks, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
+    let task = tasks.cancel(&call.caller, id).await?;
+    Ok(reply::json(StatusCode::ACCEPTED, &TaskBody::of(&task)))
+}
+
 pub(crate) async fn list(tasks: &Tasks, call: Call) -> Result<Response<Bytes>, ApiError> {
     let page = tasks.list(&call.caller, listing(&call)?).await?;
     let next = page.tasks.last().filter(|_| page.more).map(|last| last.id.to_string());

@@ -5,10 +5,13 @@ use aws_sdk_sfn::Client;
 use aws_sdk_sfn::error::ProvideErrorMetadata;
 use aws_sdk_sfn::types::ExecutionStatus as SfnStatus;
 use image_tasks_domain::ports::{ExecutionStatus, Executions, StoreError, StoreResult};
-use image_tasks_domain::{Task, TaskId, TaskType};
+use image_tasks_domain::{Failure, Task, TaskId, TaskType};
 use serde_json::json;
 
 use crate::failures::store_error;
+
+/// Error code of a call that names no execution.
+const NOT_THERE: &str = "ExecutionDoesNotExist";
 
 /// Executions of the state machines that tasks run on.
 #[derive(Debug, Clone)]
@@ -41,6 +44,12 @@ impl StepFunctions {
             TaskType::Clone => &self.machines.clone,
         }
     }
+
+    fn execution(&self, task: &Task) -> StoreResult<String> {
+        let machine = self.machine(task.task_type);
+        execution_arn(machine, task.id)
+            .ok_or_else(|| StoreError::Fault(format!("'{machine}' is not a state machine's ARN").into()))
+    }
 }
 
 #[async_trait]
@@ -63,24 +72,29 @@ impl Executions for StepFunctions {
         }
     }
 
+    async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool> {
+        let stop = self.client.stop_execution().execution_arn(self.execution(task)?);
+        match stop.error(why.code.name()).cause(&why.message).send().await {
+            Ok(_) => Ok(true),
+            Err(e) if e.code() == Some(NOT_THERE) => Ok(false),
+            Err(e) => Err(store_error(e)),
+        }
+    }
+
     async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
-        let machine = self.machine(task.task_type);
-        let arn = execution_arn(machine, task.id)
-            .ok_or_else(|| StoreError::Fault(format!("'{machine}' is not a state machine's ARN").into()))?;
-        let found = match self.client.describe_execution().execution_arn(arn).send().await {
+        let found = match self.client.describe_execution().execution_arn(self.execution(task)?).send().await {
             Ok(found) => found,
-            Err(e) if e.code() == Some("ExecutionDoesNotExist") => return Ok(ExecutionStatus::NotFound),
+            Err(e) if e.code() == Some(NOT_THERE) => return Ok(ExecutionStatus::NotFound),
             Err(e) => return Err(store_error(e)),
         };
+        let text = |given: Option<&str>| given.unwrap_or_default().to_owned();
+        let (error, cause) = (text(found.error()), text(found.cause()));
         match found.status() {
             SfnStatus::Running | SfnStatus::PendingRedrive => Ok(ExecutionStatus::Running),
             SfnStatus::Succeeded => Ok(ExecutionStatus::Succeeded),
-            SfnStatus::Failed => Ok(ExecutionStatus::Failed {
-                error: found.error().unwrap_or_default().to_owned(),
-                cause: found.cause().unwrap_or_default().to_owned(),
-            }),
+            SfnStatus::Failed => Ok(ExecutionStatus::Failed { error, cause }),
             SfnStatus::TimedOut => Ok(ExecutionStatus::TimedOut),
-            SfnStatus::Aborted => Ok(ExecutionStatus::Aborted),
+            SfnStatus::Aborted => Ok(ExecutionStatus::Aborted { error, cause }),
             other => {
                 Err(StoreError::Fault(format!("unknown status '{}' of an execution", other.as_str()).into()))
             }

@@ -342,6 +342,19 @@ impl Executions for MemoryExecutions {
         Ok(())
     }
 
+    async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool> {
+        let mut state = self.state();
+        if state.unreachable {
+            return Err(StoreError::Unavailable("made unreachable".into()));
+        }
+        let Some(status) = state.statuses.get_mut(&task.id) else { return Ok(false) };
+        if *status == ExecutionStatus::Running {
+            let (error, cause) = (why.code.name().to_owned(), why.message.clone());
+            *status = ExecutionStatus::Aborted { error, cause };
+        }
+        Ok(true)
+    }
+
     async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
         Ok(self.state().statuses.get(&task.id).cloned().unwrap_or(ExecutionStatus::NotFound))
     }

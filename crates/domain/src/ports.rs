@@ -239,8 +239,13 @@ pub enum ExecutionStatus {
     },
     /// Out of time.
     TimedOut,
-    /// Stopped from outside.
-    Aborted,
+    /// Stopped from outside, with the error and cause that were given.
+    Aborted {
+        /// ASL `Error`.
+        error: String,
+        /// ASL `Cause`.
+        cause: String,
+    },
     /// There is none of that name.
     NotFound,
 }
@@ -250,6 +255,8 @@ pub enum ExecutionStatus {
 pub trait Executions: Send + Sync {
     /// Starts the task's execution; starting it twice is the same as once.
     async fn start(&self, task: &Task) -> StoreResult<()>;
+    /// Stops it and leaves the failure as its error and cause; false where there is none. Stopping one that has ended changes nothing.
+    async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool>;
     /// What it is doing.
     async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus>;
 }

@@ -121,7 +121,7 @@ impl Tasks {
         if caller.is_admin() || caller.roles.iter().any(|role| role == "member") {
             return Ok(());
         }
-        Err(Rejection::Forbidden("Creating tasks needs the role member or admin".to_owned()))
+        Err(Rejection::Forbidden("Creating and cancelling tasks needs the role member or admin".to_owned()))
     }
 
     /// Accepts a task and starts its work. A repeated request (same key, same body) gives the first one's task.
@@ -179,6 +179,30 @@ impl Tasks {
     /// [`Rejection::NotFound`] for unknown, malformed, expired and other projects' ids.
     pub async fn get(&self, caller: &Caller, id: &str) -> Answer<Task> {
         self.visible(caller, id).await?.ok_or_else(|| Rejection::NotFound { kind: "task", id: id.to_owned() })
+    }
+
+    /// Asks for a task's end. Its execution is stopped; what it made is removed, and the task fails with who asked, as
+    /// with any execution that is stopped: in a moment. The task as it is now.
+    ///
+    /// # Errors
+    /// [`Rejection::Conflict`] where the task has ended by itself.
+    pub async fn cancel(&self, caller: &Caller, id: &str) -> Answer<Task> {
+        self.check_may_create(caller)?;
+        let task = self.get(caller, id).await?;
+        let ended = || Rejection::Conflict(format!("Task {id} has ended already"));
+        if task.status.is_end() {
+            return Err(ended());
+        }
+        let failure = Failure::new(FailureCode::Cancelled, format!("cancelled by {}", caller.user));
+        if !self.executions.stop(&task, &failure).await? {
+            // Not started yet, so nothing was made; if it is just about to start, it will find the task ended.
+            match self.life.fail(task.id, &failure, self.ttl, self.clock.now()).await {
+                Ok(()) => {}
+                Err(StoreError::Conflict) => return Err(ended()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.get(caller, id).await
     }
 
     /// A page of tasks.

@@ -174,8 +174,8 @@ pub enum ExecutionEnd {
     Failed(Caught),
     /// Out of time.
     TimedOut,
-    /// Stopped from outside.
-    Aborted,
+    /// Stopped from outside, with what was given as error and cause.
+    Aborted(Caught),
 }
 
 /// What a sweep did.
@@ -243,13 +243,12 @@ impl TryFrom<Value> for LifecycleEvent {
         // Only EventBridge's events have a detail.
         if event.get("detail").is_some() {
             let Execution { detail } = read(event)?;
+            let caught =
+                Caught { error: detail.error.unwrap_or_default(), cause: detail.cause.unwrap_or_default() };
             let end = match detail.status.as_str() {
-                "FAILED" => ExecutionEnd::Failed(Caught {
-                    error: detail.error.unwrap_or_default(),
-                    cause: detail.cause.unwrap_or_default(),
-                }),
+                "FAILED" => ExecutionEnd::Failed(caught),
                 "TIMED_OUT" => ExecutionEnd::TimedOut,
-                "ABORTED" => ExecutionEnd::Aborted,
+                "ABORTED" => ExecutionEnd::Aborted(caught),
                 other => return Err(unknown("lifecycle", &format!("status {other} of an execution"))),
             };
             return Ok(Self::Execution { task_id: detail.name, end });
@@ -322,7 +321,7 @@ mod tests {
             LifecycleEvent::Execution { end, .. } => end,
             other => panic!("{other:?}"),
         };
-        assert_eq!(end("ABORTED"), ExecutionEnd::Aborted);
+        assert_eq!(end("ABORTED"), ExecutionEnd::Aborted(Caught::default()));
         assert_eq!(end("TIMED_OUT"), ExecutionEnd::TimedOut);
         assert_eq!(end("FAILED"), ExecutionEnd::Failed(Caught::default()));
     }

@@ -110,14 +110,23 @@ impl Lifecycle {
         Err(Stop::internal("a task that is neither ended nor can be"))
     }
 
-    /// EventBridge may leave out what an execution failed with: then it is asked for.
+    /// EventBridge may leave out what an execution ended with: then it is asked for.
     async fn reason(&self, task: &Task, end: &ExecutionEnd) -> Step<Failure> {
-        if *end == ExecutionEnd::Failed(Caught::default())
-            && let ExecutionStatus::Failed { error, cause } = self.executions.status(task).await?
-        {
-            return Ok(verdict(&ExecutionEnd::Failed(Caught { error, cause }), task));
+        let (ExecutionEnd::Failed(caught) | ExecutionEnd::Aborted(caught)) = end else {
+            return Ok(verdict(end, task));
+        };
+        if *caught != Caught::default() {
+            return Ok(verdict(end, task));
         }
-        Ok(verdict(end, task))
+        Ok(match self.executions.status(task).await? {
+            ExecutionStatus::Failed { error, cause } => {
+                verdict(&ExecutionEnd::Failed(Caught { error, cause }), task)
+            }
+            ExecutionStatus::Aborted { error, cause } => {
+                verdict(&ExecutionEnd::Aborted(Caught { error, cause }), task)
+            }
+            _ => verdict(end, task),
+        })
     }
 
     /// Starts tasks whose start got lost, and ends those whose execution is over.
@@ -171,7 +180,7 @@ impl Lifecycle {
             }
             ExecutionStatus::Failed { error, cause } => ExecutionEnd::Failed(Caught { error, cause }),
             ExecutionStatus::TimedOut => ExecutionEnd::TimedOut,
-            ExecutionStatus::Aborted => ExecutionEnd::Aborted,
+            ExecutionStatus::Aborted { error, cause } => ExecutionEnd::Aborted(Caught { error, cause }),
         };
         self.try_end(id, &end).await.map(|()| Looked::Failed)
     }

@@ -20,7 +20,11 @@ struct LambdaError {
 /// Why the task failed.
 pub(crate) fn verdict(end: &ExecutionEnd, task: &Task) -> Failure {
     match end {
-        ExecutionEnd::Aborted => Failure::new(FailureCode::Aborted, "the task's execution was stopped"),
+        // Whoever may stop an execution may give any error and cause; only our own way of stopping is taken at its word.
+        ExecutionEnd::Aborted(caught) if caught.error == FailureCode::Cancelled.name() => {
+            Failure::new(FailureCode::Cancelled, sentence(&caught.cause))
+        }
+        ExecutionEnd::Aborted(_) => Failure::new(FailureCode::Aborted, "the task's execution was stopped"),
         ExecutionEnd::TimedOut => {
             Failure::new(FailureCode::TimedOut, "the task did not end within the time that a task may take")
         }
@@ -132,7 +136,13 @@ mod tests {
                 "{error}: {told}"
             );
         }
-        assert_eq!(verdict(&ExecutionEnd::Aborted, &task()).code, FailureCode::Aborted);
+        let aborted = |error: &str, cause: &str| {
+            let caught = Caught { error: error.into(), cause: cause.into() };
+            verdict(&ExecutionEnd::Aborted(caught), &task()).to_string()
+        };
+        assert_eq!(aborted("", ""), "Aborted: the task's execution was stopped");
+        assert_eq!(aborted("Odd", "x"), "Aborted: the task's execution was stopped");
+        assert_eq!(aborted("Cancelled", "cancelled by alice"), "Cancelled: cancelled by alice");
         assert_eq!(verdict(&ExecutionEnd::TimedOut, &task()).code, FailureCode::TimedOut);
     }
 }

@@ -4,6 +4,7 @@
 
 use image_tasks_e2e::{Tenant, pause};
 use image_tasks_local::{AskedRange, Content, Cut, EntityTag, RangeSupport, Revision, Source, SourceServer};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -151,6 +152,27 @@ async fn an_execution_stopped_from_outside() {
     assert_eq!(task["status"], "failure", "{task}");
     says(&task, "Aborted");
     // The workers that were cut loose go on to their end, and leave nothing either.
+    server.release();
+    while server.bodies_now() > 0 {
+        pause().await;
+    }
+    tenant.nothing_left(&task).await;
+}
+
+#[tokio::test]
+async fn a_task_that_its_user_cancels() {
+    let tenant = Tenant::new("cancelled");
+    let server = SourceServer::start().await.unwrap();
+    let url = server.serve("/held", Source { hold_at: Some(HELD), ..raw(34, 300 * MIB) });
+    let task = tenant.import(input(&url)).await;
+    at_work(&server).await;
+    let path = format!("/v2/tasks/{}/cancel", task["id"].as_str().unwrap());
+    let stranger = Tenant::new("stranger").request(Method::POST, &path, None).await;
+    assert_eq!(stranger.status(), StatusCode::NOT_FOUND);
+    assert_eq!(tenant.request(Method::POST, &path, None).await.status(), StatusCode::ACCEPTED);
+    let task = tenant.ended(&task).await;
+    assert_eq!(task["message"], "Cancelled: cancelled by tester", "{task}");
+    assert_eq!(tenant.request(Method::POST, &path, None).await.status(), StatusCode::CONFLICT);
     server.release();
     while server.bodies_now() > 0 {
         pause().await;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use image_tasks_domain::{Failure, FailureCode, Meter, Progress, Step, TaskId, Timestamp};
+use image_tasks_domain::ports::ExecutionStatus;
+use image_tasks_domain::{Failure, FailureCode, Meter, Progress, Step, Task, TaskId, Timestamp};
 use serde_json::json;
 
 use crate::service::{ADMIN, ALICE, BOB, NOW, Service, TTL};
@@ -109,4 +110,50 @@ async fn an_expired_task_is_not_made_again_by_its_key() {
     service.clock.advance(Duration::from_secs(3600));
     let refused = service.send(http::Method::POST, "/v2/tasks", &headers, body).await;
     assert!(refused.error(409).contains("has expired"));
+}
+
+#[tokio::test]
+async fn a_cancelled_task_says_who_cancelled_it() {
+    let service = Service::new();
+    let id = service.import(ALICE).await;
+    let path = format!("/v2/tasks/{id}/cancel");
+    let cancel = async |token| service.send(http::Method::POST, &path, &[("x-auth-token", token)], "").await;
+    assert_eq!(cancel(BOB).await.error(404), format!("Could not find task {id}"));
+    cancel("carol:demo:reader").await.error(403);
+    let refused = service.get(ALICE, &path).await;
+    assert_eq!(
+        (refused.header("allow"), refused.error(405)),
+        ("POST", "GET is not allowed here; allowed is POST")
+    );
+
+    // Its execution is stopped; whoever hears of that ends the task.
+    let seen = cancel(ALICE).await.ok(202).body;
+    assert_eq!((&seen["id"], &seen["status"]), (&json!(id), &json!("pending")));
+    let task = service.app.tasks.store.get(id.parse().unwrap()).await.unwrap().unwrap();
+    let stopped = service.app.tasks.executions.status(&task).await.unwrap();
+    let (error, cause) = ("Cancelled".to_owned(), "cancelled by alice".to_owned());
+    assert_eq!(stopped, ExecutionStatus::Aborted { error, cause });
+    // Again, before the task has ended, it is the same.
+    cancel(ALICE).await.ok(202);
+
+    let failure = Failure::new(FailureCode::Cancelled, "cancelled by alice");
+    service.app.tasks.life.fail(task.id, &failure, TTL, at(1)).await.unwrap();
+    assert_eq!(cancel(ALICE).await.error(409), format!("Task {id} has ended already"));
+    let seen = service.get(ALICE, &format!("/v2/tasks/{id}")).await.ok(200).body;
+    assert_eq!(seen["message"], "Cancelled: cancelled by alice");
+}
+
+#[tokio::test]
+async fn a_task_whose_work_never_started_is_cancelled_at_once() {
+    let service = Service::new();
+    let store = &service.app.tasks.store;
+    let started = store.get(service.import(ALICE).await.parse().unwrap()).await.unwrap().unwrap();
+    let task = Task { id: TaskId(uuid::Uuid::new_v4()), ..started };
+    store.create(&task, None).await.unwrap();
+    let path = format!("/v2/tasks/{}/cancel", task.id);
+    let seen = service.send(http::Method::POST, &path, &[("x-auth-token", ADMIN)], "").await.ok(202).body;
+    assert_eq!(
+        (&seen["status"], &seen["message"]),
+        (&json!("failure"), &json!("Cancelled: cancelled by root"))
+    );
 }

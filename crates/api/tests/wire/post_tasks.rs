@@ -178,7 +178,7 @@ async fn identity_comes_before_everything_and_policy_before_the_body() {
         assert!(refused.header("www-authenticate").contains("X-Auth-Token"));
     }
     let refused = service.send(Method::POST, "/v2/tasks", &[("x-auth-token", "eve:demo:reader")], "{").await;
-    assert_eq!(refused.error(403), "Creating tasks needs the role member or admin");
+    assert_eq!(refused.error(403), "Creating and cancelling tasks needs the role member or admin");
 }
 
 #[tokio::test]

@@ -248,6 +248,9 @@ impl Executions for Machines {
     async fn start(&self, task: &Task) -> StoreResult<()> {
         self.faults.around(self.inner.start(task)).await
     }
+    async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool> {
+        self.faults.around(self.inner.stop(task, why)).await
+    }
     async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
         self.faults.around(self.inner.status(task)).await
     }

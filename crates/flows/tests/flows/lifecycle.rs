@@ -105,7 +105,7 @@ async fn a_success_is_never_undone() {
     let world = World::new(Script::of(bytes.clone()), raw(), CUT).await;
     world.run().await;
     for end in [
-        ExecutionEnd::Aborted,
+        ExecutionEnd::Aborted(Caught::default()),
         ExecutionEnd::TimedOut,
         ExecutionEnd::Failed(Caught { error: "Internal".into(), cause: "x".into() }),
     ] {
@@ -141,13 +141,17 @@ async fn a_late_cleanup_spares_a_later_task_with_the_same_image_id() {
     let at = image_tasks_flows::ports::ObjectRef { bucket: "images".into(), key: format!("images/{id}") };
     use image_tasks_flows::ports::Objects as _;
     world.objects.create_upload(&at).await.unwrap();
-    world.lifecycle.end(world.id, &ExecutionEnd::Aborted).await.unwrap();
+    world.lifecycle.end(world.id, &ExecutionEnd::Aborted(Caught::default())).await.unwrap();
     assert_eq!(world.objects.everything(), [format!("upload of images/images/{id}")]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_sweep_starts_what_never_started_and_ends_what_is_over() {
     let failed = |error: &str| ExecutionStatus::Failed {
+        error: error.into(),
+        cause: "a sentence of some length".into(),
+    };
+    let stopped = |error: &str| ExecutionStatus::Aborted {
         error: error.into(),
         cause: "a sentence of some length".into(),
     };
@@ -159,7 +163,8 @@ async fn the_sweep_starts_what_never_started_and_ends_what_is_over() {
         (true, 90_000, Some(ExecutionStatus::Running), None),
         (true, 600, None, Some("StartFailed: ")),
         (true, 600, Some(ExecutionStatus::Succeeded), Some("Internal: the task's execution ended without")),
-        (true, 600, Some(ExecutionStatus::Aborted), Some("Aborted: ")),
+        (true, 600, Some(stopped("")), Some("Aborted: ")),
+        (true, 600, Some(stopped("Cancelled")), Some("Cancelled: a sentence")),
         (true, 600, Some(ExecutionStatus::TimedOut), Some("TimedOut: ")),
         (true, 600, Some(failed("BadHeader")), Some("BadHeader: a sentence")),
         (
