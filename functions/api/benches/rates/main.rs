@@ -5,7 +5,8 @@
 //! in template.yaml); Step Functions answers at once. So the figures hold the function's own work, its SDK's and a
 //! local database's, and no network. Nothing is asserted.
 //!
-//! `-- --binary target/release/api` measures another build, such as the one that is deployed.
+//! `-- --binary target/release/api` measures another build, such as the one that is deployed. Size and cold start are told
+//! of every function whose binary lies beside it.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't be set up ends")]
@@ -26,6 +27,8 @@ use runtime_api::RuntimeApi;
 const REQUESTS: usize = 2000;
 /// Cold starts that are measured.
 const STARTS: usize = 11;
+/// The functions' binaries.
+const FUNCTIONS: &[&str] = &["api", "import", "export", "clone", "lifecycle"];
 
 #[tokio::main]
 async fn main() {
@@ -35,9 +38,17 @@ async fn main() {
     let step_functions = aws::step_functions().await;
     let bench = Bench { binary, dynamodb, step_functions };
 
-    let size = std::fs::metadata(&bench.binary).unwrap().len();
-    println!("binary       {:.1} MiB ({})", as_f64(size) / f64::from(1 << 20), bench.binary.display());
-    bench.cold_starts().await;
+    println!("{}, median of {STARTS} starts", bench.binary.display());
+    println!("function    binary     to the first event asked for");
+    for name in FUNCTIONS {
+        let binary = bench.binary.with_file_name(name);
+        let Ok(found) = std::fs::metadata(&binary) else { continue };
+        let ready = bench.cold_start(&binary, None).await;
+        println!("{name:<10} {:>5.1} MiB   {ready:.1?}", as_f64(found.len()) / f64::from(1 << 20));
+    }
+    let event = get("/v2/tasks/00000000-0000-4000-8000-000000000000");
+    let answered = bench.cold_start(&bench.binary, Some(&event)).await;
+    println!("api answers its first event, which reads DynamoDB, after {answered:.1?}");
     bench.rates().await;
 }
 
@@ -48,8 +59,8 @@ struct Bench {
 }
 
 impl Bench {
-    fn spawn(&self, runtime: &RuntimeApi) -> Child {
-        Command::new(Path::new(".").join(&self.binary))
+    fn spawn(&self, binary: &Path, runtime: &RuntimeApi) -> Child {
+        Command::new(Path::new(".").join(binary))
             .env_clear()
             .envs([
                 ("AWS_LAMBDA_RUNTIME_API", runtime.address.as_str()),
@@ -66,6 +77,7 @@ impl Bench {
                 ("TASKS_TABLE", "tasks"),
                 ("IMAGES_TABLE", "images"),
                 ("IMAGES_BUCKET", "images"),
+                ("WORK_BUCKET", "work"),
                 ("IMPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:import"),
                 ("EXPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:export"),
                 ("CLONE_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:clone"),
@@ -77,28 +89,28 @@ impl Bench {
             .unwrap()
     }
 
-    /// From the start of the process to its first request for an event, and to its first answer.
-    async fn cold_starts(&self) {
-        let (mut ready, mut answered) = (Vec::new(), Vec::new());
+    /// From the start of the process to its first request for an event, or to its answer of that event.
+    async fn cold_start(&self, binary: &Path, event: Option<&Value>) -> Duration {
+        let mut starts = Vec::new();
         for _ in 0..STARTS {
             let runtime = RuntimeApi::start().await;
             let begun = Instant::now();
-            let mut function = self.spawn(&runtime);
+            let mut function = self.spawn(binary, &runtime);
             let start = async {
                 runtime.asked().await;
-                ready.push(begun.elapsed());
-                runtime.invoke(&get("/v2/tasks/00000000-0000-4000-8000-000000000000")).await;
-                answered.push(begun.elapsed());
+                if let Some(event) = event {
+                    runtime.invoke(event).await;
+                }
+                starts.push(begun.elapsed());
             };
             while_running(&mut function, start).await;
         }
-        println!("cold start   {:.1?} to the first event asked for, median of {STARTS}", median(&mut ready));
-        println!("             {:.1?} to the first answer of one that reads DynamoDB", median(&mut answered));
+        median(&mut starts)
     }
 
     async fn rates(&self) {
         let runtime = RuntimeApi::start().await;
-        let mut function = self.spawn(&runtime);
+        let mut function = self.spawn(&self.binary, &runtime);
         let pid = function.id().unwrap();
         while_running(&mut function, Self::measure(&runtime, pid)).await;
     }
