@@ -105,6 +105,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let tests = matches!(arguments.command, Command::Test { .. });
     let mut stack = RunningStack::prepare(&layout, &arguments.options, tests, &terminal).await?;
     let worked = async {
+        if tests {
+            tools::install_test_programs(&layout, &stop).await?;
+        }
         stack.start(tests, &stop).await?;
         match arguments.command {
             Command::Demo { keep, size } => {

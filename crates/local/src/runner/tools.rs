@@ -1,5 +1,6 @@
 //! Python and the pinned tools: one virtual environment for each file of pins
-//! in `infra/local`, made anew when its pins change.
+//! in `infra/local`, made anew when its pins change. And what tests run beside
+//! the code under test: QEMU, from Debian.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,15 @@ async fn python(layout: &Layout, terminal: &Terminal, stop: &Stop) -> Result<Pat
         steps::logged("apt-get", apt, &layout.logs().join("apt-get.log"), stop).await?;
     }
     find_python().await.with_context(|| format!("{WANTED}, also after apt-get install"))
+}
+
+/// Installs QEMU for the tests where it isn't there yet.
+pub(super) async fn install_test_programs(layout: &Layout, stop: &Stop) -> Result<()> {
+    let status = steps::status(Command::new(layout.infra("install-qemu")), stop).await?;
+    if !status.success() {
+        bail!("QEMU, which the tests need, could not be installed: see above");
+    }
+    Ok(())
 }
 
 async fn find_python() -> Option<PathBuf> {
