@@ -135,6 +135,8 @@ pub struct ImportConfig {
     pub sources: SourcePolicy,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
+    /// Images up to this many bytes become active with their hashes.
+    pub hash_before_active: u64,
     /// Format that disks are stored in where nobody asks for one.
     pub output: OutputFormat,
 }
@@ -211,6 +213,7 @@ impl ImportConfig {
             work_bucket: text(env, "WORK_BUCKET")?,
             sources: sources(env)?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
+            hash_before_active: number(env, "HASH_BEFORE_ACTIVE_BYTES")?,
             output: OutputFormat::from_name(&output)
                 .ok_or_else(|| invalid("IMPORT_OUTPUT_FORMAT", &output, "it must be as-is, raw or qcow2"))?,
         })

@@ -58,6 +58,9 @@ impl ImageStatus {
     }
 }
 
+/// What `os_hash_algo` says.
+pub const HASH_ALGORITHM: &str = "sha512";
+
 /// Who may see an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -147,7 +150,23 @@ pub struct StoredObject {
     pub crc64nvme: String,
 }
 
+/// Hashes of an image's stored bytes, as Glance has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageHashes {
+    /// MD5, hex: `checksum`.
+    pub md5: String,
+    /// SHA-512, hex: `os_hash_value`.
+    pub sha512: String,
+}
+
 impl Image {
+    /// Sets `checksum` and `os_hash_*`.
+    pub fn set_hashes(&mut self, hashes: ImageHashes) {
+        self.checksum = Some(hashes.md5);
+        self.os_hash_algo = Some(HASH_ALGORITHM.to_owned());
+        self.os_hash_value = Some(hashes.sha512);
+    }
+
     /// GiB that a disk of `virtual_size` bytes needs, never below what was asked.
     pub fn raise_min_disk(&mut self, virtual_size: u64) {
         let needed = u32::try_from(virtual_size.div_ceil(1 << 30)).unwrap_or(u32::MAX);

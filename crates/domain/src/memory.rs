@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::image::{Image, ImageId, ImageStatus, Visibility};
+use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Visibility};
 use crate::ports::{
     Clock, Created, Credentials, ExecutionStatus, Executions, IdempotencyKey, ImageLinks, ImagePage,
     ImageQuery, ImageStore, StoreError, StoreResult, TOKEN_LIFE, TaskLife, TaskPage, TaskQuery, TaskSort,
@@ -48,6 +48,11 @@ impl MemoryStore {
     /// Writes a task over what there was, past every rule: a test's way to any state.
     pub fn put_task(&self, task: Task) {
         self.tables().tasks.insert(task.id, task);
+    }
+
+    /// Takes an image away, as its deletion would.
+    pub fn remove_image(&self, id: ImageId) {
+        self.tables().images.remove(&id);
     }
 
     /// Writes an image over what there was.
@@ -272,6 +277,24 @@ impl ImageStore for MemoryStore {
         let more = images.len() > query.limit;
         images.truncate(query.limit);
         Ok(ImagePage { images, more })
+    }
+
+    async fn set_hashes(
+        &self,
+        id: ImageId,
+        etag: &str,
+        hashes: &ImageHashes,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tables = self.tables();
+        let is_it = |image: &&mut Image| {
+            let stored = image.stored.as_ref().is_some_and(|stored| stored.etag == etag);
+            image.status == ImageStatus::Active && stored
+        };
+        let image = tables.images.get_mut(&id).filter(is_it).ok_or(StoreError::Conflict)?;
+        image.set_hashes(hashes.clone());
+        image.updated_at = now;
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::image::{Image, ImageId};
+use crate::image::{Image, ImageHashes, ImageId};
 use crate::progress::{Progress, Step};
 use crate::secret::Secret;
 use crate::task::{Task, TaskId, TaskStatus, TaskType};
@@ -221,6 +221,14 @@ pub trait ImageStore: Send + Sync {
     async fn get(&self, id: ImageId) -> StoreResult<Option<Image>>;
     /// A page.
     async fn list(&self, query: &ImageQuery) -> StoreResult<ImagePage>;
+    /// Adds the hashes of the stored bytes. Conflict unless the image is active and its object has that ETag.
+    async fn set_hashes(
+        &self,
+        id: ImageId,
+        etag: &str,
+        hashes: &ImageHashes,
+        now: Timestamp,
+    ) -> StoreResult<()>;
 }
 
 /// What an execution is doing.

@@ -42,6 +42,8 @@ pub struct ImportPolicy {
     pub max_image_bytes: u64,
     /// Format that a disk is stored in where nobody asks for one.
     pub output: OutputFormat,
+    /// Images up to this many bytes become active with their hashes; those of larger ones follow.
+    pub hash_before_active: u64,
     /// How objects are cut.
     pub cut: Cut,
 }

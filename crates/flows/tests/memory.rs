@@ -250,6 +250,7 @@ impl Worker {
                 sources: SourcePolicy::default(),
                 max_image_bytes: 1 << 40,
                 output: OutputFormat::AsIs,
+                hash_before_active: 1 << 40,
                 cut: Cut::default(),
             },
             asks: Asks::Imports,

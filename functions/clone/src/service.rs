@@ -42,6 +42,8 @@ pub(crate) fn build(config: CloneConfig, clients: Clients) -> Clones {
             sources: policy,
             max_image_bytes: config.max_image_bytes,
             output: OutputFormat::AsIs,
+            // Its hashes are nearly always known there, and held against the bytes first.
+            hash_before_active: u64::MAX,
             cut: Cut::default(),
         },
         asks: Asks::Clones(remote),

@@ -149,7 +149,7 @@ async fn a_task_whose_work_never_started_is_cancelled_at_once() {
     let store = &service.app.tasks.store;
     let started = store.get(service.import(ALICE).await.parse().unwrap()).await.unwrap().unwrap();
     let task = Task { id: TaskId(uuid::Uuid::new_v4()), ..started };
-    store.create(&task, None).await.unwrap();
+    store.create(&task, None, None).await.unwrap();
     let path = format!("/v2/tasks/{}/cancel", task.id);
     let seen = service.send(http::Method::POST, &path, &[("x-auth-token", ADMIN)], "").await.ok(202).body;
     assert_eq!(

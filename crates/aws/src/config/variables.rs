@@ -127,4 +127,10 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "format that imported disks are stored in where `disk_format` isn't given: `as-is`, `raw` or `qcow2`",
         default: Some("as-is"),
     },
+    Variable {
+        name: "HASH_BEFORE_ACTIVE_BYTES",
+        functions: &[Import],
+        meaning: "images up to this many bytes become active with `checksum` and `os_hash_value`; larger ones get them later",
+        default: Some("68719476736"),
+    },
 ];

@@ -2,11 +2,13 @@
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
+use image_tasks_domain::image::{HASH_ALGORITHM, ImageHashes};
 use image_tasks_domain::ports::{ImagePage, ImageQuery, ImageStore, StoreResult};
-use image_tasks_domain::{Image, ImageId, Visibility};
+use image_tasks_domain::{Image, ImageId, ImageStatus, Timestamp, Visibility};
 
-use super::item::{created_sort, image, image_key};
+use super::item::{created_sort, image, image_key, text};
 use super::merge::{Filter, Found, Merge, Partition};
+use super::write::update;
 use crate::failures::store_error;
 
 /// Images in DynamoDB.
@@ -61,5 +63,32 @@ impl ImageStore for DynamoImages {
         };
         let Found { items, more, .. } = merge.page(query.limit).await?;
         Ok(ImagePage { images: items.into_iter().map(image).collect::<StoreResult<_>>()?, more })
+    }
+
+    async fn set_hashes(
+        &self,
+        id: ImageId,
+        etag: &str,
+        hashes: &ImageHashes,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let (name, value) = image_key(id);
+        let set = "SET checksum = :md5, os_hash_algo = :algo, os_hash_value = :sha512, updated_at = :now";
+        let change = self
+            .client
+            .update_item()
+            .table_name(&self.images)
+            .key(name, value)
+            .update_expression(set)
+            .condition_expression("#status = :active AND #stored.etag = :etag")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_names("#stored", "stored")
+            .expression_attribute_values(":active", text(ImageStatus::Active.name()))
+            .expression_attribute_values(":etag", text(etag))
+            .expression_attribute_values(":md5", text(&hashes.md5))
+            .expression_attribute_values(":algo", text(HASH_ALGORITHM))
+            .expression_attribute_values(":sha512", text(&hashes.sha512))
+            .expression_attribute_values(":now", text(now));
+        update(change).await
     }
 }

@@ -11,15 +11,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationScanner, ByteRange};
 use futures::StreamExt as _;
-use image_tasks_domain::TaskId;
 use image_tasks_domain::progress::{Meter, Progress, Step as Meters};
+use image_tasks_domain::{ImageId, Task, TaskId};
 use md5::{Digest, Md5};
 use sha2::Sha512;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::Importer;
 use super::saved::{Form, Planned};
-use super::{Importer, Job};
 use crate::bounds::{HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, REPORT_EVERY};
 use crate::deadline::Deadline;
 use crate::digests::{ChainState, Digests, hex};
@@ -72,21 +72,25 @@ impl Importer {
     /// Hashes an object from where an earlier invocation stopped; `None` where the time did not reach to its end.
     pub(super) async fn hash(
         &self,
-        job: &Job,
+        task: &Task,
+        image: ImageId,
         planned: &Planned,
         object: &ObjectInfo,
         deadline: Deadline,
     ) -> Step<Option<Seen>> {
-        let (id, at) = (job.task.id, self.settings.image(job.image_id));
+        let (id, at) = (task.id, self.settings.image(image));
+        // An ended task's progress doesn't change any more.
+        let told = !task.status.is_end();
         let allocation = match &planned.form {
             Form::Raw { allocation, .. } => {
-                Some(self.allocation(self.settings.allocation(job.image_id), allocation).await?)
+                Some(self.allocation(self.settings.allocation(image), allocation).await?)
             }
             Form::AsIs { .. } => None,
+            Form::Qcow2 { .. } if !told => None,
             Form::Qcow2 { .. } => {
                 // Only now is it known how much there is to hash.
                 let hashed = Meter { done: 0, total: object.size };
-                self.tasks.set_work(id, &Progress { hashed, ..job.task.progress }).await?;
+                self.tasks.set_work(id, &Progress { hashed, ..task.progress }).await?;
                 None
             }
         };
@@ -134,7 +138,7 @@ impl Importer {
                         chunks.iter().for_each(|chunk| scanner.update(chunk));
                     }
                     offset = range.end;
-                    if offset - reported >= REPORT_EVERY {
+                    if told && offset - reported >= REPORT_EVERY {
                         self.tasks.advance(id, Meters::Hashed, offset - reported).await?;
                         reported = offset;
                     }
@@ -153,8 +157,10 @@ impl Importer {
         let state = ChainState::save(&object.etag, offset, (&md5, &sha512), allocation.as_ref());
         let bytes = serde_json::to_vec(&state).map_err(Stop::internal)?;
         self.objects.put(&self.settings.hash(id), Bytes::from(bytes)).await?;
-        // After the save: where the task has ended meanwhile, this stops, and what was saved is removed.
-        self.tasks.advance(id, Meters::Hashed, offset - reported).await?;
+        if told {
+            // After the save: where the task has ended meanwhile, this stops, and what was saved is removed.
+            self.tasks.advance(id, Meters::Hashed, offset - reported).await?;
+        }
         Ok(None)
     }
 

@@ -83,7 +83,15 @@ impl Importer {
     }
 
     async fn stopped(&self, id: TaskId, stop: Stop) -> Result<(), Failure> {
-        stop.end(id, self.cleaner().settle(&*self.tasks, id)).await
+        stop.end(id, self.settle(id)).await
+    }
+
+    async fn settle(&self, id: TaskId) -> Step<()> {
+        // What is still to be hashed needs its plan; whoever has hashed it cleans up.
+        if self.hashes_due(id).await?.is_some() {
+            return Ok(());
+        }
+        self.cleaner().settle(&*self.tasks, id).await
     }
 
     fn cleaner(&self) -> Cleaner<'_> {

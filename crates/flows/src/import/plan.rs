@@ -102,6 +102,11 @@ impl Importer {
         };
         // Of the bytes that were spooled.
         let (digests, allocation) = staged.filter(|_| !converted).unzip();
+        // Unless one request has told them, the spool has, or they are to be held against those that were given.
+        let hashes_follow = form.most_bytes() > self.policy.hash_before_active
+            && upload.is_some()
+            && digests.is_none()
+            && !(hashes_given && matches!(origin, Origin::Source { .. }));
         let planned = Planned {
             origin,
             disk_format: target.disk_format,
@@ -110,6 +115,7 @@ impl Importer {
             form,
             upload,
             digests,
+            hashes_follow,
             allocation,
         };
         self.save(id, &Saved::Planned(Box::new(planned.clone()))).await?;
@@ -200,7 +206,8 @@ impl Importer {
                     (*size, batches(u32::try_from(ranges.len()).map_err(Stop::internal)?))
                 }
             };
-            let to_hash = if planned.digests.is_some() { 0 } else { size };
+            let unhashed = planned.digests.is_some() || planned.hashes_follow;
+            let to_hash = if unhashed { 0 } else { size };
             let work = Progress { copied: meter(size), hashed: meter(to_hash), ..job.task.progress };
             self.tasks.set_work(job.task.id, &work).await?;
             return Ok(Next::Transfer { batches });

@@ -50,6 +50,8 @@ pub(super) struct Planned {
     pub(super) upload: Option<UploadId>,
     /// Hashes of the object, where they are known before it is stored.
     pub(super) digests: Option<Digests>,
+    /// Whether the image becomes active before it is hashed.
+    pub(super) hashes_follow: bool,
     /// The map of where it holds data, in the work bucket, where that is known.
     pub(super) allocation: Option<Staged>,
 }
@@ -101,6 +103,14 @@ impl Form {
         match self {
             Self::AsIs { transfer } | Self::Raw { transfer, .. } => Some(transfer.size),
             Self::Qcow2 { .. } => None,
+        }
+    }
+
+    /// Bytes that the object has about at most.
+    pub(super) fn most_bytes(&self) -> u64 {
+        match self {
+            Self::AsIs { transfer } | Self::Raw { transfer, .. } => transfer.size,
+            Self::Qcow2 { size, .. } => *size,
         }
     }
 }

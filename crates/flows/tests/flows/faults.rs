@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use image_tasks_domain::image::ImageHashes;
 use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::*;
 use image_tasks_domain::{
@@ -234,6 +235,15 @@ impl ImageStore for Stores {
     }
     async fn list(&self, query: &ImageQuery) -> StoreResult<ImagePage> {
         ImageStore::list(&self.inner, query).await
+    }
+    async fn set_hashes(
+        &self,
+        id: ImageId,
+        etag: &str,
+        hashes: &ImageHashes,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        self.faults.around(self.inner.set_hashes(id, etag, hashes, now)).await
     }
 }
 

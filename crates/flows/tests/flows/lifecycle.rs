@@ -14,18 +14,18 @@ use crate::faults::{Fault, Kind};
 use crate::sources::Script;
 use crate::world::{CUT, World, pattern};
 
-fn raw() -> Value {
+pub(crate) fn raw() -> Value {
     json!({"import_from_format": "raw"})
 }
 
-async fn phase(world: &World, mut event: Value) -> Result<Value, image_tasks_domain::Failure> {
+pub(crate) async fn phase(world: &World, mut event: Value) -> Result<Value, image_tasks_domain::Failure> {
     event["task_id"] = json!(world.id);
     let event = ImportEvent::try_from(event).unwrap();
     world.importer.handle(event, Deadline::after(Duration::from_secs(900))).await
 }
 
 /// The calls of an import in parts, one after the other.
-fn steps() -> Vec<Value> {
+pub(crate) fn steps() -> Vec<Value> {
     let transfer = |n| json!({"phase": "transfer", "batch": {"first": n, "last": n}});
     let mut steps = vec![json!({"phase": "plan"})];
     steps.extend((1..=4).map(transfer));

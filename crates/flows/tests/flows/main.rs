@@ -11,6 +11,7 @@ mod export_causes;
 mod faults;
 mod glance;
 mod import;
+mod late_hashes;
 mod lifecycle;
 mod objects;
 mod property;

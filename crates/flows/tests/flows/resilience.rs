@@ -17,6 +17,8 @@ struct Scenario {
     /// Whether the source is an image of a Glance elsewhere.
     glance: bool,
     stored: Vec<u8>,
+    /// Whether the image is active before it is hashed.
+    later: bool,
     /// Without a fault.
     ends: TaskStatus,
 }
@@ -33,6 +35,7 @@ fn scenarios() -> Vec<Scenario> {
             input: raw.clone(),
             glance: false,
             stored,
+            later: false,
             ends: TaskStatus::Success,
         }
     };
@@ -41,6 +44,7 @@ fn scenarios() -> Vec<Scenario> {
         made("parts", 3500, true),
         made("staged, one call", 1500, false),
         made("staged, parts", 3500, false),
+        Scenario { later: true, ..made("hashed later", 3500, true) },
         Scenario { source: gzip(&pattern(3500)), ..made("unpacked", 3500, true) },
     ];
     all.extend([
@@ -67,12 +71,16 @@ impl Scenario {
             World::new(script, self.input.clone(), CUT).await
         };
         world.twice = twice;
+        if self.later {
+            world.importer.policy.hash_before_active = 0;
+        }
         world
     }
 
     async fn with_fault(&self, twice: bool, fault: Fault) -> TaskStatus {
         let context = format!("{}, twice {twice}, {fault:?}", self.name);
-        let world = self.world(twice).await;
+        let mut world = self.world(twice).await;
+        world.may_lack_hashes = self.later && fault.kind == Kind::Fatal;
         world.faults.set(Some(fault));
         world.run().await;
         assert!(!world.faults.is_pending(), "{context}: the fault never came");
