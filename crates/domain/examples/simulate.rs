@@ -36,6 +36,8 @@ const PARTS_AT_ONCE: f64 = 2.0;
 const HASH_CHUNK: f64 = 8.0 * 1_048_576.0;
 // Default of `HASH_BEFORE_ACTIVE_BYTES`: larger images are active before they are hashed.
 const HASHED_FIRST: u64 = 64 << 30;
+// The state machine's timeout: an execution that hashes for longer ends without.
+const EXECUTION: f64 = 86_400.0;
 const WINDOW: f64 = 8.0 * 1_048_576.0;
 
 // AWS Lambda pricing: arm64, per GB-second and per request; template.yaml gives a worker 1769 MB.
@@ -145,9 +147,10 @@ fn import(size: u64) -> Used {
     }
     // What is stored is read once more and hashed, by one worker after the other.
     let hashing = size as f64 / WORKER_RATE;
-    used.call(3.0 + hashing);
+    let worked = hashing.min(EXECUTION);
+    used.call(3.0 + worked);
     if size > HASHED_FIRST {
-        used.seconds -= hashing;
+        used.seconds -= worked;
         used.later = hashing;
     }
     used.reads += size as f64 / HASH_CHUNK;
@@ -177,6 +180,7 @@ fn main() {
             let used = of(gib << 30);
             let later = match used.later {
                 0.0 => String::new(),
+                seconds if seconds > EXECUTION => " (never hashed)".to_owned(),
                 seconds => format!(" (hashed {:.1} h later)", seconds / 3600.0),
             };
             format!("{:.1} min{later}, ${:.2}", used.seconds / 60.0, used.dollars())

@@ -14,6 +14,9 @@ pub const S3_REQUESTS: &str = "s3-requests.jsonl";
 /// In the directory of logs: which copies S3 shall hold or refuse, a file for each source image.
 pub const S3_DISTURBANCES: &str = "s3-disturbances";
 
+/// `HashBeforeActiveBytes` of the stack that tests run on, so that some of their images are larger.
+pub const HASH_BEFORE_ACTIVE: u64 = 1 << 30;
+
 /// A running local stack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Coordinates {

@@ -23,7 +23,7 @@ mod kit;
 mod s3;
 
 pub use coordinates::{
-    COORDINATES_VARIABLE, Coordinates, Deployment, Resource, S3_DISTURBANCES, S3_REQUESTS,
+    COORDINATES_VARIABLE, Coordinates, Deployment, HASH_BEFORE_ACTIVE, Resource, S3_DISTURBANCES, S3_REQUESTS,
 };
 #[cfg(feature = "kit")]
 pub use kit::{Stack, StackError};

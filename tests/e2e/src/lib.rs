@@ -16,7 +16,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use futures::StreamExt;
-use image_tasks_local::{Stack, pattern};
+use image_tasks_local::{HASH_BEFORE_ACTIVE, Stack, pattern};
 use md5::{Digest, Md5};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -146,15 +146,22 @@ impl Tenant {
         self.made("import", input).await
     }
 
-    /// Makes an image by a task of that type; the task and the active image.
+    /// Makes an image by a task of that type; the task and the active image, once it is hashed.
     pub async fn made(&self, task_type: &str, input: Value) -> (Value, Value) {
         let task = self.ended(&self.accepted(task_type, input).await).await;
         assert_eq!(task["status"], "success", "{task}");
         let id = task["result"]["image_id"].as_str().expect("an image id").to_owned();
-        let image = self.get(&format!("/v2/images/{id}")).await;
-        assert_eq!(image.status, StatusCode::OK, "{}", image.body);
-        assert_eq!(image.body["status"], "active", "{}", image.body);
-        (task, image.body)
+        loop {
+            let image = self.get(&format!("/v2/images/{id}")).await;
+            assert_eq!(image.status, StatusCode::OK, "{}", image.body);
+            assert_eq!(image.body["status"], "active", "{}", image.body);
+            let waits = image.body["size"].as_u64().unwrap() > HASH_BEFORE_ACTIVE;
+            if waits && image.body["checksum"].is_null() {
+                pause().await;
+                continue;
+            }
+            return (task, image.body);
+        }
     }
 
     /// Imports to a failure; the task, after looking that nothing is left.

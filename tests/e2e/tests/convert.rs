@@ -8,10 +8,11 @@ use std::process::Command;
 use disk_image_fixtures::Hostile;
 use futures::StreamExt as _;
 use image_tasks_e2e::{Tenant, cpu_seconds, hex, peak_memory};
-use image_tasks_local::{Content, Source, SourceServer, pattern};
+use image_tasks_local::{Content, HASH_BEFORE_ACTIVE, Source, SourceServer, pattern};
 use md5::{Digest as _, Md5};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sha2::Sha512;
 
 const MIB: u64 = 1 << 20;
 
@@ -45,9 +46,13 @@ async fn a_qcow2_over_http_becomes_raw_in_parallel_parts() {
         .await;
     assert_eq!((&image["disk_format"], &image["size"]), (&json!("raw"), &json!(size)));
     assert_eq!((&image["virtual_size"], &image["min_disk"]), (&json!(size), &json!(2)));
-    let mut at = 0;
+    // Beyond what waits for its hashes: they came after the task's end.
+    assert!(size > HASH_BEFORE_ACTIVE);
+    let (mut at, mut md5, mut sha512) = (0, Md5::new(), Sha512::new());
     tenant
         .download(&image, |bytes| {
+            md5.update(bytes);
+            sha512.update(bytes);
             let mut wanted = vec![0; bytes.len()];
             std::os::unix::fs::FileExt::read_exact_at(&raw, &mut wanted, at).unwrap();
             assert!(wanted == bytes[..], "differs in the chunk at {at}");
@@ -55,6 +60,8 @@ async fn a_qcow2_over_http_becomes_raw_in_parallel_parts() {
         })
         .await;
     assert_eq!(at, size);
+    assert_eq!(image["checksum"], hex(&md5.finalize()));
+    assert_eq!(image["os_hash_value"], hex(&sha512.finalize()));
     let part = tenant.stack.s3().head_object().bucket(tenant.stack.images_bucket());
     let part =
         part.key(format!("images/{}", image["id"].as_str().unwrap())).part_number(1).send().await.unwrap();

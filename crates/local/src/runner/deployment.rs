@@ -11,7 +11,7 @@ use http::Request;
 use http_body_util::Full;
 use tokio::process::Command;
 
-use image_tasks_local::Deployment;
+use image_tasks_local::{Deployment, HASH_BEFORE_ACTIVE};
 
 use super::emulator::Endpoints;
 use super::layout::Layout;
@@ -33,18 +33,22 @@ pub(super) struct Placement {
     pub export_bucket: String,
     /// Buckets outside the stack that are made here.
     buckets: Vec<String>,
+    /// Parameters beside those that every local stack has.
+    parameters: Vec<String>,
 }
 
 impl Placement {
     /// The first region has the source bucket, each one a bucket for exports.
-    pub(super) fn new(region: &str, port: u16, first: bool) -> Self {
+    pub(super) fn new(region: &str, port: u16, first: bool, tests: bool) -> Self {
         let export_bucket =
             if first { EXPORT_BUCKET.to_owned() } else { format!("{EXPORT_BUCKET}-{region}") };
         let mut buckets = vec![export_bucket.clone()];
         if first {
             buckets.push(SOURCE_BUCKET.to_owned());
         }
-        Self { region: region.to_owned(), port, export_bucket, buckets }
+        let parameters =
+            if tests { vec![format!("HashBeforeActiveBytes={HASH_BEFORE_ACTIVE}")] } else { Vec::new() };
+        Self { region: region.to_owned(), port, export_bucket, buckets, parameters }
     }
 
     pub(super) fn endpoint(&self) -> String {
@@ -77,6 +81,7 @@ pub(super) async fn deploy(
         format!("GlanceEndpoints=http://{}", endpoints.glance()),
         format!("Architecture={}", architecture()?),
     ];
+    parameters.extend_from_slice(&placement.parameters);
     // sam takes no empty value.
     if !elsewhere.is_empty() {
         parameters.push(format!("ExportBucketRegions={}", elsewhere.join(",")));

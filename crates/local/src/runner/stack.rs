@@ -49,7 +49,7 @@ impl RunningStack {
         for (port, region) in (options.port..).zip(&options.regions(tests)) {
             let listener = listen(port, "--port").await?;
             let port = listener.local_addr()?.port();
-            placements.push(Placement::new(region, port, placements.is_empty()));
+            placements.push(Placement::new(region, port, placements.is_empty(), tests));
             listeners.push(listener);
         }
         let coordinates = Coordinates {
