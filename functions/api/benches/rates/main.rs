@@ -78,6 +78,7 @@ impl Bench {
                 ("IMAGES_TABLE", "images"),
                 ("IMAGES_BUCKET", "images"),
                 ("WORK_BUCKET", "work"),
+                ("CREDENTIALS_TABLE", "credentials"),
                 ("IMPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:import"),
                 ("EXPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:export"),
                 ("CLONE_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:clone"),
