@@ -12,6 +12,7 @@ use crc_fast::CrcAlgorithm::Crc64Nvme;
 use digest::common::hazmat::SerializableState;
 use disk_image::{AllocationMap, AllocationScanner};
 use futures::StreamExt as _;
+use image_tasks_domain::image::ImageHashes;
 use image_tasks_domain::{Failure, FailureCode, ImportInput};
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,12 @@ pub(crate) struct Digests {
     pub(crate) md5: String,
     /// SHA-512, lower-case hex.
     pub(crate) sha512: String,
+}
+
+impl From<Digests> for ImageHashes {
+    fn from(Digests { md5, sha512 }: Digests) -> Self {
+        Self { md5, sha512 }
+    }
 }
 
 impl Digests {

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use disk_image::AllocationMap;
-use image_tasks_domain::image::{ImageHashes, StoredObject};
+use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::ports::StoreError;
 use image_tasks_domain::{Failure, FailureCode, ImageId, ImageStatus, Task, TaskId, TaskStatus};
 use serde_json::json;
@@ -43,10 +43,13 @@ impl Importer {
     }
 
     async fn try_finish(&self, id: TaskId, deadline: Deadline) -> Step<Next> {
-        if let Some((task, image, planned)) = self.hashes_due(id).await? {
-            return self.add_hashes(&task, image, &planned, deadline).await;
-        }
-        let job = self.at_work(id).await?;
+        let job = match self.at_work(id).await {
+            Err(Stop::Ended) => {
+                let (task, image, planned) = self.hashes_due(id).await?.ok_or(Stop::Ended)?;
+                return self.add_hashes(&task, image, &planned, deadline).await;
+            }
+            job => job?,
+        };
         let planned = self.planned(id).await?;
         let upload = planned.upload.as_ref().ok_or_else(|| Stop::internal("a finish without an upload"))?;
         match &planned.form {
@@ -122,7 +125,7 @@ impl Importer {
                 return Ok(Next::Finish);
             };
             self.keep_allocation(task.id, image, planned, seen.allocation).await?;
-            let hashes = ImageHashes { md5: seen.digests.md5, sha512: seen.digests.sha512 };
+            let hashes = seen.digests.into();
             match self.images.set_hashes(image, &object.etag, &hashes, self.clock.now()).await {
                 Ok(()) => {}
                 // Deleted meanwhile, perhaps before the map was put beside it.
@@ -177,8 +180,8 @@ impl Importer {
         image.container_format = Some(planned.container_format.clone());
         image.size = Some(object.size);
         image.virtual_size = Some(planned.virtual_size);
-        if let Some(Digests { md5, sha512 }) = digests {
-            image.set_hashes(ImageHashes { md5, sha512 });
+        if let Some(digests) = digests {
+            image.set_hashes(digests.into());
         }
         image.raise_min_disk(planned.virtual_size);
         image.updated_at = now.max(image.updated_at);

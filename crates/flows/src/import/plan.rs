@@ -83,7 +83,8 @@ impl Importer {
         let target = Target::of(&layout, &job, self.policy.output)?;
         let hashes_given = job.asked.input.checksum.is_some() || job.asked.input.sha512.is_some();
         let converted = target.made != Made::AsIs;
-        if converted && hashes_given && matches!(origin, Origin::Source { .. }) {
+        let checked_later = hashes_given && matches!(origin, Origin::Source { .. });
+        if converted && checked_later {
             // A conversion reads the source in any order, and not all of it: only a spool sees its hashes.
             return self.ask_for_stage(id, source.info().clone()).await;
         }
@@ -106,7 +107,7 @@ impl Importer {
         let hashes_follow = form.most_bytes() > self.policy.hash_before_active
             && upload.is_some()
             && digests.is_none()
-            && !(hashes_given && matches!(origin, Origin::Source { .. }));
+            && !checked_later;
         let planned = Planned {
             origin,
             disk_format: target.disk_format,
