@@ -14,6 +14,8 @@
     reason = "a benchmark fails and reports this way, and its sizes are its own"
 )]
 
+mod cpu;
+
 use std::{fs::File, hint::black_box, os::unix::fs::FileExt, path::Path, process::Command};
 
 use disk_image::{
@@ -21,10 +23,7 @@ use disk_image::{
     drive::{ReadAt, drive, walk},
     inspect,
 };
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::{TimeVal, TimeValLike},
-};
+use nix::sys::resource::UsageWho;
 
 const ROUNDS: usize = 3;
 /// Bytes of the disk made at a time.
@@ -121,20 +120,9 @@ fn plan(map: &ExtentMap, mut sidecar: &[u8], start: u64, len: usize) -> Fetch {
     Fetch::plan(start, len, extents).unwrap()
 }
 
-/// CPU seconds of the cheapest round.
+/// CPU-seconds of the cheapest round.
 fn least(who: UsageWho, mut work: impl FnMut()) -> f64 {
-    let spent = || {
-        let usage = getrusage(who).unwrap();
-        let total: TimeVal = usage.user_time() + usage.system_time();
-        total.num_microseconds() as f64 / 1e6
-    };
-    (0..ROUNDS)
-        .map(|_| {
-            let before = spent();
-            work();
-            spent() - before
-        })
-        .fold(f64::INFINITY, f64::min)
+    (0..ROUNDS).map(|_| cpu::spent(who, &mut work).0).fold(f64::INFINITY, f64::min)
 }
 
 fn qemu_img(args: &[&str]) {

@@ -4,7 +4,7 @@
 //! whole, then part 1. What a network and a checksum cost is in neither.
 //!
 //! `cargo bench -p disk-image --bench write_qcow2 [-- FILE]`. Without a raw image to write, one is made of zeros, noise, and what
-//! lies in /usr. Each side runs three times and its best counts; each of our files is compared with the input.
+//! lies in /usr. The sides take turns, and the best of each one's runs counts; each of our files is compared with the input.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,8 @@
     clippy::cast_precision_loss,
     reason = "a benchmark"
 )]
+
+mod cpu;
 
 use std::{
     fs::{self, File},
@@ -27,13 +29,14 @@ use disk_image::write::{
     qcow2::{Assembly, BlobWriter, Codec, Geometry, Place, Step},
     rope::Rope,
 };
+use nix::sys::resource::UsageWho;
+
+use crate::cpu::spent;
 
 const MIB: u64 = 1 << 20;
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 /// Bytes of the disk that an export's worker reads at once.
 const WINDOW: usize = 8 << 20;
-/// Linux reports process times in 1/100 s to every program (`USER_HZ`).
-const TICKS: f64 = 100.0;
 
 fn main() {
     let dir = tempfile::tempdir().unwrap();
@@ -43,17 +46,23 @@ fn main() {
     let (ours, theirs) = (dir.path().join("ours.qcow2"), dir.path().join("theirs.qcow2"));
     println!("input: {} MiB", size / MIB);
     println!("codec    ours MB/cpu-s    qemu-img    ratio    ours bytes    qemu-img bytes    size");
+    let mut parts: Vec<PathBuf> = Vec::new();
     for (codec, options) in [
         (Codec::None, &[][..]),
         (Codec::Zlib, &["-c"][..]),
         (Codec::Zstd, &["-c", "-o", "compression_type=zstd"][..]),
     ] {
-        let us = best(|| {
-            let (seconds, parts) = cpu(Whose::Own, || export(&input, codec, dir.path()));
-            complete(&parts, &ours);
-            seconds
-        });
-        let them = best(|| cpu(Whose::Children, || convert(&input, options, &theirs)).0);
+        let (mut us, mut them) = (f64::INFINITY, f64::INFINITY);
+        for _ in 0..RUNS {
+            // Neither side pays for what it replaces, and both get the pages that were freed a moment ago.
+            parts.iter().for_each(|part| fs::remove_file(part).unwrap());
+            let (seconds, made) = spent(UsageWho::RUSAGE_SELF, || export(&input, codec, dir.path()));
+            us = us.min(seconds);
+            complete(&made, &ours);
+            parts = made.files;
+            let _ = fs::remove_file(&theirs);
+            them = them.min(spent(UsageWho::RUSAGE_CHILDREN, || convert(&input, options, &theirs)).0);
+        }
         run(&["compare", "-q", "-f", "raw", "-F", "qcow2", input.to_str().unwrap(), ours.to_str().unwrap()]);
         run(&["check", "-q", "-f", "qcow2", ours.to_str().unwrap()]);
         let (a, b) = (fs::metadata(&ours).unwrap().len(), fs::metadata(&theirs).unwrap().len());
@@ -94,9 +103,10 @@ fn export(input: &Path, codec: Codec, dir: &Path) -> Parts {
         };
         let mut left = range.end - range.start;
         while left > 0 {
-            let mut window = vec![0; usize::try_from(left).unwrap().min(WINDOW)];
-            source.read_exact(&mut window).unwrap();
-            left -= window.len() as u64;
+            let len = left.min(WINDOW as u64);
+            let mut window = Vec::with_capacity(usize::try_from(len).unwrap());
+            assert_eq!(Read::by_ref(&mut source).take(len).read_to_end(&mut window).unwrap() as u64, len);
+            left -= len;
             writer.write(&window.into(), cutter.buffer()).unwrap();
             while let Some(part) = cutter.next_part() {
                 upload(part);
@@ -146,34 +156,6 @@ fn run(args: &[&str]) {
         Command::new("qemu-img").args(args).status().expect("qemu-img is installed").success(),
         "{args:?}"
     );
-}
-
-#[derive(Clone, Copy)]
-enum Whose {
-    Own,
-    Children,
-}
-
-/// CPU-seconds that `work` took of this process or of its children.
-fn cpu<T>(whose: Whose, work: impl FnOnce() -> T) -> (f64, T) {
-    let before = seconds(whose);
-    let made = work();
-    (seconds(whose) - before, made)
-}
-
-/// User and system time so far: fields 14 to 17 of `/proc/self/stat` (proc(5)).
-fn seconds(whose: Whose) -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let from = match whose {
-        Whose::Own => 11,
-        Whose::Children => 13,
-    };
-    fields[from..from + 2].iter().map(|f| f.parse::<f64>().unwrap()).sum::<f64>() / TICKS
-}
-
-fn best(run: impl Fn() -> f64) -> f64 {
-    (0..RUNS).map(|_| run()).fold(f64::INFINITY, f64::min)
 }
 
 /// 1 GiB, about as much of each kind as a server's image: 44% zeros, 20% noise, 20% texts, 16% programs; all of it written, as
