@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::failure::{Failure, FailureCode};
-use crate::image::{Image, ImageId, ImageStatus, Visibility};
+use crate::image::{HASH_ALGORITHM, Image, ImageId, ImageStatus, Visibility};
 use crate::image_properties::{self, ImageProperties};
 use crate::import_input::ImportInput;
 use crate::input::{InvalidInput, Members, quoted};
@@ -178,7 +178,7 @@ impl GlanceImage {
             size,
             virtual_size: None,
             checksum,
-            os_hash_algo: sha512.as_ref().map(|_| "sha512".to_owned()),
+            os_hash_algo: sha512.as_ref().map(|_| HASH_ALGORITHM.to_owned()),
             os_hash_value: sha512,
             min_disk: properties.min_disk,
             min_ram: properties.min_ram,
@@ -210,7 +210,7 @@ fn hashes(said: &Map<String, Value>) -> Result<(Option<String>, Option<String>),
     let members = Members::of(&said, RECORD, "record.")?;
     let checksum = members.hex("checksum", 32)?;
     let sha512 = match members.string("os_hash_algo")? {
-        Some("sha512") => members.hex("os_hash_value", 128)?,
+        Some(HASH_ALGORITHM) => members.hex("os_hash_value", 128)?,
         _ => None,
     };
     Ok((checksum, sha512))

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use crate::caller::Caller;
-use crate::image::Visibility;
+use crate::image::{HASH_ALGORITHM, Visibility};
 use crate::image_properties::ImageProperties;
 use crate::input::{Checked, InvalidInput, Members, remarks};
 use crate::source::{SUPPORTED, SourceLocation, SourcePolicy};
@@ -113,7 +113,7 @@ impl ImportInput {
             ));
         }
         let checksum = members.hex("checksum", MD5_DIGITS)?;
-        let algorithm = members.one_of("os_hash_algo", &["sha512"])?;
+        let algorithm = members.one_of("os_hash_algo", &[HASH_ALGORITHM])?;
         let sha512 = members.hex("os_hash_value", SHA512_DIGITS)?;
         if algorithm.is_some() && sha512.is_none() {
             return members.refuse("os_hash_value", "is required where os_hash_algo is given");

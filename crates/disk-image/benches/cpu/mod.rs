@@ -6,7 +6,7 @@ use nix::sys::{
 };
 
 /// CPU-seconds, user and system, that `work` takes of this process ([`UsageWho::RUSAGE_SELF`]) or of its children; and what it made.
-pub fn spent<T>(who: UsageWho, work: impl FnOnce() -> T) -> (f64, T) {
+pub(crate) fn spent<T>(who: UsageWho, work: impl FnOnce() -> T) -> (f64, T) {
     let so_far = || {
         let usage = getrusage(who).expect("a process knows its own times");
         let total: TimeVal = usage.user_time() + usage.system_time();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use image_tasks_domain::image::HASH_ALGORITHM;
 use image_tasks_domain::{Failure, FailureCode, TaskId};
 use serde_json::{Value, json};
 
@@ -116,7 +117,7 @@ impl Exporter {
         // Known only where the bytes passed one worker, or are those of the image.
         if let (Some(digests), Value::Object(result)) = (digests, &mut result) {
             result.insert("checksum".to_owned(), digests.md5.into());
-            result.insert("os_hash_algo".to_owned(), "sha512".into());
+            result.insert("os_hash_algo".to_owned(), HASH_ALGORITHM.into());
             result.insert("os_hash_value".to_owned(), digests.sha512.into());
         }
         let (ttl, now) = (self.settings.task_ttl, self.clock.now());

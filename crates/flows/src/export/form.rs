@@ -6,6 +6,7 @@ use bytes::Bytes;
 use disk_image::write::qcow2::{Codec, CopyPlan};
 use disk_image::{AllocationMap, Error, Format, Layout, Limits, MapWriter, Regions};
 use image_tasks_domain::export_input::{ExportCompression, ExportFormat};
+use image_tasks_domain::image::HASH_ALGORITHM;
 use image_tasks_domain::transfer::{MAX_PARTS, TransferPlan};
 use image_tasks_domain::{Failure, FailureCode, Image, TaskId};
 
@@ -28,7 +29,8 @@ impl Exporter {
         let at = object(&place.bucket, &place.key);
         let head = self.objects.head(&at).await?.ok_or_else(gone)?;
         let md5 = image.checksum.clone();
-        let sha512 = image.os_hash_value.clone().filter(|_| image.os_hash_algo.as_deref() == Some("sha512"));
+        let sha512 =
+            image.os_hash_value.clone().filter(|_| image.os_hash_algo.as_deref() == Some(HASH_ALGORITHM));
         let mut stored = Stored {
             at,
             etag: place.etag.clone(),
