@@ -31,8 +31,6 @@ use disk_image::write::{
 };
 use nix::sys::resource::UsageWho;
 
-use crate::cpu::spent;
-
 const MIB: u64 = 1 << 20;
 const RUNS: usize = 5;
 /// Bytes of the disk that an export's worker reads at once.
@@ -56,12 +54,12 @@ fn main() {
         for _ in 0..RUNS {
             // Neither side pays for what it replaces, and both get the pages that were freed a moment ago.
             parts.iter().for_each(|part| fs::remove_file(part).unwrap());
-            let (seconds, made) = spent(UsageWho::RUSAGE_SELF, || export(&input, codec, dir.path()));
+            let (seconds, made) = cpu::spent(UsageWho::RUSAGE_SELF, || export(&input, codec, dir.path()));
             us = us.min(seconds);
             complete(&made, &ours);
             parts = made.files;
             let _ = fs::remove_file(&theirs);
-            them = them.min(spent(UsageWho::RUSAGE_CHILDREN, || convert(&input, options, &theirs)).0);
+            them = them.min(cpu::spent(UsageWho::RUSAGE_CHILDREN, || convert(&input, options, &theirs)).0);
         }
         run(&["compare", "-q", "-f", "raw", "-F", "qcow2", input.to_str().unwrap(), ours.to_str().unwrap()]);
         run(&["check", "-q", "-f", "qcow2", ours.to_str().unwrap()]);
@@ -85,7 +83,7 @@ struct Parts {
 
 /// The export flow, a file for each part.
 fn export(input: &Path, codec: Codec, dir: &Path) -> Parts {
-    let mut source = File::open(input).unwrap();
+    let source = File::open(input).unwrap();
     let size = source.metadata().unwrap().len();
     let geometry = Geometry::new(size, codec).unwrap();
     let (mut indexes, mut blobs) = (Vec::new(), Vec::new());
@@ -105,7 +103,7 @@ fn export(input: &Path, codec: Codec, dir: &Path) -> Parts {
         while left > 0 {
             let len = left.min(WINDOW as u64);
             let mut window = Vec::with_capacity(usize::try_from(len).unwrap());
-            assert_eq!(Read::by_ref(&mut source).take(len).read_to_end(&mut window).unwrap() as u64, len);
+            assert_eq!((&source).take(len).read_to_end(&mut window).unwrap() as u64, len);
             left -= len;
             writer.write(&window.into(), cutter.buffer()).unwrap();
             while let Some(part) = cutter.next_part() {

@@ -84,38 +84,30 @@ impl Encoder {
 /// Whether a sample holds all bytes about equally often, as noise and compressed files do: its sum of squared counts is within a
 /// quarter of what chance makes of equal odds, n²/256 + n.
 fn looks_random(cluster: &[u8]) -> bool {
-    let mut counts = [0u32; 256];
-    let mut n = 0;
+    let mut counts = [0u64; 256];
     for byte in cluster.chunks(4096).flat_map(|page| page.iter().take(SAMPLE)) {
         if let Some(count) = counts.get_mut(usize::from(*byte)) {
             *count += 1;
-            n += 1;
         }
     }
-    let squares: u64 = counts.iter().map(|count| u64::from(*count).pow(2)).sum();
+    let n: u64 = counts.iter().sum();
+    let squares: u64 = counts.iter().map(|count| count * count).sum();
     squares * 4 <= (n * n / 256 + n) * 5
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::Rng as _;
+    use proptest::test_runner::{RngAlgorithm, TestRng};
 
-    fn noise(len: usize) -> Vec<u8> {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        };
-        std::iter::repeat_with(next).flatten().take(len).collect()
-    }
+    use super::*;
 
     #[test]
     fn what_looks_random_is_compressed_all_the_same_where_it_can_be() {
         for cluster in [4096, 65_536, 2 << 20] {
             let mut encoder = Encoder::new(Codec::Zlib, cluster).unwrap();
-            let noise = noise(cluster);
+            let mut noise = vec![0; cluster];
+            TestRng::deterministic_rng(RngAlgorithm::XorShift).fill_bytes(&mut noise);
             assert!(looks_random(&noise) && encoder.encode(&noise).is_none(), "{cluster}");
             let mut pages = noise.clone();
             pages.chunks_mut(4096).for_each(|page| page.iter_mut().skip(SAMPLE).for_each(|byte| *byte %= 16));
