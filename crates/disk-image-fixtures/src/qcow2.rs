@@ -284,9 +284,13 @@ fn map() -> Vec<Case> {
     let p = SMALL;
     let l1 = |entry: u64| v3().be64(p.l1(), entry);
     let l2 = |entry: u64| v3().be64(p.l2(0), entry);
+    // A disk that ends behind the first cluster of the second table; the table's next entry.
+    let behind = |entry: u64| v3().be64(SIZE, 65 * 512).be64(p.l2(1) + 8, entry);
     vec![
         ("l1-entry-reserved-low", l1(p.l2(0) | 1), Code::BadTable),
         ("l1-entry-reserved-high", l1(p.l2(0) | 1 << 60), Code::BadTable),
+        ("l1-entry-copied-of-no-table", l1(COPIED), Code::BadTable),
+        ("l1-entry-reserved-of-no-table", l1(1 << 60), Code::BadTable),
         ("l1-entry-outside", l1(1 << 45 | COPIED), Code::OutOfBounds),
         (
             "l1-entry-last-cluster-cut",
@@ -298,6 +302,13 @@ fn map() -> Vec<Case> {
         ("l1-entry-twice", l1(p.l2(1) | COPIED), Code::BadTable),
         ("l2-entry-reserved-low", l2(p.data(0) | 1 << 4), Code::BadTable),
         ("l2-entry-reserved-high", l2(p.data(0) | 1 << 58), Code::BadTable),
+        ("l2-entry-copied-of-no-cluster", l2(COPIED), Code::BadTable),
+        ("l2-entry-copied-zero-of-no-cluster", l2(COPIED | 1), Code::BadTable),
+        ("l2-entry-copied-of-no-cluster-v2", v2().be64(p.l2(0), COPIED), Code::BadTable),
+        ("l2-entry-behind-the-end-reserved", behind(1 << 58), Code::BadTable),
+        ("l2-entry-behind-the-end-copied", behind(COPIED), Code::BadTable),
+        ("l2-entry-behind-the-end-twice", behind(p.data(0) | COPIED), Code::BadTable),
+        ("l2-entry-behind-the-end-is-l2", behind(p.l2(1) | COPIED), Code::BadTable),
         ("l2-entry-zero-flag-v2", v2().be64(p.l2(0), p.data(0) | 1), Code::BadTable),
         ("l2-entry-outside", l2(1 << 50 | COPIED), Code::Truncated),
         ("l2-entry-at-end", l2(p.cluster(10) | COPIED), Code::Truncated),
@@ -355,6 +366,9 @@ fn subclusters() -> Vec<Case> {
     vec![
         ("subcluster-allocated-and-zero", extended().be64(p.l2(0) + 8, 1 << 32 | 1), Code::BadTable),
         ("subcluster-without-cluster", extended().be64(p.l2(0), 0), Code::BadTable),
+        ("subcluster-of-compressed", extended().be64(p.l2(0) + 40, 1), Code::BadTable),
+        ("subcluster-of-compressed-zero", extended().be64(p.l2(0) + 40, 1 << 32), Code::BadTable),
+        ("subcluster-of-nothing-copied", extended().be64(p.l2(0) + 48, COPIED), Code::BadTable),
         ("subcluster-zero-flag", extended().be64(p.l2(0), p.data(0) | COPIED | 1), Code::BadTable),
         ("subcluster-cut", extended().cut(p.data(2) + 511), Code::Truncated),
     ]

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{fs::File, os::unix::fs::FileExt, path::Path, sync::Mutex};
+use std::{fs::File, os::unix::fs::FileExt, path::Path, process::Command, sync::Mutex};
 
 use disk_image::{Format, Stored};
 use proptest::prelude::*;
@@ -223,6 +223,78 @@ fn a_unit_is_fetched_and_decoded_once_in_a_window() {
     })
     .unwrap();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), [true]);
+}
+
+/// Big-endian 64 bits of an image's file.
+fn be64(bytes: &[u8], at: u64) -> u64 {
+    let at = usize::try_from(at).unwrap();
+    u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+/// What `qemu-img check` calls an error in an entry is refused, and the image was accepted before.
+#[test]
+fn an_entry_that_qemu_img_check_calls_an_error_is_refused() {
+    const COPIED: u64 = 1 << 63;
+    let dir = tempfile::tempdir().unwrap();
+    let (raw, image, broken) =
+        (dir.path().join("disk.raw"), dir.path().join("disk.qcow2"), dir.path().join("broken.qcow2"));
+    // Data in two of the three stretches that an L2 table maps, nothing in the last; ends within the last one.
+    let table = |extended: bool| if extended { 8 << 20 } else { 16 << 20 };
+    for (options, extended) in [("cluster_size=16k", false), ("cluster_size=16k,extended_l2=on", true)] {
+        let (span, entry) = if extended { (16 << 20, 16) } else { (32 << 20, 8) };
+        let file = File::create(&raw).unwrap();
+        file.set_len(2 * span + table(extended)).unwrap();
+        file.write_all_at(&[5; 40_000], 0).unwrap();
+        file.write_all_at(&[6; 40_000], 2 * span).unwrap();
+        let options = format!("{options},compression_type=zstd");
+        for compressed in [false, true] {
+            convert(&raw, &image, compressed, &options);
+            open(&image, Format::Qcow2).unwrap();
+            let bytes = std::fs::read(&image).unwrap();
+            let (l1, refcounts) = (be64(&bytes, 40), be64(&bytes, 48));
+            let (first, last) = (be64(&bytes, l1) & !COPIED, be64(&bytes, l1 + 16) & !COPIED);
+            // Behind the disk's end, in the last table.
+            let behind = last + (16 << 10) - entry;
+            let mut cases = vec![
+                ("L1 entry of no table is copied", l1 + 8, COPIED),
+                ("L1 entry of no table has a reserved bit", l1 + 8, 1 << 58),
+                ("L1 entry of no table has a reserved bit below", l1 + 8, 1),
+                ("L1 entry has a reserved bit", l1, be64(&bytes, l1) | 1 << 60),
+                ("L2 entry of no cluster has a reserved bit", first + 10 * entry, 1 << 57),
+                ("L2 entry of no cluster has a reserved bit below", first + 10 * entry, 1 << 3),
+                ("L2 entry behind the end has a reserved bit", behind, 1 << 57),
+                ("L2 entry behind the end is a table", behind, first | COPIED),
+                ("refcount table entry has a reserved bit", refcounts, be64(&bytes, refcounts) | 1),
+                ("refcount table entry is of no block", refcounts + 8, 1 << 5),
+                ("refcount block is outside", refcounts + 8, 1 << 40),
+            ];
+            if compressed {
+                cases.push(("compressed cluster is copied", first, be64(&bytes, first) | COPIED));
+            }
+            if extended {
+                cases.push(("subclusters of no cluster", first + 10 * entry + 8, 1));
+                cases.push(("subcluster is allocated and zero", first + 8, 1 | 1 << 32));
+                cases.push(("behind the end: subclusters of no cluster", behind + 8, 1));
+            }
+            if compressed && extended {
+                cases.push(("compressed cluster has zero subclusters", first + 8, 1 << 32));
+            }
+            for (name, at, value) in cases {
+                let name = format!("{name} ({options}, compressed: {compressed})");
+                std::fs::write(&broken, &bytes).unwrap();
+                File::options()
+                    .write(true)
+                    .open(&broken)
+                    .unwrap()
+                    .write_all_at(&value.to_be_bytes(), at)
+                    .unwrap();
+                let check =
+                    Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(&broken).output().unwrap();
+                assert!(!check.status.success(), "{name}: no error to qemu-img check");
+                assert!(open(&broken, Format::Qcow2).is_err(), "{name}: accepted");
+            }
+        }
+    }
 }
 
 struct Cut {

@@ -152,13 +152,13 @@ impl Qcow2Tables {
         let step = to_usize(self.layout.entry_bytes());
         let table_span = self.layout.l2_span();
         let first = self.l1_at * table_span + self.l2_at / self.layout.entry_bytes() * self.layout.cluster();
+        let mut behind = Stretch::default();
         for (n, at) in (0..piece.len()).step_by(step).enumerate() {
             let virtual_at = first + ((n as u64) << self.layout.cluster_bits);
-            if virtual_at >= self.layout.virtual_size {
-                break;
-            }
             let entry = be64(piece, at)?;
             let bitmap = if self.layout.extended_l2 { Some(be64(piece, at + 8)?) } else { None };
+            // Behind the disk's end nothing is read until somebody grows the disk; it must be sound all the same.
+            let out = if virtual_at < self.layout.virtual_size { &mut *out } else { &mut behind };
             self.cluster(virtual_at, entry, bitmap, out)?;
         }
         self.l2_at += len;
@@ -172,6 +172,11 @@ impl Qcow2Tables {
     fn cluster(&mut self, virtual_at: u64, entry: u64, bitmap: Option<u64>, out: &mut Stretch) -> Result<()> {
         let cluster = self.layout.cluster();
         if entry & COMPRESSED != 0 {
+            if bitmap.is_some_and(|bitmap| bitmap != 0) {
+                return Err(bad(format!(
+                    "the compressed cluster of disk offset {virtual_at} has subclusters"
+                )));
+            }
             let stored = self.compressed(virtual_at, entry)?;
             out.push(cluster, stored);
             return Ok(());
@@ -193,6 +198,9 @@ impl Qcow2Tables {
         }
         if offset != 0 {
             self.claims.claim(offset, cluster, "qcow2 data cluster")?;
+        } else if entry & COPIED != 0 {
+            // Offset 0 is a place in an external data file only.
+            return Err(bad(format!("the L2 entry of disk offset {virtual_at} has flags but no cluster")));
         }
         match bitmap {
             Some(bitmap) => self.subclusters(virtual_at, offset, bitmap, out)?,
@@ -268,6 +276,10 @@ impl Tables for Qcow2Tables {
             return Err(bad(format!("reserved bits set in L1 entry {}", self.l1_at)));
         }
         let table = entry & OFFSET;
+        if table == 0 && entry != 0 {
+            // To a reader there is no table; a writer takes the image's header for one.
+            return Err(bad(format!("L1 entry {} has flags but no table", self.l1_at)));
+        }
         if table == 0 {
             out.push(self.layout.l2_span(), Stored::Zero);
             self.l1_at += 1;
