@@ -2,7 +2,7 @@
 
 use disk_image::{Code, Format};
 
-use crate::{Hostile, Sparse, iso, qcow2};
+use crate::{Hostile, Sparse, iso, qcow2, vdi};
 
 const SIZE: u64 = 256 << 10;
 
@@ -64,9 +64,38 @@ pub(crate) fn hostile() -> Vec<Hostile> {
     );
     add("polyglot-qcow2-dmg", qcow2, sound().with(size, b"koly").with(size + 511, &[0]), Code::Polyglot);
     add("polyglot-qcow2-vdi", qcow2, sound().with(0x40, b"\x7f\x10\xda\xbe"), Code::Polyglot);
+    // A footer that is cut in the last sector is one to QEMU all the same.
+    add(
+        "polyglot-qcow2-vhd-footer-cut",
+        qcow2,
+        sound().with(size, &[b"conectix", &[0; 92][..]].concat()),
+        Code::Polyglot,
+    );
+    add(
+        "polyglot-qcow2-dmg-unaligned",
+        qcow2,
+        sound().with(size + 100, &[b"koly", &[0; 700][..]].concat()),
+        Code::Polyglot,
+    );
     let iso = Some(Format::Iso);
     for (name, at, magic) in STRUCTURED.iter().filter(|(_, at, _)| *at < 0x8000) {
         add(&format!("polyglot-iso-{name}"), iso, iso::volume().with(*at, magic), Code::Polyglot);
+    }
+    for version in [0, 1, 4, 255] {
+        let magic = [b'Q', b'F', b'I', 0xfb, 0, 0, 0, version];
+        let file = iso::volume().with(0, &magic);
+        add(&format!("polyglot-iso-qcow-{version}"), iso, file, Code::Polyglot);
+        let file = vdi::dynamic_of(&[0; 512]).with(0, &magic);
+        add(&format!("polyglot-vdi-qcow-{version}"), Some(Format::Vdi), file, Code::Polyglot);
+    }
+    for (name, title) in [
+        ("spaced", "# Disk Descriptor File\nCID=1\n"),
+        ("tight", "#Disk DescriptorFile\nCID=1\n"),
+        ("tight-and-spaced", "#Disk Descriptor File\nCID=1\n"),
+        ("behind-a-comment", "# a comment\n\n# Disk DescriptorFile\nCID=1\n"),
+    ] {
+        let file = iso::volume().with(0, title.as_bytes());
+        add(&format!("polyglot-iso-vmdk-descriptor-{name}"), iso, file, Code::Polyglot);
     }
     add("hybrid-iso-undeclared", None, iso::volume().with(510, &[0x55, 0xaa]), Code::Polyglot);
     add("polyglot-gzip-iso", iso, iso::volume().with(0, b"\x1f\x8b\x08"), Code::Polyglot);

@@ -40,6 +40,19 @@ fn dynamic() -> Sparse {
         .with(1024, &[5; 700])
 }
 
+/// A disk of at most 128 MiB, all stored.
+pub(crate) fn dynamic_of(disk: &[u8]) -> Sparse {
+    let blocks = u32::try_from((disk.len() as u64).div_ceil(MIB)).unwrap_or_default();
+    let file = dynamic()
+        .cut(512)
+        .le64(SIZE, disk.len() as u64)
+        .le32(BLOCKS, blocks)
+        .le32(ALLOCATED, blocks)
+        .with(512, &[0xff; 512]);
+    let file = (0..blocks).fold(file, |file, n| file.le32(512 + 4 * u64::from(n), n));
+    file.with(1023 + u64::from(blocks) * MIB, &[0]).with(1024, disk)
+}
+
 pub(crate) fn sound() -> Vec<Sound> {
     let discarded = dynamic().le32(516, u32::MAX - 1);
     [("vdi-dynamic", dynamic()), ("vdi-discarded", discarded)]

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Code, Error, Result},
     format::{Compression, Format},
-    regions::Regions,
-    signatures::{self, Meaning},
+    formats::view::View,
+    regions::{ByteRange, Regions},
+    signatures::{self, Ends, Meaning},
 };
 
 /// Bytes read at the start: past the last signature (sector 17 of an ISO) and enough for most headers.
@@ -36,20 +37,20 @@ pub enum Inspection {
 /// [`Error::Need`] for head and tail, then [`Code::UnknownFormat`], [`Code::UnsupportedFormat`], [`Code::FormatMismatch`],
 /// [`Code::Polyglot`], [`Code::Encrypted`], [`Code::ExternalData`].
 pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection> {
-    let (head, tail) = ends(regions)?;
-    let found = signatures::all(head, tail);
-    let partitioned = signatures::partition_table(head);
-    let Some((&only, others)) = found.split_first() else {
+    let ends = ends(View::whole(regions))?;
+    let found = signatures::all(&ends);
+    let partitioned = signatures::partition_table(ends.head);
+    let Some((only, others)) = found.split_first() else {
         return without_signature(declared);
     };
     if let Some(other) = others.first() {
         return Err(Error::refused(
             Code::Polyglot,
-            format!("the file is {} and {} at once", only.name(), other.name()),
+            format!("the file is {} and {} at once", only.meaning.name(), other.meaning.name()),
         ));
     }
-    match only {
-        Meaning::Refused(name) => {
+    match only.meaning {
+        Meaning::Refused(name) | Meaning::Volume(name) => {
             Err(Error::refused(Code::UnsupportedFormat, format!("the file is {name}, which is not accepted")))
         }
         Meaning::Encrypted(name) => {
@@ -68,7 +69,7 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
                     format!("declared as {declared}, but the file is {format}"),
                 ));
             }
-            if partitioned && !may_begin_with_partition_table(format, declared, head) {
+            if partitioned && !may_begin_with_partition_table(format, declared, ends.head) {
                 return Err(Error::refused(
                     Code::Polyglot,
                     format!("the file is {format} and begins with a partition table (55 AA at byte 510)"),
@@ -100,22 +101,17 @@ fn may_begin_with_partition_table(format: Format, declared: Option<Format>, head
 }
 
 /// Head and tail, asked for at once.
-fn ends(regions: &Regions) -> Result<(&[u8], &[u8])> {
-    let size = regions.size();
+pub(crate) fn ends(file: View<'_>) -> Result<Ends<'_>> {
+    let size = file.size();
     let (head, tail) = (HEAD.min(size), TAIL.min(size));
-    let length = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    match (regions.read(0, length(head)), regions.read(size - tail, length(tail))) {
-        (Ok(head), Ok(tail)) => Ok((head, tail)),
-        (Err(Error::Need(mut a)), Err(Error::Need(b))) => {
-            // One request where the two ranges meet.
-            match a.last_mut() {
-                Some(last) if size - tail <= last.end => last.end = size,
-                _ => a.extend(b),
-            }
-            Err(Error::Need(a))
-        }
-        (Err(e), _) | (_, Err(e)) => Err(e),
+    let ranges = [ByteRange { start: 0, end: head }, ByteRange { start: size - tail, end: size }];
+    // One request where the two ranges meet.
+    if size - tail <= head {
+        file.need(&[ByteRange { start: 0, end: size }])?;
+    } else {
+        file.need(&ranges)?;
     }
+    Ok(Ends { head: file.read(0, head, "head")?, tail: file.read(size - tail, tail, "tail")?, size })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Every signature that a hypervisor, a tool or this reader could take for a format.
 //!
-//! All are tried on every file, so that a file which two programs would read as two formats is seen as such.
+//! All are tried on every file, so that a file which two programs would read as two formats is seen as such. A probe is
+//! given the file's ends and nothing else: what one finds can't keep another from looking.
 //! Offsets are from QEMU's `*_probe` functions and the formats' specifications.
 
 use crate::format::{Compression, Format};
@@ -14,6 +15,8 @@ pub(crate) enum Meaning {
     Stream(Compression),
     /// Never taken.
     Refused(&'static str),
+    /// A file system of optical media that is not taken as an image.
+    Volume(&'static str),
     /// Whole-disk encryption.
     Encrypted(&'static str),
     /// Names other files and holds no data itself.
@@ -25,15 +28,49 @@ impl Meaning {
         match self {
             Self::Disk(format) => format.name(),
             Self::Stream(stream) => stream.name(),
-            Self::Refused(name) | Self::Encrypted(name) | Self::Descriptor(name) => name,
+            Self::Refused(name) | Self::Volume(name) | Self::Encrypted(name) | Self::Descriptor(name) => name,
         }
+    }
+
+    /// Whether it is what a guest finds on its disk, and no format around a disk: nobody looks for another disk in it.
+    pub(crate) const fn is_volume(self) -> bool {
+        matches!(self, Self::Disk(Format::Iso) | Self::Volume(_))
+    }
+}
+
+/// A signature that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) meaning: Meaning,
+    /// Whether it is at the file's end, not at its start.
+    pub(crate) at_end: bool,
+}
+
+/// The first and the last bytes of a file; both may be the whole of a small one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends<'a> {
+    pub(crate) head: &'a [u8],
+    pub(crate) tail: &'a [u8],
+    pub(crate) size: u64,
+}
+
+impl Ends<'_> {
+    fn has(&self, at: usize, magic: &[u8]) -> bool {
+        self.head.get(at..).is_some_and(|rest| rest.starts_with(magic))
+    }
+
+    /// Whether `magic` begins somewhere from `far` to `near` bytes before the end.
+    fn ends_with(&self, magic: &[u8], far: u64, near: u64) -> bool {
+        let len = self.tail.len() as u64;
+        self.tail
+            .windows(magic.len())
+            .zip(0..)
+            .any(|(window, at): (_, u64)| window == magic && (near..=far).contains(&(len - at)))
     }
 }
 
 /// Bytes at fixed places of the head.
 const HEAD: &[(usize, &[u8], Meaning)] = &[
-    (0, b"QFI\xfb\0\0\0\x02", Meaning::Disk(Format::Qcow2)),
-    (0, b"QFI\xfb\0\0\0\x03", Meaning::Disk(Format::Qcow2)),
     (0, b"KDMV", Meaning::Disk(Format::Vmdk)),
     (0, b"vhdxfile", Meaning::Disk(Format::Vhdx)),
     (0x40, b"\x7f\x10\xda\xbe", Meaning::Disk(Format::Vdi)),
@@ -55,57 +92,62 @@ const HEAD: &[(usize, &[u8], Meaning)] = &[
     (0, b"PK\x03\x04", Meaning::Refused("zip")),
     (0, b"7z\xbc\xaf\x27\x1c", Meaning::Refused("7z")),
     (0, b"MSWIM\0\0\0", Meaning::Refused("WIM")),
-    (0x8001, b"BEA01", Meaning::Refused("UDF without ISO 9660")),
-    (0x8801, b"CDROM", Meaning::Refused("High Sierra")),
+    (0x8001, b"BEA01", Meaning::Volume("UDF without ISO 9660")),
+    (0x8801, b"CDROM", Meaning::Volume("High Sierra")),
 ];
 
-/// Every meaning the file has. `tail` ends where the file ends; both may be the whole of a small file.
-pub(crate) fn all(head: &[u8], tail: &[u8]) -> Vec<Meaning> {
-    let at = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
-    let mut found: Vec<_> =
-        HEAD.iter().filter(|(offset, magic, _)| at(*offset, magic)).map(|(_, _, meaning)| *meaning).collect();
-    if at(0, b"QFI\xfb") && found.is_empty() {
-        found.push(Meaning::Refused("qcow of a version other than 2 and 3"));
-    }
-    if vhd(head, tail) {
-        found.push(Meaning::Disk(Format::Vhd));
-    }
-    if tail
-        .len()
-        .checked_sub(512)
-        .and_then(|at| tail.get(at..))
-        .is_some_and(|footer| footer.starts_with(b"koly"))
-    {
-        found.push(Meaning::Refused("DMG"));
-    }
-    if vmdk_descriptor(head) {
-        found.push(Meaning::Descriptor("VMDK descriptor"));
-    }
-    found
+/// What takes more than bytes at a fixed place.
+const PROBES: &[fn(&Ends<'_>) -> Option<Seen>] = &[qcow, vhd, dmg, vmdk_descriptor];
+
+/// Every meaning the file has.
+pub(crate) fn all(ends: &Ends<'_>) -> Vec<Seen> {
+    let fixed =
+        HEAD.iter().filter(|(at, magic, _)| ends.has(*at, magic)).map(|(_, _, meaning)| start(*meaning));
+    fixed.chain(PROBES.iter().filter_map(|probe| probe(ends))).collect()
 }
 
-/// A footer in the last 512 bytes (511 in files of old versions of Virtual PC), or its copy in front.
-fn vhd(head: &[u8], tail: &[u8]) -> bool {
+const fn start(meaning: Meaning) -> Seen {
+    Seen { meaning, at_end: false }
+}
+
+/// QEMU probes version 1 as qcow and all above as qcow2.
+fn qcow(ends: &Ends<'_>) -> Option<Seen> {
+    let version = ends.head.strip_prefix(b"QFI\xfb")?.get(..4);
+    Some(start(match version {
+        Some([0, 0, 0, 2 | 3]) => Meaning::Disk(Format::Qcow2),
+        _ => Meaning::Refused("qcow of a version other than 2 and 3"),
+    }))
+}
+
+/// A footer in front, or in the last sector: QEMU rounds a file up to whole sectors and reads a footer that is cut, as it is in
+/// files of old versions of Virtual PC (511 bytes).
+fn vhd(ends: &Ends<'_>) -> Option<Seen> {
     const COOKIE: &[u8] = b"conectix";
-    head.starts_with(COOKIE)
-        || [512, 511].into_iter().any(|n| {
-            tail.len()
-                .checked_sub(n)
-                .and_then(|at| tail.get(at..))
-                .is_some_and(|footer| footer.starts_with(COOKIE))
-        })
+    let at_end = !ends.has(0, COOKIE);
+    (!at_end || ends.ends_with(COOKIE, 512, 0))
+        .then_some(Seen { meaning: Meaning::Disk(Format::Vhd), at_end })
 }
 
-/// QEMU takes a text for a VMDK whose first line that is neither empty nor a comment is `version=1` to `3`; others look for the comment.
-fn vmdk_descriptor(head: &[u8]) -> bool {
-    const TITLE: &[u8] = b"# disk descriptorfile";
-    if head.get(..TITLE.len()).is_some_and(|start| start.eq_ignore_ascii_case(TITLE)) {
-        return true;
-    }
-    let mut lines = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+/// QEMU looks for a trailer that begins in the 512 bytes up to the last sector, of a file rounded up to whole sectors.
+fn dmg(ends: &Ends<'_>) -> Option<Seen> {
+    let missing = ends.size.next_multiple_of(512) - ends.size;
+    let found = ends.ends_with(b"koly", 1023 - missing, 512 - missing) || ends.ends_with(b"koly", 512, 512);
+    found.then_some(Seen { meaning: Meaning::Refused("DMG"), at_end: true })
+}
+
+/// QEMU takes a text for a VMDK whose first line that is neither empty nor a comment is `version=1` to `3`. Others look for a
+/// comment before it, which VirtualBox spells in four ways.
+fn vmdk_descriptor(ends: &Ends<'_>) -> Option<Seen> {
+    let titled = |line: &[u8]| {
+        let letters = line.iter().filter(|b| !b.is_ascii_whitespace()).map(u8::to_ascii_lowercase);
+        letters.take(TITLE.len()).eq(TITLE.iter().copied())
+    };
+    const TITLE: &[u8] = b"#diskdescriptorfile";
+    let mut lines = ends.head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     lines
-        .find(|line| !line.is_empty() && !line.starts_with(b"#"))
-        .is_some_and(|line| line.starts_with(b"version="))
+        .find(|line| !line.starts_with(b"#") || titled(line))
+        .is_some_and(|line| line.starts_with(b"#") || line.starts_with(b"version="))
+        .then_some(start(Meaning::Descriptor("VMDK text descriptor")))
 }
 
 /// A master boot record's mark, which also every GPT disk has.

@@ -12,7 +12,7 @@ mod table;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
-mod view;
+pub(crate) mod view;
 pub mod vmdk;
 
 use serde::{Deserialize, Serialize};

@@ -13,8 +13,8 @@ use crate::{
     error::{Code, Error, Result},
     format::Format,
     formats::view::View,
-    inspect::{HEAD, TAIL},
-    regions::{ByteRange, Regions},
+    inspect::ends,
+    regions::Regions,
     signatures::{self, Meaning},
 };
 
@@ -70,15 +70,10 @@ pub(crate) fn find_disk(regions: &Regions, disk: Option<&str>) -> Result<(u64, u
 
 /// The disk must be a VMDK and nothing else, by the rules for whole files.
 fn check_signatures(disk: View<'_>) -> Result<()> {
-    let (head, tail) = (HEAD.min(disk.size()), TAIL.min(disk.size()));
-    disk.need(&[
-        ByteRange { start: 0, end: head },
-        ByteRange { start: disk.size() - tail, end: disk.size() },
-    ])?;
-    let head = disk.read(0, head, "disk")?;
-    let found = signatures::all(head, disk.read(disk.size() - tail, tail, "disk")?);
+    let ends = ends(disk)?;
+    let found: Vec<_> = signatures::all(&ends).into_iter().map(|seen| seen.meaning).collect();
     match found.as_slice() {
-        [Meaning::Disk(Format::Vmdk)] if !signatures::partition_table(head) => Ok(()),
+        [Meaning::Disk(Format::Vmdk)] if !signatures::partition_table(ends.head) => Ok(()),
         [] => {
             Err(Error::refused(Code::UnknownFormat, "OVA: the disk has no known signature; a VMDK is read"))
         }
