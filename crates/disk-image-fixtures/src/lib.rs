@@ -7,6 +7,7 @@
 pub mod bootable;
 mod import;
 mod iso;
+pub mod nested;
 mod ova;
 mod qcow2;
 mod seal;

@@ -1,6 +1,6 @@
 //! qcow2 images: each field that can lie, lying.
 
-use disk_image::{Code, Format};
+use disk_image::{ByteRange, Code, Format};
 
 use crate::{Hostile, Sound, Sparse};
 
@@ -96,6 +96,52 @@ fn deflated(len: usize) -> Vec<u8> {
 
 fn zstandard(len: usize) -> Vec<u8> {
     zstd::bulk::compress(&vec![b'B'; len], 3).unwrap_or_default()
+}
+
+/// A disk of at most 512 MiB, all stored; sound to `qemu-img check` too.
+pub(crate) fn image_of(disk: &[u8]) -> Sparse {
+    let place = Place { bits: 16 };
+    let clusters = (disk.len() as u64).div_ceil(place.cluster(1));
+    // Header, refcount table and block, L1 and L2 table, data.
+    let used = 5 + clusters;
+    let file = Sparse::zeros(place.cluster(used))
+        .with(0, b"QFI\xfb")
+        .be32(VERSION, 3)
+        .be32(CLUSTER_BITS, place.bits)
+        .be64(SIZE, disk.len() as u64)
+        .be32(L1_SIZE, 1)
+        .be64(L1_OFFSET, place.l1())
+        .be64(REFCOUNT_OFFSET, place.refcount_table())
+        .be32(REFCOUNT_CLUSTERS, 1)
+        .be32(REFCOUNT_ORDER, 4)
+        .be32(HEADER_LENGTH, 112)
+        .be64(place.refcount_table(), place.refcount_block())
+        .be64(place.l1(), place.l2(0) | COPIED);
+    let file = (0..used).fold(file, |file, n| file.be16(place.refcount_block() + 2 * n, 1));
+    // The disk's end is not the file's, so that what it ends with says nothing of the image.
+    (0..clusters).zip(disk.chunks(64 << 10)).fold(file, |file, (n, data)| {
+        let at = place.cluster(used - 1 - n);
+        file.be64(place.l2(0) + 8 * n, at | COPIED).with(at, data)
+    })
+}
+
+/// The head of an image that names `name` as its backing file.
+pub(crate) fn backed_by(name: &str) -> Vec<u8> {
+    let len = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    let file =
+        image_of(&[0; 512]).be64(BACKING_OFFSET, 512).be32(BACKING_SIZE, len).with(512, name.as_bytes());
+    file.read(ByteRange { start: 0, end: file.len() })
+}
+
+/// The head of an image whose data is in the file `name`.
+pub(crate) fn data_in(name: &str) -> Vec<u8> {
+    let len = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    let file = image_of(&[0; 512])
+        .be64(INCOMPATIBLE, 1 << 2)
+        .be32(EXTENSIONS, 0x4441_5441)
+        .be32(EXTENSIONS + 4, len)
+        .with(EXTENSIONS + 8, name.as_bytes());
+    file.read(ByteRange { start: 0, end: file.len() })
 }
 
 fn v2() -> Sparse {
@@ -221,7 +267,7 @@ fn features() -> Vec<Case> {
 fn header() -> Vec<Case> {
     // 1.5 MB that claim 64 TiB: 2 MiB clusters need an L1 table of 128 entries only.
     let huge = Sparse::zeros(1_500_000)
-        .with(0, &v3().read(disk_image::ByteRange { start: 0, end: 512 }))
+        .with(0, &v3().read(ByteRange { start: 0, end: 512 }))
         .be32(CLUSTER_BITS, 16)
         .be64(SIZE, 64 << 40)
         .be32(L1_SIZE, 131_072)

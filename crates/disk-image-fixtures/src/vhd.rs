@@ -76,6 +76,30 @@ fn dynamic() -> Sparse {
     dynamic_with(footer(3, 16 << 10), |file| file)
 }
 
+/// A disk of at most 8 MiB, all stored, in blocks of 64 KiB.
+pub(crate) fn dynamic_of(disk: &[u8]) -> Sparse {
+    const BLOCK_BYTES: usize = 64 << 10;
+    const FIRST: u64 = TABLE + 512;
+    let footer = summed(footer(3, disk.len() as u64), 0, 512, SUM).read(ByteRange { start: 0, end: 512 });
+    let blocks = u32::try_from(disk.len().div_ceil(BLOCK_BYTES)).unwrap_or_default();
+    let file = Sparse::zeros(FIRST)
+        .with(HEADER, b"cxsparse")
+        .be64(HEADER + 8, u64::MAX)
+        .be64(HEADER + TABLE_AT, TABLE)
+        .be32(HEADER + HEADER_VERSION, 0x0001_0000)
+        .be32(HEADER + ENTRIES, blocks)
+        .be32(HEADER + BLOCK, 64 << 10)
+        .with(TABLE, &[0xff; 512]);
+    let file = (0..).zip(disk.chunks(BLOCK_BYTES)).fold(file, |file, (n, block)| {
+        let at = file.len();
+        let padded =
+            file.be32(TABLE + 4 * n, u32::try_from(at / 512).unwrap_or_default()).with(at, &[0xff; 512]);
+        padded.with(at + 512, &[0; BLOCK_BYTES]).with(at + 512, block)
+    });
+    let end = file.len();
+    summed(file, HEADER, 1024, HEADER_SUM).with(0, &footer).with(end, &footer)
+}
+
 fn with_footer(change: impl Fn(Sparse) -> Sparse) -> Sparse {
     dynamic_with(change(footer(3, 16 << 10)), |file| file)
 }

@@ -118,6 +118,14 @@ fn dynamic() -> Sparse {
     resummed(file)
 }
 
+/// A small disk, all stored.
+pub(crate) fn dynamic_of(disk: &[u8]) -> Sparse {
+    let file = dynamic().cut(DATA).with(TABLE, &[0; 64 << 10]).le64(METADATA + SIZE, disk.len() as u64);
+    let blocks = (disk.len() as u64).div_ceil(MIB);
+    let file = (0..blocks).fold(file, |file, n| file.le64(TABLE + 8 * n, (DATA + n * MIB) | 6));
+    file.with(DATA + blocks * MIB - 1, &[0]).with(DATA, disk)
+}
+
 pub(crate) fn sound() -> Vec<Sound> {
     let one_header = dynamic().with(HEADERS[1], &[0; 4096]);
     let one_region_table = dynamic().with(REGIONS[1] + 5, &[0xff]);

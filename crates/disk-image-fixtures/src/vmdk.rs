@@ -80,6 +80,25 @@ fn monolithic() -> Sparse {
     })
 }
 
+/// A disk of at most 32 MiB, all stored, in grains of 64 KiB.
+pub(crate) fn monolithic_of(disk: &[u8]) -> Sparse {
+    let sectors = disk.len() as u64 / 512;
+    let text = text("monolithicSparse").replace(&SECTORS.to_string(), &sectors.to_string());
+    let file = header(1, 0, MONO_DIRECTORY)
+        .le64(CAPACITY, sectors)
+        .le64(GRAIN, 128)
+        .with(TEXT, text.as_bytes())
+        .le32(at(MONO_DIRECTORY), 23)
+        .with(at(MONO_TABLES[0]), &[0; 2048]);
+    // The disk's end is not the file's, so that what it ends with says nothing of the image.
+    let end = 32 + sectors.next_multiple_of(128);
+    let grains = (1..).zip(disk.chunks(64 << 10));
+    grains.fold(file.with(at(end) - 1, &[0]), |file, (n, grain)| {
+        let sector = u32::try_from(end - 128 * n).unwrap_or_default();
+        file.le32(at(MONO_TABLES[0]) + 4 * (n - 1), sector).with(at(end - 128 * n), grain)
+    })
+}
+
 /// Marker and zlib stream of a grain.
 fn compressed(lba: u64, grain: &[u8]) -> Vec<u8> {
     let mut codec = libdeflater::Compressor::new(libdeflater::CompressionLvl::new(1).unwrap_or_default());
