@@ -304,6 +304,8 @@ fn places() -> Vec<Case> {
         ("l1-unaligned", v3().be64(L1_OFFSET, p.l1() + 8), Code::BadTable),
         ("l1-outside", v3().be64(L1_OFFSET, p.cluster(10)), Code::OutOfBounds),
         ("l1-overflow", v3().be64(L1_OFFSET, u64::MAX - 511), Code::OutOfBounds),
+        // Its second cluster is the first L2 table.
+        ("l1-behind-the-disks-end-over-l2", v3().be32(L1_SIZE, 65), Code::BadTable),
         ("l1-cut", v3().be32(L1_SIZE, 1000), Code::OutOfBounds),
         ("l1-is-refcount-table", v3().be64(L1_OFFSET, p.refcount_table()), Code::BadTable),
         ("refcount-table-at-0", v3().be64(REFCOUNT_OFFSET, 0), Code::BadTable),

@@ -59,6 +59,8 @@ pub struct Qcow2Layout {
     l1_offset: u64,
     /// Entries that the virtual size needs; the table may have more.
     l1_entries: u64,
+    /// Entries that the table has.
+    l1_size: u32,
     refcount_table_offset: u64,
     refcount_table_clusters: u32,
 }
@@ -104,11 +106,12 @@ impl Qcow2Layout {
             zstd: features.zstd,
             l1_offset: be64(start, 40)?,
             l1_entries: 0,
+            l1_size: be32(start, 36)?,
             refcount_table_offset: be64(start, 48)?,
             refcount_table_clusters: be32(start, 56)?,
         };
         layout.l1_entries = virtual_size.div_ceil(layout.l2_span());
-        layout.check_tables(be32(start, 36)?, regions.size())?;
+        layout.check_tables(regions.size())?;
         layout.check_snapshots(be32(start, 60)?, be64(start, 64)?, regions.size())?;
         Ok(layout)
     }
@@ -131,7 +134,8 @@ impl Qcow2Layout {
         self.cluster() / self.entry_bytes() * self.cluster()
     }
 
-    fn check_tables(&self, l1_size: u32, file_size: u64) -> Result<()> {
+    fn check_tables(&self, file_size: u64) -> Result<()> {
+        let l1_size = self.l1_size;
         let l1_bytes = u64::from(l1_size) * 8;
         if l1_bytes > MAX_TABLE_BYTES || self.l1_entries * 8 > MAX_TABLE_BYTES {
             return Err(Error::refused(

@@ -58,8 +58,8 @@ impl Qcow2Tables {
     fn claim_header(&mut self) -> Result<()> {
         let l = &self.layout;
         self.claims.claim(0, l.cluster(), "qcow2 header")?;
-        // Whole clusters, as they are allocated.
-        let l1_bytes = (l.l1_entries * 8).next_multiple_of(l.cluster());
+        // Whole clusters, as they are allocated; also what the disk needs only once somebody grows it.
+        let l1_bytes = (u64::from(l.l1_size) * 8).next_multiple_of(l.cluster());
         self.claims.claim(l.l1_offset, l1_bytes, "qcow2 L1 table")?;
         self.claims.claim(l.refcount_table_offset, self.refcount_bytes(), "qcow2 refcount table")?;
         self.claimed_header = true;
