@@ -21,8 +21,9 @@ use crate::{
 /// Tells whether these bytes are what they are to be published as, and nothing else.
 ///
 /// # Errors
-/// [`Error::Need`] for head and tail, as [`inspect`] has it. For an opaque format [`Code::Polyglot`] where anything could take the disk
-/// for another format; for all others the refusals of [`inspect`], and [`Code::FormatMismatch`] for a compressed stream.
+/// [`Error::Need`] for head and tail, as [`inspect`] has it. For an opaque format [`Code::Polyglot`] where a program could
+/// take the disk for another format; for all others the refusals of [`inspect`], and [`Code::FormatMismatch`] for a
+/// compressed stream.
 pub fn judge(regions: &Regions, stored_as: Format) -> Result<()> {
     if stored_as.is_opaque() {
         return opaque(regions, stored_as);

@@ -119,8 +119,8 @@ fn qcow(ends: &Ends<'_>) -> Option<Seen> {
     }))
 }
 
-/// A footer in front, or in the last sector: QEMU rounds a file up to whole sectors and reads a footer that is cut, as it is in
-/// files of old versions of Virtual PC (511 bytes).
+/// A footer in front, or in the last sector. QEMU rounds a file up to whole sectors, so it reads a footer that is cut,
+/// as it is in files of old versions of Virtual PC (511 bytes).
 fn vhd(ends: &Ends<'_>) -> Option<Seen> {
     const COOKIE: &[u8] = b"conectix";
     let at_end = !ends.has(0, COOKIE);
@@ -135,8 +135,8 @@ fn dmg(ends: &Ends<'_>) -> Option<Seen> {
     found.then_some(Seen { meaning: Meaning::Refused("DMG"), at_end: true })
 }
 
-/// QEMU takes a text for a VMDK whose first line that is neither empty nor a comment is `version=1` to `3`. Others look for a
-/// comment before it, which VirtualBox spells in four ways.
+/// QEMU takes a text for a VMDK whose first line that is neither empty nor a comment is `version=1` to `3`. Others look
+/// for a comment before it, which VirtualBox spells in four ways.
 fn vmdk_descriptor(ends: &Ends<'_>) -> Option<Seen> {
     let titled = |line: &[u8]| {
         let letters = line.iter().filter(|b| !b.is_ascii_whitespace()).map(u8::to_ascii_lowercase);
