@@ -69,8 +69,8 @@ fn no_image_becomes_a_raw_disk_that_is_another_image() {
         }
     }
     assert!(headers.len() >= 35, "{}", headers.len());
-    let names: BTreeSet<_> = headers.iter().chain(&nested::ordinary()).map(|g| g.name.to_owned()).collect();
-    assert!(names.len() >= headers.len(), "names of one kind are unique");
+    let names: BTreeSet<_> = headers.iter().map(|guest| guest.name).collect();
+    assert_eq!(names.len(), headers.len(), "names are unique");
 }
 
 #[test]
@@ -219,7 +219,7 @@ const MAGICS: &[&[u8]] = &[
 const PLACES: &[usize] = &[0, 1, 0x40, 257, 510, 512, 0x8001, 0x8801];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_judge_accepts_nothing_that_an_inspection_takes_for_something_else(
@@ -238,25 +238,31 @@ proptest! {
                 file[at..end].copy_from_slice(&magic[..end - at]);
             }
         }
-        let seen = inspected(&file, None).map_err(|(code, _)| code);
+        let seen = inspected(&file, None);
+        // What a guest finds on a CD: an ISO, also one with a partition table, UDF, High Sierra, or two of them.
+        let disc = match &seen {
+            Ok(found) => *found == Inspection::Disk(Format::Iso),
+            Err((Code::UnknownFormat, _)) => true,
+            Err((_, message)) => {
+                let of = ["the file is iso and ", "the file is UDF ", "the file is High Sierra"];
+                let other = message.split(" and ").nth(1).unwrap_or("High Sierra");
+                let disc = ["begins with a partition table", "High Sierra"];
+                of.iter().any(|of| message.starts_with(of)) && disc.iter().any(|d| other.starts_with(d))
+            }
+        };
         for stored_as in Format::ALL {
             let result = judged(file.as_slice(), stored_as);
-            let declared = inspected(&file, Some(stored_as));
-            match declared {
+            match inspected(&file, Some(stored_as)) {
                 // What an import takes as it comes can be stored so.
                 Ok(Inspection::Disk(_)) => prop_assert_eq!(&result, &Ok(())),
                 _ => prop_assert!(result.is_err() || stored_as.is_opaque()),
             }
-            if result.is_ok() {
-                let itself = seen == Ok(Inspection::Disk(stored_as));
-                // An ISO that begins with a partition table is none unless it is said to be one.
-                let hybrid = stored_as == Format::Iso && seen == Err(Code::Polyglot);
-                let disc = matches!(
-                    seen,
-                    Ok(Inspection::Disk(Format::Iso))
-                        | Err(Code::UnknownFormat | Code::Polyglot | Code::UnsupportedFormat)
-                );
-                prop_assert!(itself || hybrid || stored_as.is_opaque() && disc, "{stored_as}: {seen:?}");
+            let itself = seen == Ok(Inspection::Disk(stored_as));
+            if stored_as.is_opaque() {
+                prop_assert_eq!(result.is_ok(), disc, "{}: {:?}", stored_as, &seen);
+            } else if result.is_ok() {
+                // An ISO that begins with a partition table is one only if it is said to be one.
+                prop_assert!(itself || stored_as == Format::Iso && disc, "{}: {:?}", stored_as, &seen);
             }
         }
     }
