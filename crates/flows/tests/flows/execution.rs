@@ -1,5 +1,5 @@
-//! A task's life as it is deployed: the state machine of `infra/statemachines`, the functions that it calls, and EventBridge
-//! at its end.
+//! A task's life as it is deployed: the state machine of `infra/statemachines`, the functions that it calls, and
+//! EventBridge at its end.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

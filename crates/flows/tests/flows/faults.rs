@@ -144,8 +144,8 @@ impl Faults {
         }
     }
 
-    /// Runs two at once, of which the first stands at that one of its calls, counted from 0, until the second has ended.
-    /// `None` if the first ends and makes no such call; the second has not been begun then. For the reverse, swap them.
+    /// Runs two at once. The first stands at that one of its calls, counted from 0, until the second has ended.
+    /// `None` if the first makes no such call: the second has not been begun then. For the reverse, swap them.
     pub(crate) async fn side_by_side<A, B>(
         &self,
         at: Hold,

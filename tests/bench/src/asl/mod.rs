@@ -7,8 +7,8 @@
 //! - Time is tokio's. Under a paused clock waits, retries and timeouts cost nothing.
 //! - A run is a future: to drop it is to stop the execution.
 //!
-//! Sources: the [specification](https://states-language.net/spec.html), and the Step Functions developer guide, "Handling
-//! errors in Step Functions workflows" and "Step Functions service quotas".
+//! Sources: the [specification](https://states-language.net/spec.html), and the Step Functions developer guide,
+//! "Handling errors in Step Functions workflows" and "Step Functions service quotas".
 //!
 //! Left out: InputPath, OutputPath, ResultSelector, HeartbeatSeconds, Parallel, distributed maps, intrinsic functions,
 //! JSONata, array indexes in paths.

@@ -217,7 +217,7 @@ fn fits(payload: &Value) -> Result<(), Thrown> {
     ))
 }
 
-/// Whether a list of names takes an error. `States.Runtime` is taken by none, `States.DataLimitExceeded` by its name alone.
+/// Whether a list of names takes an error. None takes `States.Runtime`; only its name takes `States.DataLimitExceeded`.
 fn matches(names: &[String], error: &str) -> bool {
     let wild = error != "States.DataLimitExceeded";
     error != "States.Runtime"
