@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use image_tasks_domain::clone_input::PROVENANCE;
 use image_tasks_domain::copying::CopyRules;
 use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::memory::MemoryStore;
-use image_tasks_domain::ports::{ExecutionStatus, ImageStore};
+use image_tasks_domain::ports::ImageStore;
 use image_tasks_domain::regions::{Region, Regions};
-use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, ImageStatus, Task, TaskStatus, TaskType, Visibility,
-};
+use image_tasks_domain::{Failure, Image, ImageId, ImageStatus, Task, TaskStatus, TaskType, Visibility};
 use image_tasks_flows::events::CloneEvent;
 use image_tasks_flows::ports::{ObjectRef, Objects as _, RegionStore, RegionStores};
 use image_tasks_flows::{Cloner, Deadline, Settings};
@@ -142,69 +141,14 @@ impl TwoRegions {
         ImageStore::get(&self.there.inner, SOURCE.parse().unwrap()).await.unwrap().unwrap()
     }
 
-    /// The whole life of the task, to its end; as `clone.asl.json` has it.
-    async fn run(&self, twice: bool) -> Task {
-        let world = &self.world;
-        if let Err(failure) = self.states(twice).await {
-            let (error, cause) = (failure.code.name().to_owned(), failure.message);
-            let cause = json!({"errorType": error, "errorMessage": cause}).to_string();
-            world
-                .machines
-                .inner
-                .set_status(world.id, ExecutionStatus::Failed { error: error.clone(), cause: cause.clone() });
-            let caught = json!({"Error": error, "Cause": cause});
-            let _ = world
-                .invoke_lifecycle(json!({"phase": "fail", "task_id": world.id, "error": caught}), 5)
-                .await;
-            let detail = json!({"name": world.id, "status": "FAILED", "error": error, "cause": cause});
-            world.invoke_lifecycle(json!({"detail": detail}), 3).await.unwrap();
-        }
-        world.task().await
+    /// The whole life of the task, to its end.
+    async fn run(&self) -> Task {
+        self.world.run_with(&|event| self.phase(event).boxed()).await;
+        self.world.task().await
     }
 
-    async fn states(&self, twice: bool) -> Result<(), Failure> {
-        let id = self.world.id;
-        let plan = self.phase(twice, json!({"phase": "plan", "task_id": id})).await?;
-        if plan["next"] == "done" {
-            return Ok(());
-        }
-        assert_eq!(plan["next"], "transfer");
-        let moves = plan["batches"].as_array().unwrap().iter().map(|batch| async move {
-            let mut batch = batch.clone();
-            while !batch.is_null() {
-                let event = json!({"phase": "transfer", "task_id": id, "batch": batch});
-                batch = self.phase(twice, event).await?["remaining"].clone();
-            }
-            Ok::<_, Failure>(())
-        });
-        futures::future::try_join_all(moves).await?;
-        let finish = self.phase(twice, json!({"phase": "finish", "task_id": id})).await?;
-        assert_eq!(finish["next"], "done");
-        Ok(())
-    }
-
-    /// A Task state with its Retry.
-    async fn phase(&self, twice: bool, event: Value) -> Result<Value, Failure> {
-        let invoke = async || {
-            let event = CloneEvent::try_from(event.clone()).unwrap();
-            self.world.faults.invoke(self.cloner.handle(event, Deadline::after(self.world.time))).await
-        };
-        let (mut transient, mut crashed) = (0, 0);
-        loop {
-            let mut answer = invoke().await;
-            if twice && matches!(answer, Some(Ok(_))) {
-                answer = invoke().await;
-            }
-            match answer {
-                Some(Ok(answer)) => return Ok(answer),
-                Some(Err(failure)) if failure.code == FailureCode::Transient && transient < 5 => {
-                    transient += 1
-                }
-                None if crashed < 1 => crashed += 1,
-                Some(Err(failure)) => return Err(failure),
-                None => return Err(Failure::new(FailureCode::WorkerLost, "the worker died twice")),
-            }
-        }
+    async fn phase(&self, event: Value) -> Result<Value, Failure> {
+        self.cloner.handle(CloneEvent::try_from(event)?, Deadline::after(self.world.time)).await
     }
 
     /// What there is beside the source.
@@ -269,7 +213,7 @@ impl TwoRegions {
 
     /// A run that must fail so.
     async fn fails(&self, message: &str) {
-        let task = self.run(false).await;
+        let task = self.run().await;
         assert_eq!(task.message, message);
         assert_eq!(self.check_ended(message).await, TaskStatus::Failure);
     }
@@ -279,7 +223,7 @@ impl TwoRegions {
 async fn images_of_no_byte_and_of_more_parts_than_workers_come_over_whole() {
     for len in [0, 1, 999, 1000, 1001, 2000, 50_500] {
         let regions = TwoRegions::new(len, json!({})).await;
-        regions.run(false).await;
+        regions.run().await;
         assert_eq!(regions.check_ended(&format!("{len} bytes")).await, TaskStatus::Success);
         assert_eq!(regions.world.task().await.progress.copied.total, len as u64);
         let image = regions.world.image().await.unwrap();
@@ -296,17 +240,19 @@ async fn images_of_no_byte_and_of_more_parts_than_workers_come_over_whole() {
 async fn a_fault_anywhere_leaves_nothing_behind() {
     let (mut runs, mut survived, mut denied, mut elsewhere) = (0, 0, 0, 0);
     for (len, twice) in [(900, false), (900, true), (3500, false), (3500, true)] {
-        let regions = TwoRegions::new(len, json!({})).await;
-        regions.run(twice).await;
+        let mut regions = TwoRegions::new(len, json!({})).await;
+        regions.world.twice = twice;
+        regions.run().await;
         assert_eq!(regions.check_ended("no fault").await, TaskStatus::Success);
         for call in 2..regions.world.faults.calls() {
             for after in [false, true] {
                 for kind in [Kind::Transient, Kind::Fatal, Kind::Elsewhere, Kind::Crash] {
                     let context =
                         format!("{len} bytes, twice {twice}, {kind:?} at call {call}, after: {after}");
-                    let regions = TwoRegions::new(len, json!({})).await;
+                    let mut regions = TwoRegions::new(len, json!({})).await;
+                    regions.world.twice = twice;
                     regions.world.faults.set(Some(Fault { call, after, kind }));
-                    let task = regions.run(twice).await;
+                    let task = regions.run().await;
                     denied +=
                         u32::from(task.message.starts_with("SourceDenied: region eu-west-1 does not let"));
                     elsewhere +=
@@ -333,7 +279,7 @@ async fn a_fault_anywhere_leaves_nothing_behind() {
 async fn a_source_deleted_or_replaced_at_any_call_ends_in_one_of_two_ways() {
     for len in [900, 3500] {
         let regions = TwoRegions::new(len, json!({})).await;
-        regions.run(false).await;
+        regions.run().await;
         let calls = regions.world.faults.calls();
         for deleted in [true, false] {
             let mut failed = 0;
@@ -352,7 +298,7 @@ async fn a_source_deleted_or_replaced_at_any_call_ends_in_one_of_two_ways() {
                     }
                     gate.open();
                 };
-                let (task, ()) = tokio::join!(regions.run(false), change);
+                let (task, ()) = tokio::join!(regions.run(), change);
                 if regions.check_ended(&context).await == TaskStatus::Failure {
                     let code = if deleted { "SourceNotFound: " } else { "SourceChanged: " };
                     assert!(task.message.starts_with(code), "{context}: {}", task.message);
@@ -368,7 +314,7 @@ async fn a_source_deleted_or_replaced_at_any_call_ends_in_one_of_two_ways() {
 async fn a_clone_stopped_at_any_call_leaves_nothing() {
     for len in [900, 3500] {
         let regions = TwoRegions::new(len, json!({})).await;
-        regions.run(false).await;
+        regions.run().await;
         for call in 2..regions.world.faults.calls() {
             let context = format!("{len} bytes, stopped at call {call}");
             let regions = TwoRegions::new(len, json!({})).await;
@@ -379,8 +325,8 @@ async fn a_clone_stopped_at_any_call_leaves_nothing() {
                 regions.world.invoke_lifecycle(json!({"detail": detail}), 1).await.unwrap();
                 gate.open();
             };
-            // The worker goes on to its end; its answer is dropped.
-            let (_, ()) = tokio::join!(regions.states(false), stop);
+            // The worker goes on to its end.
+            let (_, ()) = tokio::join!(regions.run(), stop);
             regions.check_ended(&context).await;
         }
     }
@@ -400,7 +346,7 @@ async fn what_may_not_be_seen_is_not_there() {
     for visibility in [Visibility::Public, Visibility::Community] {
         let regions = TwoRegions::new(10, json!({})).await;
         regions.change(|image| (image.owner, image.visibility) = ("other".into(), visibility)).await;
-        regions.run(false).await;
+        regions.run().await;
         assert_eq!(regions.check_ended("visible").await, TaskStatus::Success);
     }
 }
@@ -432,11 +378,12 @@ async fn the_same_bits_are_not_copied_twice_unless_asked() {
         (json!({"image_properties": {"name": "mine"}}), "demo", true),
     ] {
         for twice in [false, true] {
-            let regions = TwoRegions::new(3500, input.clone()).await;
+            let mut regions = TwoRegions::new(3500, input.clone()).await;
+            regions.world.twice = twice;
             let source = regions.source().await;
             let here = Image { id: twin, owner: owner.into(), visibility: Visibility::Public, ..source };
             regions.world.stores.inner.put_image(here);
-            let task = regions.run(twice).await;
+            let task = regions.run().await;
             assert_eq!(task.status, TaskStatus::Success, "{input} {owner}");
             if copied {
                 assert_ne!(task.image_id, Some(twin), "{input} {owner}");
@@ -453,6 +400,6 @@ async fn the_same_bits_are_not_copied_twice_unless_asked() {
 async fn an_image_of_this_region_is_copied_too() {
     let regions = TwoRegions::new(3500, json!({"source_region": HERE})).await;
     regions.world.stores.inner.put_image(regions.source().await);
-    regions.run(false).await;
+    regions.run().await;
     assert_eq!(regions.check_ended("same region").await, TaskStatus::Success);
 }

@@ -5,21 +5,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use disk_image::AllocationWriter;
+use futures::FutureExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::{Clock, ImageStore, TaskStore};
 use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, ImageStatus, Progress, Task, TaskId, TaskStatus, TaskType,
-    Timestamp, Visibility,
+    Failure, Image, ImageId, ImageStatus, Progress, Task, TaskId, TaskStatus, TaskType, Timestamp, Visibility,
 };
 use image_tasks_flows::bounds::ExportCut;
-use image_tasks_flows::events::{ExportEvent, LifecycleEvent};
+use image_tasks_flows::events::ExportEvent;
 use image_tasks_flows::ports::{Metadata, ObjectRef, Objects, Receivers};
 use image_tasks_flows::{Deadline, ExportRules, Exporter, Lifecycle, Settings};
 use serde_json::{Value, json};
 
 use crate::disks::{assert_same_disk, islands, qcow2};
+use crate::execution::Execution;
 use crate::faults::{Fault, Faults, Kind, Machines, Stores};
 use crate::objects::MemoryObjects;
 use crate::world::pattern;
@@ -45,6 +46,7 @@ pub(crate) struct World {
     pub faults: Arc<Faults>,
     pub stores: Arc<Stores>,
     pub objects: Arc<MemoryObjects>,
+    pub machines: Arc<Machines>,
     pub exporter: Exporter,
     pub lifecycle: Lifecycle,
     pub key: String,
@@ -162,7 +164,7 @@ impl Scenario {
             objects: objects.clone(),
             receivers: objects.clone(),
             exports: receivers,
-            executions: machines,
+            executions: machines.clone(),
             clock,
             settings,
         };
@@ -171,6 +173,7 @@ impl Scenario {
             faults,
             stores,
             objects,
+            machines,
             exporter,
             lifecycle,
             key: format!("{IMAGE}.{format}"),
@@ -217,71 +220,21 @@ impl World {
     }
 
     pub(crate) async fn run(&self, id: TaskId) {
-        if let Err((error, cause)) = self.states(id).await {
-            let error = json!({"Error": error, "Cause": cause});
-            let event = json!({"phase": "fail", "task_id": id, "error": error});
-            let _ = self.end(event.clone(), 5).await;
-            // EventBridge's, with the same cause.
-            self.end(event, 3).await.unwrap_or_else(|e| panic!("{e}"));
-        }
+        let execution = Execution {
+            id,
+            task_type: TaskType::Export,
+            phases: &|event| self.phase(event).boxed(),
+            lifecycle: &self.lifecycle,
+            faults: &self.faults,
+            executions: &self.machines.inner,
+            twice: self.twice,
+        };
+        execution.run().await;
     }
 
-    async fn end(&self, event: Value, tries: u32) -> Result<Value, Failure> {
-        let mut last = Failure::transient("never invoked");
-        for _ in 0..tries {
-            let event = LifecycleEvent::try_from(event.clone()).unwrap();
-            match self.faults.invoke(self.lifecycle.handle(event)).await {
-                Some(Ok(answer)) => return Ok(answer),
-                Some(Err(failure)) => last = failure,
-                None => last = Failure::transient("died"),
-            }
-        }
-        Err(last)
-    }
-
-    async fn states(&self, id: TaskId) -> Result<(), (String, String)> {
-        let plan = self.phase(json!({"phase": "plan", "task_id": id})).await?;
-        if plan["next"] == "done" {
-            return Ok(());
-        }
-        for batch in plan["batches"].as_array().unwrap() {
-            let mut batch = batch.clone();
-            while !batch.is_null() {
-                let event = json!({"phase": "transfer", "task_id": id, "batch": batch});
-                batch = self.phase(event).await?["remaining"].clone();
-            }
-        }
-        let finish = self.phase(json!({"phase": "finish", "task_id": id})).await?;
-        assert_eq!(finish["next"], "done");
-        Ok(())
-    }
-
-    async fn phase(&self, event: Value) -> Result<Value, (String, String)> {
-        let (mut transient, mut crashed) = (0, 0);
-        loop {
-            let mut answer = self.invoke(&event).await;
-            if self.twice && matches!(answer, Some(Ok(_))) {
-                answer = self.invoke(&event).await;
-            }
-            match answer {
-                Some(Ok(answer)) => return Ok(answer),
-                Some(Err(failure)) if failure.code == FailureCode::Transient && transient < 5 => {
-                    transient += 1
-                }
-                None if crashed < 1 => crashed += 1,
-                Some(Err(failure)) => {
-                    let cause = json!({"errorType": failure.code.name(), "errorMessage": failure.message});
-                    return Err((failure.code.name().into(), cause.to_string()));
-                }
-                None => return Err(("Runtime.ExitError".into(), String::new())),
-            }
-        }
-    }
-
-    async fn invoke(&self, event: &Value) -> Option<Result<Value, Failure>> {
-        let event = ExportEvent::try_from(event.clone()).unwrap();
+    async fn phase(&self, event: Value) -> Result<Value, Failure> {
         let deadline = Deadline::after(Duration::from_secs(900));
-        self.faults.invoke(self.exporter.handle(event, deadline)).await
+        self.exporter.handle(ExportEvent::try_from(event)?, deadline).await
     }
 
     /// The task has ended, the object is whole or not there, and nothing else is left.

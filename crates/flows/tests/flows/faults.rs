@@ -1,4 +1,4 @@
-//! One fault, at one call of any port.
+//! Calls of any port that go wrong, are held, or are answered late.
 
 use std::future::{Future, pending};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,13 +38,23 @@ pub(crate) struct Fault {
     pub kind: Kind,
 }
 
-/// Counts calls and breaks one, or holds one up.
+/// Counts calls, breaks one, and holds others up.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     calls: AtomicU64,
     fault: Mutex<Option<Fault>>,
+    /// For calls that an invocation makes from a task of their own.
     crash: Notify,
-    gate: Mutex<Option<(u64, Arc<Gate>)>>,
+    gates: Mutex<Vec<(Hold, Arc<Gate>)>>,
+}
+
+/// Where a call waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Before it takes effect.
+    Before(u64),
+    /// With its answer: the effect is there.
+    After(u64),
 }
 
 /// A call that waits.
@@ -64,6 +74,11 @@ impl Gate {
     pub(crate) fn open(&self) {
         self.open.notify_one();
     }
+}
+
+tokio::task_local! {
+    /// Ends the invocation that makes the call, and none beside it.
+    static DIES: Arc<Notify>;
 }
 
 /// How a port says what a fault is.
@@ -108,9 +123,54 @@ impl Faults {
 
     /// Makes that call wait before it takes effect.
     pub(crate) fn stop_at(&self, call: u64) -> Arc<Gate> {
+        self.hold(Hold::Before(call))
+    }
+
+    /// Makes a call wait; beside others that wait already.
+    pub(crate) fn hold(&self, at: Hold) -> Arc<Gate> {
         let gate = Arc::new(Gate::default());
-        *self.gate.lock().unwrap() = Some((call, Arc::clone(&gate)));
+        self.gates.lock().unwrap().push((at, Arc::clone(&gate)));
         gate
+    }
+
+    async fn pass(&self, at: Hold) {
+        let gate = {
+            let mut gates = self.gates.lock().unwrap();
+            gates.iter().position(|(held, _)| *held == at).map(|n| gates.swap_remove(n).1)
+        };
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.open.notified().await;
+        }
+    }
+
+    /// Runs two at once. The first stands at that one of its calls, counted from 0, until the second has ended.
+    /// `None` if the first makes no such call: the second has not been begun then. For the reverse, swap them.
+    pub(crate) async fn side_by_side<A, B>(
+        &self,
+        at: Hold,
+        first: impl Future<Output = A>,
+        second: impl Future<Output = B>,
+    ) -> Option<(A, B)> {
+        let gate = self.hold(match at {
+            Hold::Before(call) => Hold::Before(self.calls() + call),
+            Hold::After(call) => Hold::After(self.calls() + call),
+        });
+        let mut first = std::pin::pin!(first);
+        tokio::select! {
+            biased;
+            _ = &mut first => {
+                self.gates.lock().unwrap().retain(|(_, held)| !Arc::ptr_eq(held, &gate));
+                return None;
+            }
+            () = gate.reached() => {}
+        }
+        let passing = async {
+            let second = second.await;
+            gate.open();
+            second
+        };
+        Some(tokio::join!(first, passing))
     }
 
     /// Counts from here on.
@@ -129,18 +189,20 @@ impl Faults {
 
     pub(crate) async fn around<T, E: Told>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
-        let gate = self.gate.lock().unwrap().take_if(|(call, _)| *call == number);
-        if let Some((_, gate)) = gate {
-            gate.reached.notify_one();
-            gate.open.notified().await;
-        }
+        self.pass(Hold::Before(number)).await;
         let hit = self.fault.lock().unwrap().take_if(|fault| fault.call == number);
-        let Some(fault) = hit else { return call.await };
+        let Some(fault) = hit else {
+            let answer = call.await;
+            self.pass(Hold::After(number)).await;
+            return answer;
+        };
         if fault.after {
             let _ = call.await;
         }
         if fault.kind == Kind::Crash {
-            self.crash.notify_one();
+            if DIES.try_with(|dies| dies.notify_one()).is_err() {
+                self.crash.notify_one();
+            }
             pending::<()>().await;
         }
         Err(E::told(fault.kind))
@@ -148,10 +210,12 @@ impl Faults {
 
     /// Runs an invocation; `None` where it died.
     pub(crate) async fn invoke<T>(&self, invocation: impl Future<Output = T>) -> Option<T> {
+        let dies = Arc::new(Notify::new());
         tokio::select! {
             biased;
             () = self.crash.notified() => None,
-            done = invocation => Some(done),
+            () = dies.notified() => None,
+            done = DIES.scope(Arc::clone(&dies), invocation) => Some(done),
         }
     }
 }

@@ -1,23 +1,25 @@
-//! Everything an import runs on, and a state machine that does what `import.asl.json` says.
+//! Everything that an import runs on.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use disk_image::{AllocationMap, Format};
+use futures::FutureExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
-use image_tasks_domain::ports::{Clock, ExecutionStatus, ImageStore, TaskStore};
+use image_tasks_domain::ports::{Clock, ImageStore, TaskStore};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{
     Failure, FailureCode, Image, ImageStatus, Progress, Task, TaskId, TaskStatus, TaskType, Timestamp,
 };
 use image_tasks_flows::bounds::Cut;
-use image_tasks_flows::events::{ImportEvent, LifecycleEvent};
+use image_tasks_flows::events::{CloneEvent, ImportEvent};
 use image_tasks_flows::{Asks, Deadline, ImportPolicy, Importer, Lifecycle, Settings};
 use md5::Digest as _;
 use serde_json::{Value, json};
 
+use crate::execution::{Execution, Phases, end};
 use crate::faults::{Faults, Machines, Stores};
 use crate::objects::MemoryObjects;
 use crate::sources::{Script, ScriptedSources};
@@ -38,20 +40,14 @@ pub(crate) struct World {
     pub importer: Importer,
     pub lifecycle: Lifecycle,
     pub id: TaskId,
-    /// Each phase is invoked twice, as after a lost answer.
+    /// Each function is invoked twice, as after a lost answer.
     pub twice: bool,
     /// Time of one invocation.
     pub time: Duration,
     /// A fault may have come after the image became active, and before its hashes.
     pub may_lack_hashes: bool,
-    /// How many calls had been made when each `finish` began.
+    /// How many calls had been made when each invocation for `finish` began.
     pub finishes: Mutex<Vec<u64>>,
-}
-
-/// How an invocation ended, as the state machine sees it.
-struct Thrown {
-    error: String,
-    cause: String,
 }
 
 impl World {
@@ -149,114 +145,36 @@ impl World {
 
     /// The whole life of the task, to its end.
     pub(crate) async fn run(&self) {
-        // Tokio's paused clock stands while a thread unpacks or hashes; waits elsewhere must end all the same.
-        let mut ticks = ticks();
-        let ticking = async {
-            while ticks.recv().await.is_some() {
-                tokio::time::advance(Duration::from_millis(10)).await;
-            }
+        self.run_with(&|event| self.phase(event).boxed()).await;
+    }
+
+    /// The same, with other phases than those of an import.
+    pub(crate) async fn run_with(&self, phases: &Phases<'_>) {
+        let execution = Execution {
+            id: self.id,
+            task_type: self.task().await.task_type,
+            phases,
+            lifecycle: &self.lifecycle,
+            faults: &self.faults,
+            executions: &self.machines.inner,
+            twice: self.twice,
         };
-        tokio::select! {
-            () = self.live() => {}
-            () = ticking => panic!("the ticks have ended"),
-        }
+        ticking(execution.run()).await;
     }
 
-    async fn live(&self) {
-        let task = self.task().await;
-        image_tasks_domain::ports::Executions::start(&self.machines.inner, &task).await.unwrap();
-        match self.states().await {
-            Ok(()) => self.machines.inner.set_status(self.id, ExecutionStatus::Succeeded),
-            Err(thrown) => {
-                let error = json!({"Error": thrown.error, "Cause": thrown.cause});
-                let event = json!({"phase": "fail", "task_id": self.id, "error": error});
-                // Caught: the execution fails either way.
-                let _ = self.invoke_lifecycle(event, 5).await;
-                let (error, cause) = (thrown.error, thrown.cause);
-                let event =
-                    json!({"detail": {"name": self.id, "status": "FAILED", "error": error, "cause": cause}});
-                self.machines.inner.set_status(self.id, ExecutionStatus::Failed { error, cause });
-                // Lambda tries an asynchronous invocation two more times.
-                self.invoke_lifecycle(event, 3).await.unwrap_or_else(|e| panic!("{e}"));
-            }
-        }
-    }
-
-    async fn states(&self) -> Result<(), Thrown> {
-        loop {
-            let plan = self.phase(json!({"phase": "plan", "task_id": self.id})).await?;
-            match plan["next"].as_str().unwrap() {
-                "done" => return Ok(()),
-                "stage" => {
-                    self.phase(json!({"phase": "stage", "task_id": self.id})).await?;
-                }
-                "transfer" => {
-                    // As in a Map, a failed batch stops the others.
-                    let batches = plan["batches"].as_array().unwrap().clone();
-                    let moves = batches.into_iter().map(|batch| self.batch(batch));
-                    futures::future::try_join_all(moves).await?;
-                    break;
-                }
-                other => panic!("{other}"),
-            }
-        }
-        loop {
+    async fn phase(&self, event: Value) -> Result<Value, Failure> {
+        let event = match self.importer.asks {
+            Asks::Imports => ImportEvent::try_from(event)?,
+            Asks::Clones(_) => CloneEvent::try_from(event)?.into(),
+        };
+        if matches!(event, ImportEvent::Finish { .. }) {
             self.finishes.lock().unwrap().push(self.faults.calls());
-            let finish = self.phase(json!({"phase": "finish", "task_id": self.id})).await?;
-            if finish["next"] == "done" {
-                return Ok(());
-            }
-            assert_eq!(finish["next"], "finish");
         }
-    }
-
-    async fn batch(&self, mut batch: Value) -> Result<(), Thrown> {
-        while !batch.is_null() {
-            let event = json!({"phase": "transfer", "task_id": self.id, "batch": batch});
-            batch = self.phase(event).await?["remaining"].clone();
-        }
-        Ok(())
-    }
-
-    /// A Task state with its Retry.
-    async fn phase(&self, event: Value) -> Result<Value, Thrown> {
-        let (mut transient, mut crashed) = (0, 0);
-        loop {
-            let mut answer = self.invoke_import(&event).await;
-            if self.twice && matches!(answer, Some(Ok(_))) {
-                answer = self.invoke_import(&event).await;
-            }
-            match answer {
-                Some(Ok(answer)) => return Ok(answer),
-                Some(Err(failure)) if failure.code == FailureCode::Transient && transient < 5 => {
-                    transient += 1
-                }
-                None if crashed < 1 => crashed += 1,
-                Some(Err(failure)) => {
-                    let cause = json!({"errorType": failure.code.name(), "errorMessage": failure.message});
-                    return Err(Thrown { error: failure.code.name().into(), cause: cause.to_string() });
-                }
-                None => return Err(Thrown { error: "Runtime.ExitError".into(), cause: String::new() }),
-            }
-        }
-    }
-
-    async fn invoke_import(&self, event: &Value) -> Option<Result<Value, Failure>> {
-        let event = ImportEvent::try_from(event.clone()).unwrap();
-        self.faults.invoke(self.importer.handle(event, Deadline::after(self.time))).await
+        self.importer.handle(event, Deadline::after(self.time)).await
     }
 
     pub(crate) async fn invoke_lifecycle(&self, event: Value, tries: u32) -> Result<Value, Failure> {
-        let mut last = Failure::transient("never invoked");
-        for _ in 0..tries {
-            let event = LifecycleEvent::try_from(event.clone()).unwrap();
-            match self.faults.invoke(self.lifecycle.handle(event)).await {
-                Some(Ok(answer)) => return Ok(answer),
-                Some(Err(failure)) => last = failure,
-                None => last = Failure::transient("died"),
-            }
-        }
-        Err(last)
+        end(&self.faults, &self.lifecycle, &event, tries).await
     }
 
     /// The task has ended, the image is whole or gone, and nothing else is left.
@@ -324,6 +242,22 @@ fn check_map(map: &AllocationMap, stored: &[u8], scanned: bool, context: &str) {
         let told = map.is_zero(start..start + cluster.len() as u64);
         let zeros = cluster.iter().all(|b| *b == 0);
         assert!(if scanned { told == zeros } else { zeros || !told }, "{context}: at {start}");
+    }
+}
+
+/// Tokio's paused clock stands while a thread unpacks or hashes; waits elsewhere must end all the same.
+pub(crate) async fn ticking<T>(work: impl Future<Output = T>) -> T {
+    let mut ticks = ticks();
+    let ticking = async {
+        while ticks.recv().await.is_some() {
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        // After the clock was moved, timers must see it before work goes on.
+        biased;
+        done = work => done,
+        () = ticking => panic!("the ticks have ended"),
     }
 }
 
