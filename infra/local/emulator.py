@@ -78,7 +78,9 @@ def watch_s3(requests: str, disturbances: str) -> None:
 
     def disturb(_chain, context, _response) -> None:
         record = asked(context)
-        image = record["copy_source"].rsplit("/", 1)[-1]
+        # `bucket/images/{image}/{task}`, which a map beside an image isn't.
+        object_of = re.fullmatch(r"[^/]+/images/([^/]+)/[^/.]+", record["copy_source"])
+        image = object_of[1] if object_of else ""
         path = os.path.join(disturbances, image)
         if not image or not os.path.exists(path):
             return

@@ -146,9 +146,7 @@ fn idempotency(call: &Call) -> Result<Option<(String, String)>, InvalidInput> {
     let Some(value) = call.parts.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     match value.to_str() {
         Ok(key) if (1..=MOST).contains(&key.len()) => {
-            let hash = Sha256::digest(&call.body);
-            let hex = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-            Ok(Some((key.to_owned(), hex)))
+            Ok(Some((key.to_owned(), hex::encode(Sha256::digest(&call.body)))))
         }
         _ => Err(InvalidInput::new(
             "Idempotency-Key",

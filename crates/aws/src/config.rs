@@ -99,7 +99,7 @@ pub struct ApiConfig {
 pub struct CloneConfig {
     /// Where tasks and images are.
     pub stores: Stores,
-    /// Bucket of plans and staged sources.
+    /// Bucket of plans and spooled sources.
     pub work_bucket: String,
     /// The regions of this cloud.
     pub regions: Regions,
@@ -129,7 +129,7 @@ pub struct ExportConfig {
 pub struct ImportConfig {
     /// Where tasks and images are.
     pub stores: Stores,
-    /// Bucket of plans and staged sources.
+    /// Bucket of plans and spooled sources.
     pub work_bucket: String,
     /// Which sources are allowed.
     pub sources: SourcePolicy,
@@ -146,7 +146,7 @@ pub struct ImportConfig {
 pub struct LifecycleConfig {
     /// Where tasks and images are.
     pub stores: Stores,
-    /// Bucket of plans and staged sources.
+    /// Bucket of plans and spooled sources.
     pub work_bucket: String,
     /// DynamoDB table of callers' tokens.
     pub credentials_table: String,

@@ -43,6 +43,22 @@ pub(crate) fn chain<E: std::error::Error + 'static>(error: &E) -> String {
     DisplayErrorContext(error).to_string()
 }
 
+/// An SDK's error that is written with all its causes.
+#[derive(Debug)]
+struct WithCauses<E>(E);
+
+impl<E: std::error::Error + 'static> std::fmt::Display for WithCauses<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        DisplayErrorContext(&self.0).fmt(f)
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for WithCauses<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
 /// An error of DynamoDB or Step Functions as the domain sees it.
 pub(crate) fn store_error<E>(error: SdkError<E, HttpResponse>) -> StoreError
 where
@@ -52,6 +68,6 @@ where
         return StoreError::Conflict;
     }
     let passes = passes(&error);
-    let text = chain(&error);
-    if passes { StoreError::Unavailable(text.into()) } else { StoreError::Fault(text.into()) }
+    let error = Box::new(WithCauses(error));
+    if passes { StoreError::Unavailable(error) } else { StoreError::Fault(error) }
 }

@@ -17,6 +17,7 @@ pub mod regions;
 pub mod s3;
 pub mod sources;
 pub mod step_functions;
+mod stores;
 pub mod telemetry;
 
 pub use clients::Clients;

@@ -1,11 +1,11 @@
-//! Step Functions: one execution a task, named by the task's id.
+//! Step Functions: a task's own execution, named by the task's id, and those that make its hashes after its end.
 
 use async_trait::async_trait;
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::error::ProvideErrorMetadata;
 use aws_sdk_sfn::types::ExecutionStatus as SfnStatus;
 use image_tasks_domain::ports::{ExecutionStatus, Executions, StoreError, StoreResult};
-use image_tasks_domain::{Failure, Task, TaskId, TaskType};
+use image_tasks_domain::{ExecutionName, Failure, Task, TaskType};
 use serde_json::json;
 
 use crate::failures::store_error;
@@ -45,35 +45,35 @@ impl StepFunctions {
         }
     }
 
-    fn execution(&self, task: &Task) -> StoreResult<String> {
+    fn execution(&self, task: &Task, run: u32) -> StoreResult<String> {
         let machine = self.machine(task.task_type);
-        execution_arn(machine, task.id)
+        execution_arn(machine, ExecutionName { task: task.id, run })
             .ok_or_else(|| StoreError::Fault(format!("'{machine}' is not a state machine's ARN").into()))
     }
 }
 
 #[async_trait]
 impl Executions for StepFunctions {
-    async fn start(&self, task: &Task) -> StoreResult<()> {
+    async fn start(&self, task: &Task, run: u32) -> StoreResult<()> {
         let started = self
             .client
             .start_execution()
             .state_machine_arn(self.machine(task.task_type))
-            .name(task.id.to_string())
+            .name(ExecutionName { task: task.id, run }.to_string())
             .input(json!({ "task_id": task.id }).to_string())
             .send()
             .await;
         match started {
             Ok(_) => Ok(()),
             // AWS answers a repeat with the first execution while it runs, and with this once it ended;
-            // the name is the task's, so either way it has been started.
+            // the name is this run's, so either way it has been started.
             Err(e) if e.code() == Some("ExecutionAlreadyExists") => Ok(()),
             Err(e) => Err(store_error(e)),
         }
     }
 
     async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool> {
-        let stop = self.client.stop_execution().execution_arn(self.execution(task)?);
+        let stop = self.client.stop_execution().execution_arn(self.execution(task, 0)?);
         match stop.error(why.code.name()).cause(&why.message).send().await {
             Ok(_) => Ok(true),
             Err(e) if e.code() == Some(NOT_THERE) => Ok(false),
@@ -81,8 +81,9 @@ impl Executions for StepFunctions {
         }
     }
 
-    async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
-        let found = match self.client.describe_execution().execution_arn(self.execution(task)?).send().await {
+    async fn status(&self, task: &Task, run: u32) -> StoreResult<ExecutionStatus> {
+        let describe = self.client.describe_execution().execution_arn(self.execution(task, run)?);
+        let found = match describe.send().await {
             Ok(found) => found,
             Err(e) if e.code() == Some(NOT_THERE) => return Ok(ExecutionStatus::NotFound),
             Err(e) => return Err(store_error(e)),
@@ -102,28 +103,29 @@ impl Executions for StepFunctions {
     }
 }
 
-/// `arn:aws:states:region:account:stateMachine:name` and `...:execution:name:id`
+/// `arn:aws:states:region:account:stateMachine:name` and `...:execution:name:execution`
 /// (Step Functions developer guide, "Resource types" of the service authorization reference).
-fn execution_arn(machine: &str, id: TaskId) -> Option<String> {
+fn execution_arn(machine: &str, execution: ExecutionName) -> Option<String> {
     let (place, name) = machine.split_once(":stateMachine:")?;
-    (!name.is_empty() && !name.contains(':')).then(|| format!("{place}:execution:{name}:{id}"))
+    (!name.is_empty() && !name.contains(':')).then(|| format!("{place}:execution:{name}:{execution}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use image_tasks_domain::TaskId;
+
     use super::*;
 
     #[test]
-    fn an_execution_is_found_by_machine_and_task() {
-        let id: TaskId = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b".parse().unwrap();
-        assert_eq!(
-            execution_arn("arn:aws:states:eu-west-1:123456789012:stateMachine:import", id).as_deref(),
-            Some(
-                "arn:aws:states:eu-west-1:123456789012:execution:import:0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b"
-            )
-        );
+    fn an_execution_is_found_by_machine_task_and_run() {
+        let task: TaskId = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b".parse().unwrap();
+        let machine = "arn:aws:states:eu-west-1:123456789012:stateMachine:import";
+        for (run, name) in [(0, format!("{task}")), (2, format!("{task}-hash-2"))] {
+            let arn = format!("arn:aws:states:eu-west-1:123456789012:execution:import:{name}");
+            assert_eq!(execution_arn(machine, ExecutionName { task, run }), Some(arn));
+        }
         for bad in ["", "import", "arn:aws:states:eu-west-1:1:stateMachine:", "a:stateMachine:x:version"] {
-            assert_eq!(execution_arn(bad, id), None, "{bad}");
+            assert_eq!(execution_arn(bad, ExecutionName { task, run: 0 }), None, "{bad}");
         }
     }
 }

@@ -6,18 +6,19 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use futures::future::join_all;
 use image_tasks_aws::{DynamoImages, DynamoTasks};
-use image_tasks_domain::conformance::{self, importing, pending};
+use image_tasks_domain::conformance::{self, PutImage, importing, pending, publication};
 use image_tasks_domain::ports::{
-    Created, Credentials, IdempotencyKey, ImageQuery, ImageStore, StoreError, TaskLife, TaskQuery, TaskSort,
-    TaskStore,
+    Created, Credentials, IdempotencyKey, ImageQuery, ImageStore, OpenTask, StoreError, TaskLife, TaskQuery,
+    TaskSort, TaskStore,
 };
 use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, ImageStatus, Secret, Task, TaskId, TaskStatus, Timestamp,
-    Visibility,
+    Failure, FailureCode, Image, ImageId, ImageStatus, Publication, Secret, Task, TaskId, TaskStatus,
+    Timestamp, Visibility,
 };
 use serde_json::json;
 use support::{dynamodb, next_uuid};
@@ -61,12 +62,23 @@ fn stores(client: &Client) -> (DynamoTasks, DynamoImages) {
     (tasks, DynamoImages::new(client.clone(), "images"))
 }
 
+/// Somebody else who writes to the images' table.
+struct Others(Client);
+
+#[async_trait]
+impl PutImage for Others {
+    async fn put_image(&self, image: &Image) {
+        let item = image_tasks_aws::dynamo::image_item(image).unwrap();
+        self.0.put_item().table_name("images").set_item(Some(item)).send().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_ports_keep_their_promises() {
     let client = dynamodb().await;
     let (tasks, images) = stores(&client);
     conformance::task_store(&tasks, &tasks).await;
-    conformance::task_life(&tasks, &tasks, &images).await;
+    conformance::task_life(&tasks, &tasks, &images, &Others(client.clone())).await;
     conformance::image_store(&tasks, &tasks, &images).await;
     conformance::credentials(&tasks, &tasks, &tasks).await;
 }
@@ -93,8 +105,7 @@ async fn a_token_lies_in_its_own_table_alone_and_goes_with_the_task() {
     assert_eq!((held("credentials").await, held("tasks").await), ((2, true), (3, false)));
     let record = image("demo", 0);
     tasks.begin(succeeds.id, &record, at(1)).await.unwrap();
-    let record = Image { status: ImageStatus::Active, ..record };
-    tasks.succeed(succeeds.id, &record, &json!({}), TTL, at(2)).await.unwrap();
+    tasks.publish(succeeds.id, &publication(record.id), &json!({}), TTL, at(2)).await.unwrap();
     tasks.fail(fails.id, &Failure::transient("x"), TTL, at(2)).await.unwrap();
     assert_eq!((held("credentials").await, held("tasks").await), ((0, false), (3, false)));
     // Functions without the table have no part in it.
@@ -105,31 +116,88 @@ async fn a_token_lies_in_its_own_table_alone_and_goes_with_the_task() {
 }
 
 #[tokio::test]
-async fn the_sweep_index_holds_a_task_until_it_ends() {
+async fn the_sweep_index_holds_a_task_until_it_is_settled_and_only_then_it_is_deleted() {
     let client = dynamodb().await;
     let (tasks, _) = stores(&client);
-    let holds = async |id: TaskId| {
-        let index = client.query().table_name("tasks").index_name("unfinished");
+    // Whether the index has it, and by when DynamoDB deletes it, as far as that attribute says.
+    let kept = async |id: TaskId| {
+        let index = client.query().table_name("tasks").index_name("unsettled");
         let shards = (0..4).map(|shard| {
-            let index = index.clone().key_condition_expression("unfinished = :shard");
+            let index = index.clone().key_condition_expression("unsettled = :shard");
             index.expression_attribute_values(":shard", AttributeValue::S(format!("{shard}"))).send()
         });
         let found = join_all(shards).await;
-        let id = AttributeValue::S(id.to_string());
-        found.iter().any(|page| page.as_ref().unwrap().items().iter().any(|item| item["id"] == id))
+        let key = AttributeValue::S(id.to_string());
+        let held =
+            found.iter().any(|page| page.as_ref().unwrap().items().iter().any(|item| item["id"] == key));
+        let item = client.get_item().table_name("tasks").key("id", key).send().await.unwrap().item.unwrap();
+        (held, item.get("expires_at_epoch").map(|n| n.as_n().unwrap().parse::<i64>().unwrap()))
     };
-    let [succeeds, fails] = [task("demo", 0), task("demo", 0)];
-    for task in [&succeeds, &fails] {
+    // A task that lives no longer than its cleaning takes, or its hashes: an hour.
+    let ttl = Duration::from_secs(3600);
+    let [publishes, hashes, exports, fails] = [(); 4].map(|()| task("demo", 0));
+    for task in [&publishes, &hashes, &exports, &fails] {
         tasks.create(task, None, None).await.unwrap();
-        assert!(holds(task.id).await);
+        assert_eq!(kept(task.id).await, (true, None));
+        tasks.begin(task.id, &image("demo", 0), at(1)).await.unwrap();
+        assert_eq!(kept(task.id).await, (true, None));
     }
-    let record = image("demo", 0);
-    tasks.begin(succeeds.id, &record, at(1)).await.unwrap();
-    assert!(holds(succeeds.id).await);
-    let record = Image { status: ImageStatus::Active, ..record };
-    tasks.succeed(succeeds.id, &record, &json!({}), TTL, at(2)).await.unwrap();
-    tasks.fail(fails.id, &Failure::transient("x"), TTL, at(2)).await.unwrap();
-    assert!(!holds(succeeds.id).await && !holds(fails.id).await);
+    let made = async |id: TaskId| publication(tasks.get(id).await.unwrap().unwrap().image_id.unwrap());
+    tasks.publish(publishes.id, &made(publishes.id).await, &json!({}), ttl, at(2)).await.unwrap();
+    tasks.succeed_alone(exports.id, &json!({}), ttl, at(2)).await.unwrap();
+    let follow = Publication { hashes: None, hashes_follow: true, ..made(hashes.id).await };
+    tasks.publish(hashes.id, &follow, &json!({}), ttl, at(2)).await.unwrap();
+    tasks.fail(fails.id, &Failure::transient("x"), ttl, at(2)).await.unwrap();
+    let end = Some(START + 2 + 3600);
+    for task in [&publishes, &exports] {
+        assert_eq!(kept(task.id).await, (false, end));
+    }
+    for task in [&hashes, &fails] {
+        assert_eq!(kept(task.id).await, (true, None), "however long ago it expired");
+        // Readers go by another attribute.
+        assert_eq!(tasks.get(task.id).await.unwrap().unwrap().expires_at, Some(at(2 + 3600)));
+        let listed = tasks.list(&TaskQuery { now: at(3602), ..query(Some("demo")) }).await.unwrap();
+        assert_eq!(listed.tasks, []);
+        tasks.settle(task.id).await.unwrap();
+        assert_eq!(kept(task.id).await, (false, end));
+    }
+}
+
+#[tokio::test]
+async fn who_renames_an_image_while_it_is_published_is_not_overwritten() {
+    let client = dynamodb().await;
+    let (tasks, images) = stores(&client);
+    let rename = async |id: ImageId, name: usize| {
+        let update = client.update_item().table_name("images").key("id", AttributeValue::S(id.to_string()));
+        let update = update
+            .update_expression("SET #name = :name, min_disk = :disk")
+            .expression_attribute_names("#name", "name")
+            .expression_attribute_values(":name", AttributeValue::S(name.to_string()))
+            .expression_attribute_values(":disk", AttributeValue::N(name.to_string()));
+        // A transaction that holds the item refuses it; the next comes.
+        update.send().await.is_ok().then_some(name)
+    };
+    for _ in 0..5 {
+        let (task, record) = (task("demo", 0), image("demo", 0));
+        tasks.create(&task, None, None).await.unwrap();
+        tasks.begin(task.id, &record, at(1)).await.unwrap();
+        let publication = Publication { virtual_size: Some(1), ..publication(record.id) };
+        let result = json!({});
+        let renames = async {
+            let mut last = None;
+            for name in 1..4 {
+                last = rename(record.id, name).await.or(last);
+            }
+            last
+        };
+        let (published, last) =
+            tokio::join!(tasks.publish(task.id, &publication, &result, TTL, at(2)), renames);
+        published.unwrap();
+        let found = images.get(record.id).await.unwrap().unwrap();
+        assert_eq!(found.name, last.map(|n| n.to_string()).or(record.name));
+        assert_eq!((found.status, found.stored), (ImageStatus::Active, Some(publication.stored)));
+        assert_eq!(Some(found.min_disk), last.map(|n| u32::try_from(n).unwrap()).or(Some(record.min_disk)));
+    }
 }
 
 #[tokio::test]
@@ -150,20 +218,42 @@ async fn only_one_of_many_ends_wins() {
     let client = dynamodb().await;
     let (tasks, images) = stores(&client);
     for _ in 0..5 {
-        let (task, mut record) = (task("demo", 0), image("demo", 0));
+        let (task, record) = (task("demo", 0), image("demo", 0));
         tasks.create(&task, None, None).await.unwrap();
         tasks.begin(task.id, &record, at(1)).await.unwrap();
-        record.status = ImageStatus::Active;
+        let publication = publication(record.id);
         let failure = Failure::new(FailureCode::TimedOut, "late");
         let result = json!({});
         let (won, lost) = tokio::join!(
-            tasks.succeed(task.id, &record, &result, TTL, at(2)),
+            tasks.publish(task.id, &publication, &result, TTL, at(2)),
             tasks.fail(task.id, &failure, TTL, at(2)),
         );
         assert!(won.is_ok() != lost.is_ok(), "{won:?} {lost:?}");
         let ended = tasks.get(task.id).await.unwrap().unwrap();
         assert_eq!(ended.status == TaskStatus::Success, won.is_ok());
         assert_eq!(images.get(record.id).await.unwrap().is_some(), won.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn either_the_cancel_or_the_success_wins() {
+    let client = dynamodb().await;
+    let (tasks, images) = stores(&client);
+    for _ in 0..5 {
+        let (task, record) = (task("demo", 0), image("demo", 0));
+        tasks.create(&task, None, None).await.unwrap();
+        tasks.begin(task.id, &record, at(1)).await.unwrap();
+        let (publication, result) = (publication(record.id), json!({}));
+        let (published, marked) = tokio::join!(
+            tasks.publish(task.id, &publication, &result, TTL, at(2)),
+            tasks.mark_cancelled(task.id, "alice"),
+        );
+        assert!(published.is_ok() != marked.is_ok(), "{published:?} {marked:?}");
+        let found = tasks.get(task.id).await.unwrap().unwrap();
+        assert_eq!(found.cancelled_by.is_some(), marked.is_ok());
+        assert_eq!(found.status == TaskStatus::Success, published.is_ok());
+        let image = images.get(record.id).await.unwrap().unwrap();
+        assert_eq!(image.status == ImageStatus::Active, published.is_ok());
     }
 }
 
@@ -281,12 +371,22 @@ async fn with_ten_thousand_tasks_each_of_two_tenants_a_page_costs_a_page() {
     assert_eq!(seen.len(), own.len());
     assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), own.into_iter().collect());
 
-    // The sweep reads no further than it must, oldest first.
-    let sweep = tasks.unfinished(at(10), 10).await.unwrap();
-    let mut oldest: Vec<_> = all.iter().filter(|t| t.created_at < at(10)).collect();
+    // The sweep sees all of them, page by page, also where a page is more than is read at once.
+    let mut oldest: Vec<_> = all.iter().filter(|t| t.created_at < at(2000)).collect();
     oldest.sort_by_key(|t| (t.created_at, t.id));
-    assert_eq!(sweep, oldest.iter().take(10).map(|t| t.id).collect::<Vec<_>>());
-    assert_eq!(tasks.unfinished(at(1), 10).await.unwrap().len(), 3);
+    for limit in [700, 100_000] {
+        let mut sweep: Vec<OpenTask> = Vec::new();
+        loop {
+            let page = tasks.unsettled(at(2000), sweep.last(), limit).await.unwrap();
+            let last = page.len() < limit;
+            sweep.extend(page);
+            if last {
+                break;
+            }
+        }
+        assert!(sweep.iter().map(|t| t.id).eq(oldest.iter().map(|t| t.id)), "{limit} a page");
+    }
+    assert_eq!(tasks.unsettled(at(1), None, 10).await.unwrap().len(), 3);
 }
 
 #[tokio::test]

@@ -172,7 +172,7 @@ async fn a_link_gives_the_bytes_to_who_knows_nothing_else() {
     let put = store.put(&name, Bytes::from_static(b"bytes")).await.unwrap();
     let stored =
         StoredObject { bucket: name.bucket, key: name.key, etag: put.etag, crc64nvme: String::new() };
-    let image = Image { stored: Some(stored), ..active(importing("demo", 0)) };
+    let image = Image { stored: Some(stored), ..active(importing("demo", 0), 0) };
     let url = store.download_url(&image, Duration::from_secs(60)).await.unwrap();
     assert_eq!(reqwest::get(&url).await.unwrap().bytes().await.unwrap(), "bytes");
     assert!(url.contains("X-Amz-Expires=60"), "{url}");

@@ -26,7 +26,7 @@ use std::{
 
 use disk_image::write::{
     parts::{PartCutter, blob_ranges},
-    qcow2::{Assembly, BlobWriter, Codec, Geometry, Place, Step},
+    qcow2::{Assembly, AssemblyStep, BlobWriter, Codec, Geometry, Place},
     rope::Rope,
 };
 use nix::sys::resource::UsageWho;
@@ -123,12 +123,12 @@ fn export(input: &Path, codec: Codec, dir: &Path) -> Parts {
     let mut file = File::create(&first).unwrap();
     loop {
         match assembly.step().unwrap() {
-            Step::Bytes(bytes) => file.write_all(&bytes).unwrap(),
-            Step::Index(k) => assembly.give(k, indexes[k].clone()).unwrap(),
-            Step::Blob(k) => {
+            AssemblyStep::Bytes(bytes) => file.write_all(&bytes).unwrap(),
+            AssemblyStep::Index(k) => assembly.give(k, indexes[k].clone()).unwrap(),
+            AssemblyStep::Blob(k) => {
                 blobs[k].iter().for_each(|part| file.write_all(&fs::read(part).unwrap()).unwrap())
             }
-            Step::Done => break,
+            AssemblyStep::Done => break,
         }
     }
     let own = summaries.iter().zip(blobs).filter(|(s, _)| s.place == Place::Own).flat_map(|(_, parts)| parts);

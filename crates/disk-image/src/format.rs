@@ -72,6 +72,14 @@ impl Format {
         }
     }
 
+    /// What an image's bytes are, by Glance's `disk_format` and `container_format`.
+    pub fn of_image(disk_format: Option<&str>, container_format: Option<&str>) -> Option<Self> {
+        if container_format == Some(Self::Ova.name()) {
+            return Some(Self::Ova);
+        }
+        disk_format.and_then(Self::from_name)
+    }
+
     /// Whether the format has no structure of its own: any bytes are valid, so it must be declared.
     pub const fn is_opaque(self) -> bool {
         matches!(self, Self::Raw | Self::Ami | Self::Ari | Self::Aki)

@@ -9,7 +9,7 @@
 
 #![allow(clippy::print_stdout, reason = "its output is a table")]
 
-use image_tasks_domain::copying::{CopyPlan, CopyRules};
+use image_tasks_domain::copying::{CopyCut, CopyRules};
 use image_tasks_domain::transfer::{Batch, MAX_BATCHES, TransferPlan, WORKERS, batches};
 
 const GIB: f64 = 1_073_741_824.0;
@@ -128,7 +128,7 @@ fn clone(size: u64, request: f64) -> Used {
     let etag = plan.map(|plan| format!("\"0-{}\"", plan.parts())).unwrap_or_default();
     let mut used = Used { between_regions: size as f64, ..Used::default() };
     used.call(2.0);
-    if let Ok(CopyPlan::Parts(parts)) = CopyRules::default().plan(size, &etag) {
+    if let Ok(CopyCut::Parts(parts)) = CopyRules::default().plan(size, &etag) {
         // No byte passes the worker: only S3's own rate counts.
         let bytes = parts.part_size as f64;
         used.map(&parts.batches(), &Work { bytes, at_once: COPIES_AT_ONCE, request, worker: f64::INFINITY });

@@ -12,7 +12,7 @@ use crate::transfer::{MAX_PART, MAX_PARTS, MIN_PART, PART, TooLarge, TransferPla
 /// How an object is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum CopyPlan {
+pub enum CopyCut {
     /// By one request.
     Whole,
     /// In parts.
@@ -39,16 +39,16 @@ impl CopyRules {
     ///
     /// # Errors
     /// [`TooLarge`] beyond 10,000 parts of 5 GiB.
-    pub fn plan(&self, size: u64, etag: &str) -> Result<CopyPlan, TooLarge> {
+    pub fn plan(&self, size: u64, etag: &str) -> Result<CopyCut, TooLarge> {
         let parts = parts_of(etag);
         if size == 0 || (parts.is_none() && size <= self.whole) {
-            return Ok(CopyPlan::Whole);
+            return Ok(CopyCut::Whole);
         }
         let ours = TransferPlan::new(size)?;
         let part_size = if ours.part_size == PART { self.part } else { ours.part_size };
         let ours = TransferPlan { part_size, ..ours };
         let theirs = parts.filter(|n| *n != ours.parts()).and_then(|n| guess(size, n));
-        Ok(CopyPlan::Parts(theirs.unwrap_or(ours)))
+        Ok(CopyCut::Parts(theirs.unwrap_or(ours)))
     }
 }
 
@@ -76,8 +76,8 @@ mod tests {
 
     fn parts(size: u64, etag: &str) -> Option<(u32, u64)> {
         match CopyRules::default().plan(size, etag).unwrap() {
-            CopyPlan::Whole => None,
-            CopyPlan::Parts(plan) => {
+            CopyCut::Whole => None,
+            CopyCut::Parts(plan) => {
                 let sum: u64 = (1..=plan.parts()).map(|n| plan.part(n).unwrap().len).sum();
                 assert_eq!(sum, size);
                 assert!(plan.part_size <= MAX_PART && u64::from(plan.parts()) <= MAX_PARTS);

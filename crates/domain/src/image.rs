@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::task::TaskId;
 use crate::time::Timestamp;
 
 /// An image's id.
@@ -15,9 +16,10 @@ use crate::time::Timestamp;
 pub struct ImageId(pub Uuid);
 
 impl ImageId {
-    /// Key of the image's object in the images bucket.
-    pub fn object_key(&self) -> String {
-        format!("images/{self}")
+    /// Key of the object in the images bucket that a task makes of this image. Another task with the same image id
+    /// has another key: what outlives the first can't touch what the second makes.
+    pub fn object_key(&self, task: TaskId) -> String {
+        format!("images/{self}/{task}")
     }
 }
 
@@ -150,8 +152,37 @@ pub struct StoredObject {
     pub crc64nvme: String,
 }
 
-/// Hashes of an image's stored bytes, as Glance has them.
+/// What an image's record gains when its bytes become its own. Nothing else of the record changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The image.
+    pub image: ImageId,
+    /// Format of the stored bytes.
+    pub disk_format: String,
+    /// Their envelope.
+    pub container_format: String,
+    /// Bytes stored.
+    pub size: u64,
+    /// Bytes of the disk that a guest sees.
+    pub virtual_size: Option<u64>,
+    /// Hashes of the stored bytes, where they are known.
+    pub hashes: Option<ImageHashes>,
+    /// Whether hashes are made later: the task stays unsettled until they are there.
+    pub hashes_follow: bool,
+    /// The object, pinned.
+    pub stored: StoredObject,
+}
+
+impl Publication {
+    /// GiB of disk that the image needs.
+    pub fn min_disk(&self) -> u32 {
+        let bytes = self.virtual_size.unwrap_or(self.size);
+        u32::try_from(bytes.div_ceil(1 << 30)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Hashes of an image's stored bytes, as Glance has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageHashes {
     /// MD5, hex: `checksum`.
     pub md5: String,
@@ -160,6 +191,34 @@ pub struct ImageHashes {
 }
 
 impl Image {
+    /// The record of an image that a task begins to make, with nothing said about it.
+    pub fn importing(id: ImageId, owner: &str, now: Timestamp) -> Self {
+        Self {
+            id,
+            owner: owner.to_owned(),
+            name: None,
+            status: ImageStatus::Importing,
+            // What Glance gives an image of which nothing is said.
+            visibility: Visibility::Shared,
+            disk_format: None,
+            container_format: None,
+            size: None,
+            virtual_size: None,
+            checksum: None,
+            os_hash_algo: None,
+            os_hash_value: None,
+            min_disk: 0,
+            min_ram: 0,
+            protected: false,
+            os_hidden: false,
+            tags: Vec::new(),
+            properties: BTreeMap::new(),
+            created_at: now,
+            updated_at: now,
+            stored: None,
+        }
+    }
+
     /// Sets `checksum` and `os_hash_*`.
     pub fn set_hashes(&mut self, hashes: ImageHashes) {
         self.checksum = Some(hashes.md5);
@@ -167,9 +226,26 @@ impl Image {
         self.os_hash_value = Some(hashes.sha512);
     }
 
-    /// GiB that a disk of `virtual_size` bytes needs, never below what was asked.
-    pub fn raise_min_disk(&mut self, virtual_size: u64) {
-        let needed = u32::try_from(virtual_size.div_ceil(1 << 30)).unwrap_or(u32::MAX);
-        self.min_disk = self.min_disk.max(needed);
+    /// Makes the image active with these bytes; `min_disk` only rises.
+    pub fn publish(&mut self, publication: &Publication, now: Timestamp) {
+        let publication = publication.clone();
+        self.min_disk = self.min_disk.max(publication.min_disk());
+        self.status = ImageStatus::Active;
+        self.disk_format = Some(publication.disk_format);
+        self.container_format = Some(publication.container_format);
+        self.size = Some(publication.size);
+        self.virtual_size = publication.virtual_size;
+        if let Some(hashes) = publication.hashes {
+            self.set_hashes(hashes);
+        }
+        self.stored = Some(publication.stored);
+        self.updated_at = now.max(self.updated_at);
+    }
+
+    /// Its hashes, where it has both.
+    pub fn hashes(&self) -> Option<ImageHashes> {
+        let sha512 =
+            self.os_hash_value.clone().filter(|_| self.os_hash_algo.as_deref() == Some(HASH_ALGORITHM));
+        Some(ImageHashes { md5: self.checksum.clone()?, sha512: sha512? })
     }
 }

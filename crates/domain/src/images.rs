@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::caller::Caller;
-use crate::image::{Image, ImageId, ImageStatus, Visibility};
+use crate::image::{Image, ImageId, ImageStatus};
 use crate::input::{InvalidInput, quoted};
+use crate::policy;
 use crate::ports::{ImageLinks, ImagePage, ImageQuery, ImageStore};
 use crate::rejection::{Answer, Rejection};
 use crate::tasks::MAX_LIMIT;
@@ -69,10 +70,6 @@ impl Images {
 
     async fn visible(&self, caller: &Caller, id: &str) -> Answer<Option<Image>> {
         let Ok(id) = id.parse::<ImageId>() else { return Ok(None) };
-        let seen = |image: &Image| {
-            caller.may_see(&image.owner)
-                || matches!(image.visibility, Visibility::Public | Visibility::Community)
-        };
-        Ok(self.store.get(id).await?.filter(seen))
+        Ok(self.store.get(id).await?.filter(|image| policy::caller_sees_image(caller, image)))
     }
 }

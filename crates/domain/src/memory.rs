@@ -1,6 +1,10 @@
 //! The ports in memory: the reference that every adapter's conformance suite is
 //! held against, and what tests of flows and of the wire run on.
 
+mod executions;
+
+pub use executions::MemoryExecutions;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,15 +13,15 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Visibility};
+use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Publication};
+use crate::policy;
 use crate::ports::{
-    Clock, Created, Credentials, ExecutionStatus, Executions, IdempotencyKey, ImageLinks, ImagePage,
-    ImageQuery, ImageStore, StoreError, StoreResult, TOKEN_LIFE, TaskLife, TaskPage, TaskQuery, TaskSort,
-    TaskStore,
+    Clock, Created, Credentials, IdempotencyKey, ImageLinks, ImagePage, ImageQuery, ImageStore, OpenTask,
+    StoreError, StoreResult, TOKEN_LIFE, TaskLife, TaskPage, TaskQuery, TaskStore,
 };
 use crate::progress::{Progress, Step};
 use crate::secret::Secret;
-use crate::task::{BadTransition, Task, TaskId, TaskStatus};
+use crate::task::{Task, TaskId, TaskStatus, Unsettled};
 use crate::time::Timestamp;
 
 /// How long an idempotency key is remembered.
@@ -76,17 +80,32 @@ impl Tables {
         self.tasks.get_mut(&id).ok_or(StoreError::Conflict)
     }
 
+    /// Ends a task otherwise than well, and takes away the record of the image that it was making.
+    fn fail(&mut self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
+        let task = self.task(id)?;
+        task.fail(failure, ttl, now)?;
+        let made = task.made_image();
+        self.tokens.remove(&id);
+        if let Some(image) = made
+            && self.images.get(&image).is_some_and(|stored| stored.status == ImageStatus::Importing)
+        {
+            self.images.remove(&image);
+        }
+        Ok(())
+    }
+
+    fn remembered(&self, key: &IdempotencyKey, now: Timestamp) -> Option<Created> {
+        let place = (key.owner.clone(), key.key.clone());
+        let first = self.keys.get(&place).filter(|first| now < first.until)?;
+        let same = first.body_sha256 == key.body_sha256;
+        Some(if same { Created::Before(first.task) } else { Created::OtherBody })
+    }
+
     fn processing(&mut self, id: TaskId) -> StoreResult<&mut Task> {
         self.task(id).and_then(|task| match task.status {
             TaskStatus::Processing => Ok(task),
             TaskStatus::Pending | TaskStatus::Success | TaskStatus::Failure => Err(StoreError::Conflict),
         })
-    }
-}
-
-impl From<BadTransition> for StoreError {
-    fn from(_: BadTransition) -> Self {
-        Self::Conflict
     }
 }
 
@@ -101,9 +120,8 @@ impl TaskStore for MemoryStore {
         let mut tables = self.tables();
         if let Some(key) = key {
             let place = (key.owner.clone(), key.key.clone());
-            if let Some(first) = tables.keys.get(&place).filter(|first| task.created_at < first.until) {
-                let same = first.body_sha256 == key.body_sha256;
-                return Ok(if same { Created::Before(first.task) } else { Created::OtherBody });
+            if let Some(before) = tables.remembered(key, task.created_at) {
+                return Ok(before);
             }
             if tables.tasks.contains_key(&task.id) {
                 return Err(StoreError::Conflict);
@@ -147,17 +165,33 @@ impl TaskStore for MemoryStore {
         tasks.truncate(query.limit);
         for task in &mut tasks {
             (task.input, task.result, task.progress) = (Value::Null, None, Progress::default());
+            (task.cancelled_by, task.unsettled) = (None, None);
             task.message.clear();
         }
         Ok(TaskPage { items_read: tasks.len(), tasks, more })
     }
 
-    async fn unfinished(&self, created_before: Timestamp, limit: usize) -> StoreResult<Vec<TaskId>> {
+    async fn remembered(&self, key: &IdempotencyKey, now: Timestamp) -> StoreResult<Option<Created>> {
+        Ok(self.tables().remembered(key, now))
+    }
+
+    async fn unsettled(
+        &self,
+        created_before: Timestamp,
+        after: Option<&OpenTask>,
+        limit: usize,
+    ) -> StoreResult<Vec<OpenTask>> {
         let tables = self.tables();
-        let mut open: Vec<&Task> =
-            tables.tasks.values().filter(|t| !t.status.is_end() && t.created_at < created_before).collect();
-        open.sort_by(|a, b| TaskSort::CreatedAt.compare(a, b));
-        Ok(open.into_iter().take(limit).map(|t| t.id).collect())
+        let after = after.map(|after| (after.created_at, after.id));
+        let mut open: Vec<(Timestamp, TaskId)> = tables
+            .tasks
+            .values()
+            .filter(|t| !t.status.is_end() || t.unsettled.is_some())
+            .map(|t| (t.created_at, t.id))
+            .filter(|place| place.0 < created_before && after.is_none_or(|after| after < *place))
+            .collect();
+        open.sort_unstable();
+        Ok(open.into_iter().take(limit).map(|(created_at, id)| OpenTask { id, created_at }).collect())
     }
 
     async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()> {
@@ -199,21 +233,27 @@ impl TaskLife for MemoryStore {
         Ok(self.tables().task(id)?.begin(Some(image), now)?)
     }
 
-    async fn succeed(
+    async fn publish(
         &self,
         id: TaskId,
-        image: &Image,
+        publication: &Publication,
         result: &Value,
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
         let mut tables = self.tables();
-        if tables.images.get(&image.id).is_none_or(|stored| stored.status != ImageStatus::Importing) {
+        let is_its = tables.task(id)?.made_image() == Some(publication.image);
+        let stored = tables.images.get(&publication.image);
+        if !is_its || stored.is_none_or(|stored| stored.status != ImageStatus::Importing) {
             return Err(StoreError::Conflict);
         }
-        tables.task(id)?.succeed(result.clone(), ttl, now)?;
+        let task = tables.task(id)?;
+        task.succeed(result.clone(), ttl, now)?;
+        task.unsettled = publication.hashes_follow.then_some(Unsettled::Hashing { executions: 0 });
         tables.tokens.remove(&id);
-        tables.images.insert(image.id, image.clone());
+        if let Some(image) = tables.images.get_mut(&publication.image) {
+            image.publish(publication, now);
+        }
         Ok(())
     }
 
@@ -231,16 +271,51 @@ impl TaskLife for MemoryStore {
     }
 
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
+        self.tables().fail(id, failure, ttl, now)
+    }
+
+    async fn fail_unbegun(
+        &self,
+        id: TaskId,
+        failure: &Failure,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tables = self.tables();
+        if tables.task(id)?.status != TaskStatus::Pending {
+            return Err(StoreError::Conflict);
+        }
+        tables.fail(id, failure, ttl, now)
+    }
+
+    async fn mark_cancelled(&self, id: TaskId, by: &str) -> StoreResult<()> {
         let mut tables = self.tables();
         let task = tables.task(id)?;
-        task.fail(failure, ttl, now)?;
-        let made = task.made_image();
-        tables.tokens.remove(&id);
-        if let Some(image) = made
-            && tables.images.get(&image).is_some_and(|stored| stored.status == ImageStatus::Importing)
-        {
-            tables.images.remove(&image);
+        if task.status.is_end() {
+            return Err(StoreError::Conflict);
         }
+        task.cancelled_by.get_or_insert_with(|| by.to_owned());
+        Ok(())
+    }
+
+    async fn count_hashing(&self, id: TaskId, begun: u32) -> StoreResult<u32> {
+        let mut tables = self.tables();
+        match &mut tables.task(id)?.unsettled {
+            Some(Unsettled::Hashing { executions }) if *executions == begun => {
+                *executions += 1;
+                Ok(*executions)
+            }
+            _ => Err(StoreError::Conflict),
+        }
+    }
+
+    async fn settle(&self, id: TaskId) -> StoreResult<()> {
+        let mut tables = self.tables();
+        let task = tables.task(id)?;
+        if !task.status.is_end() {
+            return Err(StoreError::Conflict);
+        }
+        task.unsettled = None;
         Ok(())
     }
 }
@@ -268,7 +343,7 @@ impl ImageStore for MemoryStore {
             .values()
             .filter(|i| match &query.visible_to {
                 None => true,
-                Some(project) => i.owner == *project || i.visibility == Visibility::Public,
+                Some(project) => policy::lists(project, i),
             })
             .filter(|i| query.after.as_ref().is_none_or(|after| newest_first(i, after).is_gt()))
             .cloned()
@@ -321,68 +396,6 @@ impl Clock for ManualClock {
     }
 }
 
-/// Executions that are started and do nothing; starts can be made to fail.
-#[derive(Debug, Default)]
-pub struct MemoryExecutions {
-    state: Mutex<Started>,
-}
-
-#[derive(Debug, Default)]
-struct Started {
-    statuses: BTreeMap<TaskId, ExecutionStatus>,
-    unreachable: bool,
-}
-
-impl MemoryExecutions {
-    /// From now on, whether starts fail.
-    pub fn set_unreachable(&self, unreachable: bool) {
-        self.state().unreachable = unreachable;
-    }
-
-    /// What the task's execution answers from now on.
-    pub fn set_status(&self, id: TaskId, status: ExecutionStatus) {
-        self.state().statuses.insert(id, status);
-    }
-
-    /// Tasks that have an execution.
-    pub fn started(&self) -> Vec<TaskId> {
-        self.state().statuses.keys().copied().collect()
-    }
-
-    fn state(&self) -> MutexGuard<'_, Started> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl Executions for MemoryExecutions {
-    async fn start(&self, task: &Task) -> StoreResult<()> {
-        let mut state = self.state();
-        if state.unreachable {
-            return Err(StoreError::Unavailable("made unreachable".into()));
-        }
-        state.statuses.entry(task.id).or_insert(ExecutionStatus::Running);
-        Ok(())
-    }
-
-    async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool> {
-        let mut state = self.state();
-        if state.unreachable {
-            return Err(StoreError::Unavailable("made unreachable".into()));
-        }
-        let Some(status) = state.statuses.get_mut(&task.id) else { return Ok(false) };
-        if *status == ExecutionStatus::Running {
-            let (error, cause) = (why.code.name().to_owned(), why.message.clone());
-            *status = ExecutionStatus::Aborted { error, cause };
-        }
-        Ok(true)
-    }
-
-    async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
-        Ok(self.state().statuses.get(&task.id).cloned().unwrap_or(ExecutionStatus::NotFound))
-    }
-}
-
 /// Links that name the object.
 #[derive(Debug, Default)]
 pub struct MemoryLinks;
@@ -400,12 +413,19 @@ mod tests {
     use super::*;
     use crate::conformance;
 
+    #[async_trait]
+    impl conformance::PutImage for MemoryStore {
+        async fn put_image(&self, image: &Image) {
+            self.put_image(image.clone());
+        }
+    }
+
     #[tokio::test]
     async fn the_reference_keeps_what_it_demands() {
         let store = MemoryStore::default();
         conformance::task_store(&store, &store).await;
         let store = MemoryStore::default();
-        conformance::task_life(&store, &store, &store).await;
+        conformance::task_life(&store, &store, &store, &store).await;
         let store = MemoryStore::default();
         conformance::image_store(&store, &store, &store).await;
         let store = MemoryStore::default();

@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::image::{Image, ImageHashes, ImageId};
+use crate::image::{Image, ImageHashes, ImageId, Publication};
 use crate::progress::{Progress, Step};
 use crate::secret::Secret;
-use crate::task::{Task, TaskId, TaskStatus, TaskType};
+use crate::task::{BadTransition, Task, TaskId, TaskStatus, TaskType};
 use crate::time::Timestamp;
 
 /// What went wrong in a store.
@@ -29,6 +29,13 @@ pub enum StoreError {
     /// A fault of ours: a record that can't be read, a call the store rejects.
     #[error("the store does not work")]
     Fault(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A step that the task's life does not allow is a write that its state does not allow.
+impl From<BadTransition> for StoreError {
+    fn from(_: BadTransition) -> Self {
+        Self::Conflict
+    }
 }
 
 /// Result of a store's call.
@@ -123,12 +130,22 @@ pub struct TaskQuery {
 /// A page of tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskPage {
-    /// In order. `input`, `result`, `message` and `progress` are not filled in: lists leave them out.
+    /// In order. `input`, `result`, `message`, `progress`, `cancelled_by` and `unsettled` are not filled in: lists
+    /// leave them out.
     pub tasks: Vec<Task>,
     /// Whether another task follows.
     pub more: bool,
     /// Items the store read for it.
     pub items_read: usize,
+}
+
+/// A task that the sweep has to look at, and its place in the order in which it looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenTask {
+    /// Its id.
+    pub id: TaskId,
+    /// When it was accepted.
+    pub created_at: Timestamp,
 }
 
 /// Tasks at rest.
@@ -146,8 +163,16 @@ pub trait TaskStore: Send + Sync {
     async fn get(&self, id: TaskId) -> StoreResult<Option<Task>>;
     /// A page.
     async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage>;
-    /// Ids of tasks not ended and created before then, at most `limit`, oldest first.
-    async fn unfinished(&self, created_before: Timestamp, limit: usize) -> StoreResult<Vec<TaskId>>;
+    /// What this key made before, if it did and is still remembered.
+    async fn remembered(&self, key: &IdempotencyKey, now: Timestamp) -> StoreResult<Option<Created>>;
+    /// Tasks created before then that are not ended or not settled, oldest first: at most `limit`, behind `after`.
+    /// Fewer than `limit` are the last.
+    async fn unsettled(
+        &self,
+        created_before: Timestamp,
+        after: Option<&OpenTask>,
+        limit: usize,
+    ) -> StoreResult<Vec<OpenTask>>;
     /// Sets the totals of the meters; counts stay. Conflict unless processing.
     async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()>;
     /// Adds bytes to a meter. Conflict unless processing.
@@ -165,24 +190,29 @@ pub trait Credentials: Send + Sync {
     async fn token(&self, id: TaskId, now: Timestamp) -> StoreResult<Option<Secret>>;
 }
 
-/// Writes that change a task and its image together, or neither.
+/// How a task comes to its end: writes that change a task and its image together, or neither.
+///
+/// Invariants:
+/// - A task that is marked as cancelled neither begins nor succeeds.
+/// - An ended task that isn't settled is kept, whatever its expiry: the store deletes it only once it is both.
 #[async_trait]
 pub trait TaskLife: Send + Sync {
-    /// pending -> processing, and the record of the image it makes. Conflict unless pending.
+    /// pending -> processing, and the record of the image it makes. Conflict unless pending and not cancelled.
     async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()>;
-    /// pending -> processing, for a task that works on an image that is there. Conflict unless pending.
+    /// pending -> processing, for a task that works on an image that is there.
+    /// Conflict unless pending and not cancelled.
     async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()>;
-    /// processing -> success, and the image as given (its status `active`).
-    /// Conflict unless the task is processing and the image `importing`.
-    async fn succeed(
+    /// processing -> success, and the image it makes active: fields of the publication change, no others.
+    /// Conflict unless the task is processing, not cancelled, and its image `importing`.
+    async fn publish(
         &self,
         id: TaskId,
-        image: &Image,
+        publication: &Publication,
         result: &Value,
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()>;
-    /// processing -> success, with no change of an image. Conflict unless processing.
+    /// processing -> success, with no change of an image. Conflict unless processing and not cancelled.
     async fn succeed_alone(
         &self,
         id: TaskId,
@@ -190,8 +220,24 @@ pub trait TaskLife: Send + Sync {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()>;
-    /// pending or processing -> failure; the record of the image that it makes is removed if it is still `importing`. Conflict in an end state.
+    /// pending or processing -> failure, to be settled after [`CLEAN_AFTER`](crate::task::CLEAN_AFTER); the record of
+    /// the image that it makes is removed if it is still `importing`. Conflict in an end state.
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()>;
+    /// As [`fail`](Self::fail), but only a task that never began. Conflict unless pending.
+    async fn fail_unbegun(
+        &self,
+        id: TaskId,
+        failure: &Failure,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()>;
+    /// Marks an unfinished task as cancelled by a user; the first mark stays. Conflict in an end state.
+    async fn mark_cancelled(&self, id: TaskId, by: &str) -> StoreResult<()>;
+    /// Counts an execution that is about to be started to make an ended task's hashes; its number.
+    /// Conflict unless `begun` were counted so far.
+    async fn count_hashing(&self, id: TaskId, begun: u32) -> StoreResult<u32>;
+    /// An ended task has nothing left to do: it may expire. Conflict unless ended; again is the same as once.
+    async fn settle(&self, id: TaskId) -> StoreResult<()>;
 }
 
 /// A page of images that is asked for, newest first, ties by id.
@@ -258,15 +304,17 @@ pub enum ExecutionStatus {
     NotFound,
 }
 
-/// The orchestrator: one execution a task, named by the task's id.
+/// The orchestrator: a task's own execution, run 0, and further runs that make its hashes after its end.
+/// They are named by [`ExecutionName`](crate::task::ExecutionName).
 #[async_trait]
 pub trait Executions: Send + Sync {
-    /// Starts the task's execution; starting it twice is the same as once.
-    async fn start(&self, task: &Task) -> StoreResult<()>;
-    /// Stops it and leaves the failure as its error and cause; false where there is none. Stopping one that has ended changes nothing.
+    /// Starts a run of the task; starting it twice is the same as once.
+    async fn start(&self, task: &Task, run: u32) -> StoreResult<()>;
+    /// Stops the task's own execution and leaves the failure as its error and cause; false where there is none.
+    /// Stopping one that has ended changes nothing.
     async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool>;
-    /// What it is doing.
-    async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus>;
+    /// What a run is doing.
+    async fn status(&self, task: &Task, run: u32) -> StoreResult<ExecutionStatus>;
 }
 
 /// Where a client fetches an image's bytes.

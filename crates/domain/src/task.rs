@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureCode};
 use crate::image::ImageId;
 use crate::progress::Progress;
 use crate::time::Timestamp;
@@ -38,6 +38,55 @@ impl FromStr for TaskId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a task id")]
 pub struct NotATaskId;
+
+/// The name of an execution: the task's id, or that and the number of a run that makes its hashes after its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExecutionName {
+    /// Whose it is.
+    pub task: TaskId,
+    /// 0 for the task's own.
+    pub run: u32,
+}
+
+impl fmt::Display for ExecutionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.run {
+            0 => self.task.fmt(f),
+            run => write!(f, "{}-hash-{run}", self.task),
+        }
+    }
+}
+
+impl FromStr for ExecutionName {
+    type Err = NotATaskId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((task, run)) = text.split_once("-hash-") else {
+            return Ok(Self { task: text.parse()?, run: 0 });
+        };
+        let run = run.parse().ok().filter(|run| *run > 0).ok_or(NotATaskId)?;
+        Ok(Self { task: task.parse()?, run })
+    }
+}
+
+/// From a task's failure until what workers that outlived it may have made is removed once more. A call lives at most
+/// 15 minutes (AWS Lambda developer guide, "Lambda quotas").
+pub const CLEAN_AFTER: Duration = Duration::from_secs(20 * 60);
+
+/// What is still to be done for an ended task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsettled {
+    /// What it made is removed once more at that time: a worker that outlived it may have made something since.
+    Cleaning {
+        /// Not before.
+        after: Timestamp,
+    },
+    /// Its image is active, and the hashes of its bytes are still to be made.
+    Hashing {
+        /// Executions begun for that besides the task's own.
+        executions: u32,
+    },
+}
 
 /// What a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -158,6 +207,10 @@ pub struct Task {
     pub image_id: Option<ImageId>,
     /// How far it is.
     pub progress: Progress,
+    /// The user that asked for its end before it had ended.
+    pub cancelled_by: Option<String>,
+    /// What is still to be done; only in end states.
+    pub unsettled: Option<Unsettled>,
 }
 
 /// A step that the life of a task does not allow.
@@ -171,6 +224,28 @@ pub struct BadTransition {
 }
 
 impl Task {
+    /// A task as it is accepted, under a new id. Who sent it, in which request, is the caller's to add.
+    pub fn pending(task_type: TaskType, owner: &str, input: Value, now: Timestamp) -> Self {
+        Self {
+            id: TaskId(Uuid::new_v4()),
+            task_type,
+            status: TaskStatus::Pending,
+            owner: owner.to_owned(),
+            user_id: String::new(),
+            request_id: String::new(),
+            input,
+            result: None,
+            message: String::new(),
+            created_at: now,
+            updated_at: now,
+            expires_at: None,
+            image_id: None,
+            progress: Progress::default(),
+            cancelled_by: None,
+            unsettled: None,
+        }
+    }
+
     /// Whether readers must not see it any more, whatever the table still holds.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
@@ -181,11 +256,18 @@ impl Task {
         self.image_id.filter(|_| self.task_type.makes_image())
     }
 
+    /// Who cancelled it, as the failure that it ends with.
+    pub fn cancellation(&self) -> Option<Failure> {
+        let by = self.cancelled_by.as_ref()?;
+        Some(Failure::new(FailureCode::Cancelled, format!("cancelled by {by}")))
+    }
+
     /// pending -> processing.
     ///
     /// # Errors
-    /// [`BadTransition`] from any other status.
+    /// [`BadTransition`] from any other status, and where it is cancelled.
     pub fn begin(&mut self, image_id: Option<ImageId>, now: Timestamp) -> Result<(), BadTransition> {
+        self.demand_uncancelled(TaskStatus::Processing)?;
         self.become_status(TaskStatus::Processing, now)?;
         self.image_id = image_id.or(self.image_id);
         Ok(())
@@ -194,8 +276,9 @@ impl Task {
     /// processing -> success.
     ///
     /// # Errors
-    /// [`BadTransition`] from any other status.
+    /// [`BadTransition`] from any other status, and where it is cancelled.
     pub fn succeed(&mut self, result: Value, ttl: Duration, now: Timestamp) -> Result<(), BadTransition> {
+        self.demand_uncancelled(TaskStatus::Success)?;
         self.become_status(TaskStatus::Success, now)?;
         self.result = Some(result);
         self.expires_at = Some(now.plus(ttl));
@@ -210,7 +293,12 @@ impl Task {
         self.become_status(TaskStatus::Failure, now)?;
         self.message = failure.to_string();
         self.expires_at = Some(now.plus(ttl));
+        self.unsettled = Some(Unsettled::Cleaning { after: now.plus(CLEAN_AFTER) });
         Ok(())
+    }
+
+    fn demand_uncancelled(&self, to: TaskStatus) -> Result<(), BadTransition> {
+        if self.cancelled_by.is_some() { Err(BadTransition { from: self.status, to }) } else { Ok(()) }
     }
 
     fn become_status(&mut self, to: TaskStatus, now: Timestamp) -> Result<(), BadTransition> {
@@ -233,6 +321,19 @@ mod tests {
         assert_eq!(id.parse::<TaskId>().unwrap().to_string(), id);
         for bad in ["", "x", "0b5b7b0e6d5c4a3b9a553d9c7d6f1a2b", "0B5B7B0E-6D5C-4A3B-9A55-3D9C7D6F1A2B"] {
             assert!(bad.parse::<TaskId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn executions_names_go_both_ways() {
+        let task: TaskId = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b".parse().unwrap();
+        for run in [0, 1, 12] {
+            let name = ExecutionName { task, run };
+            assert_eq!(name.to_string().parse(), Ok(name));
+        }
+        for bad in ["", "x-hash-1", &format!("{task}-hash-0"), &format!("{task}-hash-"), &format!("{task}-1")]
+        {
+            assert!(bad.parse::<ExecutionName>().is_err(), "{bad}");
         }
     }
 

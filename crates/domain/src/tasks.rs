@@ -1,16 +1,17 @@
-//! What callers do with tasks: create, look at, list.
+//! What callers do with tasks: create, look at, list, cancel.
 //!
 //! Invariants:
 //! - A task that a caller may not see, one past its expiry and one that never was are the same: not found.
 //! - Whatever happens between the write of a task and the start of its execution, the task ends: a start that
-//!   fails fails the task, a process that dies in between leaves it to the sweep.
+//!   fails fails the task, a process that dies in between leaves it to the sweep. A task that runs is never failed
+//!   because the answer to its start was lost.
+//! - A cancel is a fact before it is an act: the mark comes first, and what is marked never succeeds.
 //! - What a poller reads never goes back: a status is shown only once it is written.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::clone_input::{CloneInput, CloneSource};
@@ -20,11 +21,11 @@ use crate::glance::GlanceEndpoints;
 use crate::image::ImageId;
 use crate::import_input::ImportInput;
 use crate::input::InvalidInput;
+use crate::policy;
 use crate::ports::{
-    Clock, Created, Executions, IdempotencyKey, ImageStore, StoreError, TaskLife, TaskPage, TaskQuery,
-    TaskSort, TaskStore,
+    Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageStore, StoreError, StoreResult,
+    TaskLife, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
-use crate::progress::Progress;
 use crate::regions::Regions;
 use crate::rejection::{Answer, Rejection};
 use crate::secret::Secret;
@@ -118,7 +119,7 @@ impl Tasks {
     /// # Errors
     /// [`Rejection::Forbidden`].
     pub fn check_may_create(&self, caller: &Caller) -> Answer<()> {
-        if caller.is_admin() || caller.roles.iter().any(|role| role == "member") {
+        if policy::may_create_tasks(caller) {
             return Ok(());
         }
         Err(Rejection::Forbidden("Creating and cancelling tasks needs the role member or admin".to_owned()))
@@ -130,46 +131,34 @@ impl Tasks {
     /// [`Rejection`]: what can be known to be wrong now is told now.
     pub async fn create(&self, caller: &Caller, new: NewTask) -> Answer<Task> {
         self.check_may_create(caller)?;
-        let (remarks, token) = match new.task_type {
-            TaskType::Import => (self.check_import(caller, &new.input).await?, None),
-            TaskType::Export => (self.check_export(&new.input)?, None),
-            TaskType::Clone => self.check_clone(caller, &new.input, new.token).await?,
-        };
         let now = self.clock.now();
-        let task = Task {
-            id: TaskId(Uuid::new_v4()),
-            task_type: new.task_type,
-            status: TaskStatus::Pending,
-            owner: caller.project.clone(),
-            user_id: caller.user.clone(),
-            request_id: new.request_id,
-            input: new.input,
-            result: None,
-            message: remarks,
-            created_at: now,
-            updated_at: now,
-            expires_at: None,
-            image_id: None,
-            progress: Progress::default(),
-        };
         let key = new.idempotency.map(|(key, body_sha256)| IdempotencyKey {
             owner: caller.project.clone(),
             key,
             body_sha256,
         });
+        let (remarks, token) = match self.check(caller, new.task_type, &new.input, new.token).await {
+            Ok(checked) => checked,
+            // What this key made may be what fails the check now: the image has the id that was asked for it.
+            Err(refused) => {
+                let Some(key) = &key else { return Err(refused) };
+                return match self.store.remembered(key, now).await? {
+                    Some(Created::Before(first)) => self.repeated(first).await,
+                    Some(Created::OtherBody) => Err(other_body()),
+                    Some(Created::New) | None => Err(refused),
+                };
+            }
+        };
+        let task = Task {
+            user_id: caller.user.clone(),
+            request_id: new.request_id,
+            message: remarks,
+            ..Task::pending(new.task_type, &caller.project, new.input, now)
+        };
         match self.store.create(&task, key.as_ref(), token.as_ref()).await? {
             Created::New => self.start(task).await,
-            Created::Before(first) => match self.live(first).await? {
-                // Its first request may have died before the start; starting twice is starting once.
-                Some(task) if task.status == TaskStatus::Pending => self.start(task).await,
-                Some(task) => Ok(task),
-                None => Err(Rejection::Conflict(
-                    "The task that this Idempotency-Key made has expired; use a new key".to_owned(),
-                )),
-            },
-            Created::OtherBody => Err(Rejection::Conflict(
-                "This Idempotency-Key was used with another request body in the last 24 hours".to_owned(),
-            )),
+            Created::Before(first) => self.repeated(first).await,
+            Created::OtherBody => Err(other_body()),
         }
     }
 
@@ -181,28 +170,44 @@ impl Tasks {
         self.visible(caller, id).await?.ok_or_else(|| Rejection::NotFound { kind: "task", id: id.to_owned() })
     }
 
-    /// Asks for a task's end. Its execution is stopped; what it made is removed, and the task fails with who asked, as
-    /// with any execution that is stopped: in a moment. The task as it is now.
+    /// Asks for a task's end. It is marked first, and a marked task never succeeds; only then its execution is stopped.
+    /// What it made is removed, and the task fails with who asked, as with any execution that is stopped: in a moment.
+    /// The task as it is now.
     ///
     /// # Errors
     /// [`Rejection::Conflict`] where the task has ended by itself.
     pub async fn cancel(&self, caller: &Caller, id: &str) -> Answer<Task> {
         self.check_may_create(caller)?;
         let task = self.get(caller, id).await?;
-        let ended = || Rejection::Conflict(format!("Task {id} has ended already"));
-        if task.status.is_end() {
-            return Err(ended());
-        }
-        let failure = Failure::new(FailureCode::Cancelled, format!("cancelled by {}", caller.user));
-        if !self.executions.stop(&task, &failure).await? {
-            // Not started yet, so nothing was made; if it is just about to start, it will find the task ended.
-            match self.life.fail(task.id, &failure, self.ttl, self.clock.now()).await {
-                Ok(()) => {}
-                Err(StoreError::Conflict) => return Err(ended()),
-                Err(e) => return Err(e.into()),
+        match self.life.mark_cancelled(task.id, &caller.user).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict) => {
+                return Err(Rejection::Conflict(format!("Task {id} has ended already")));
             }
+            Err(e) => return Err(e.into()),
         }
-        self.get(caller, id).await
+        // The first mark counts, which need not be this caller's.
+        let task = self.get(caller, id).await?;
+        if let Some(why) = task.cancellation()
+            && !task.status.is_end()
+            && let Err(error) = self.end_cancelled(&task, &why).await
+        {
+            // The mark is what was promised: the sweep stops whatever is marked.
+            tracing::warn!(task_id = %task.id, error = &error as &dyn std::error::Error, "not stopped yet");
+        }
+        Ok(self.live(task.id).await?.unwrap_or(task))
+    }
+
+    async fn end_cancelled(&self, task: &Task, why: &Failure) -> StoreResult<()> {
+        if self.executions.stop(task, why).await? {
+            return Ok(());
+        }
+        // Not started, so nothing was made. If it is just about to start, it will find the task ended.
+        match self.life.fail_unbegun(task.id, why, self.ttl, self.clock.now()).await {
+            // It began before it was marked, unseen by the orchestrator's answer, or has ended: either way as marked.
+            Err(StoreError::Conflict) => Ok(()),
+            done => done,
+        }
     }
 
     /// A page of tasks.
@@ -249,6 +254,21 @@ impl Tasks {
         Ok(self.store.list(&query).await?)
     }
 
+    /// Checks what is asked for, and gives the remarks that its task begins with and the token that it needs.
+    async fn check(
+        &self,
+        caller: &Caller,
+        task_type: TaskType,
+        input: &Value,
+        token: Option<Secret>,
+    ) -> Answer<(String, Option<Secret>)> {
+        match task_type {
+            TaskType::Import => Ok((self.check_import(caller, input).await?, None)),
+            TaskType::Export => Ok((self.check_export(input)?, None)),
+            TaskType::Clone => self.check_clone(caller, input, token).await,
+        }
+    }
+
     /// Checks an import and gives the remarks that its task begins with.
     async fn check_import(&self, caller: &Caller, input: &Value) -> Answer<String> {
         let import = ImportInput::parse(input, &self.sources)?;
@@ -257,8 +277,8 @@ impl Tasks {
         Ok(import.remarks.join(" "))
     }
 
-    /// Checks a clone and gives the remarks that its task begins with, and the token that it needs. What has to be asked of the
-    /// source is the task's.
+    /// Checks a clone and gives the remarks that its task begins with, and the token that it needs. What has to be
+    /// asked of the source is the task's.
     async fn check_clone(
         &self,
         caller: &Caller,
@@ -289,38 +309,65 @@ impl Tasks {
         }
     }
 
-    /// Checks an export and gives the remarks that its task begins with. What has to be asked of the image is the task's.
+    /// Checks an export and gives the remarks that its task begins with. What has to be asked of the image is the
+    /// task's.
     fn check_export(&self, input: &Value) -> Answer<String> {
         let export = ExportInput::parse(input)?;
         self.receivers.region(&export.bucket).map_err(Rejection::Forbidden)?;
         Ok(export.remarks.join(" "))
     }
 
-    /// Starts a pending task's execution; where that fails, the task fails.
+    /// The task that a key made before.
+    async fn repeated(&self, first: TaskId) -> Answer<Task> {
+        match self.live(first).await? {
+            // Its first request may have died before the start; starting twice is starting once.
+            Some(task) if task.status == TaskStatus::Pending && task.cancelled_by.is_none() => {
+                self.start(task).await
+            }
+            Some(task) => Ok(task),
+            None => Err(Rejection::Conflict(
+                "The task that this Idempotency-Key made has expired; use a new key".to_owned(),
+            )),
+        }
+    }
+
+    /// Starts a pending task's execution; where there is none afterwards, the task fails.
     async fn start(&self, task: Task) -> Answer<Task> {
-        let Err(error) = self.executions.start(&task).await else { return Ok(task) };
+        let Err(error) = self.executions.start(&task, 0).await else { return Ok(task) };
         tracing::error!(task_id = %task.id, error = &error as &dyn std::error::Error, "execution not started");
+        match self.executions.status(&task, 0).await {
+            Ok(ExecutionStatus::NotFound) => {}
+            // Only the answer was lost.
+            Ok(_) => return Ok(task),
+            // Nobody knows now whether it runs. The task is pending, until its work begins or the sweep looks at it.
+            Err(_) => return Ok(task),
+        }
         let why = match error {
             StoreError::Unavailable(_) => "the orchestrator can't be reached now; send the request again",
             StoreError::Conflict | StoreError::Fault(_) => "the orchestrator refuses it; tell the operator",
         };
         let told = format!("the work could not be started: {why} (request {})", task.request_id);
         let failure = Failure::new(FailureCode::StartFailed, told);
-        match self.life.fail(task.id, &failure, self.ttl, self.clock.now()).await {
+        match self.life.fail_unbegun(task.id, &failure, self.ttl, self.clock.now()).await {
             // Conflict: it did start after all, and may be at work or even done.
             Ok(()) | Err(StoreError::Conflict) => Ok(self.live(task.id).await?.unwrap_or(task)),
-            // Nobody can write now. The task is as it was written: pending, until the sweep ends it.
+            // Nobody can write now. The task is as it was written: pending, until the sweep starts or ends it.
             Err(StoreError::Unavailable(_) | StoreError::Fault(_)) => Ok(task),
         }
     }
 
     async fn visible(&self, caller: &Caller, id: &str) -> Answer<Option<Task>> {
         let Ok(id) = id.parse::<TaskId>() else { return Ok(None) };
-        Ok(self.live(id).await?.filter(|task| caller.may_see(&task.owner)))
+        Ok(self.live(id).await?.filter(|task| policy::caller_sees_task(caller, task)))
     }
 
     async fn live(&self, id: TaskId) -> Answer<Option<Task>> {
         let task = self.store.get(id).await?;
         Ok(task.filter(|task| !task.is_expired(self.clock.now())))
     }
+}
+
+fn other_body() -> Rejection {
+    let told = "This Idempotency-Key was used with another request body in the last 24 hours";
+    Rejection::Conflict(told.to_owned())
 }

@@ -3,7 +3,6 @@
 //! MD5 and SHA-512 are serial by nature. Where one invocation sees all bytes they are made in its stream; else a chain of
 //! invocations passes their state on, and with it what was seen of where the disk holds data.
 
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -12,48 +11,42 @@ use crc_fast::CrcAlgorithm::Crc64Nvme;
 use digest::common::hazmat::SerializableState;
 use disk_image::{AllocationMap, AllocationScanner};
 use futures::StreamExt as _;
-use image_tasks_domain::image::ImageHashes;
-use image_tasks_domain::{Failure, FailureCode, ImportInput};
+use image_tasks_domain::{Failure, FailureCode, ImageHashes};
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use sha2::Sha512;
 
 use crate::ports::{Body, StoredPart};
 
-/// Hashes of some bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Digests {
+/// The hashes that a user says a source has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct GivenHashes {
     /// MD5, lower-case hex.
-    pub(crate) md5: String,
+    pub(crate) md5: Option<String>,
     /// SHA-512, lower-case hex.
-    pub(crate) sha512: String,
+    pub(crate) sha512: Option<String>,
 }
 
-impl From<Digests> for ImageHashes {
-    fn from(Digests { md5, sha512 }: Digests) -> Self {
-        Self { md5, sha512 }
+impl GivenHashes {
+    pub(crate) fn is_some(&self) -> bool {
+        self.md5.is_some() || self.sha512.is_some()
     }
-}
 
-impl Digests {
     /// Whether a source with these hashes is what the caller said.
-    pub(crate) fn check(&self, input: &ImportInput) -> Result<(), Failure> {
+    pub(crate) fn check(&self, found: &ImageHashes) -> Result<(), Failure> {
         for (name, said, found) in
-            [("checksum", &input.checksum, &self.md5), ("os_hash_value", &input.sha512, &self.sha512)]
+            [("checksum", &self.md5, &found.md5), ("os_hash_value", &self.sha512, &found.sha512)]
         {
-            if said.as_ref().is_some_and(|said| said != found) {
-                let said = said.as_deref().unwrap_or_default();
-                return Err(Failure::new(
-                    FailureCode::ChecksumMismatch,
-                    format!("{name} of the source is {found}, not {said} as given"),
-                ));
+            if let Some(said) = said.as_ref().filter(|said| *said != found) {
+                let message = format!("{name} of the source is {found}, not {said} as given");
+                return Err(Failure::new(FailureCode::ChecksumMismatch, message));
             }
         }
         Ok(())
     }
 }
 
-/// Makes [`Digests`] and the CRC64NVME in one pass.
+/// Makes the two hashes and the CRC64NVME in one pass.
 #[derive(Clone)]
 pub(crate) struct Hasher {
     md5: Md5,
@@ -81,8 +74,8 @@ impl Hasher {
         self.crc.finalize()
     }
 
-    pub(crate) fn digests(self) -> Digests {
-        Digests { md5: hex(&self.md5.finalize()), sha512: hex(&self.sha512.finalize()) }
+    pub(crate) fn hashes(self) -> ImageHashes {
+        ImageHashes { md5: hex::encode(self.md5.finalize()), sha512: hex::encode(self.sha512.finalize()) }
     }
 }
 
@@ -132,8 +125,8 @@ impl ChainState {
         Self {
             etag: etag.to_owned(),
             offset,
-            md5: hex(&md5.serialize()),
-            sha512: hex(&sha512.serialize()),
+            md5: hex::encode(md5.serialize()),
+            sha512: hex::encode(sha512.serialize()),
             allocation: allocation.map(|map| BASE64_STANDARD.encode(map.encode())),
         }
     }
@@ -146,8 +139,8 @@ impl ChainState {
 
     /// The two hashes as they were, if this is a state of them.
     pub(crate) fn resume(&self) -> Option<(Md5, Sha512)> {
-        let md5 = Md5::deserialize(unhex(&self.md5)?.as_slice().try_into().ok()?).ok()?;
-        let sha512 = Sha512::deserialize(unhex(&self.sha512)?.as_slice().try_into().ok()?).ok()?;
+        let md5 = Md5::deserialize(hex::decode(&self.md5).ok()?.as_slice().try_into().ok()?).ok()?;
+        let sha512 = Sha512::deserialize(hex::decode(&self.sha512).ok()?.as_slice().try_into().ok()?).ok()?;
         Some((md5, sha512))
     }
 }
@@ -164,19 +157,6 @@ pub(crate) fn base64(crc: u64) -> String {
     BASE64_STANDARD.encode(crc.to_be_bytes())
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    text.as_bytes().chunks(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,7 +167,7 @@ mod tests {
         let mut whole = Hasher::new();
         whole.update(&bytes);
         let crc = whole.crc64nvme();
-        let digests = whole.digests();
+        let digests = whole.hashes();
         for cut in [0, 1, 63, 64, 127, 128, 500, 1000] {
             let (mut md5, mut sha512) = (Md5::new(), Sha512::new());
             md5.update(&bytes[..cut]);
@@ -201,7 +181,8 @@ mod tests {
             let (mut md5, mut sha512) = serde_json::from_str::<ChainState>(&text).unwrap().resume().unwrap();
             md5.update(&bytes[cut..]);
             sha512.update(&bytes[cut..]);
-            let ends = Digests { md5: hex(&md5.finalize()), sha512: hex(&sha512.finalize()) };
+            let ends =
+                ImageHashes { md5: hex::encode(md5.finalize()), sha512: hex::encode(sha512.finalize()) };
             assert_eq!(ends, digests, "{cut}");
             let part = |number, bytes: &[u8]| StoredPart {
                 number,

@@ -6,16 +6,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use disk_image::{AllocationMap, ByteRange, Decoder, Error, Extent, ExtentMap, Fetch, Regions, Stored};
+use disk_image::{AllocationMap, ByteRange, Decoder, Extent, ExtentMap, Fetch, Regions, Stored};
 use futures::StreamExt as _;
 use image_tasks_domain::Failure;
-use serde::{Deserialize, Serialize};
 
 use crate::bounds::{CHUNK, READS_AT_ONCE, STRIDE, WINDOW};
-use crate::error::{Step, Stop, internal, refused};
-use crate::origin::{Staged, StoredSource, drive, read_chunks};
-use crate::ports::{Body, ObjectRef, Objects, Source};
+use crate::error::{Flow, Stop, internal, unsound};
+use crate::ports::{Body, Source, SourceInfo, SourcePin};
+use crate::source::read::{drive, read_chunks};
 
 /// An image whose disk can be read.
 pub(crate) struct Disk {
@@ -36,24 +36,6 @@ pub(crate) enum Places {
         /// Its bytes.
         sidecar: Box<dyn Source>,
     },
-}
-
-/// A range map in the work bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mapped {
-    /// Its numbers.
-    pub(crate) map: ExtentMap,
-    /// Its object.
-    pub(crate) sidecar: Staged,
-}
-
-impl Mapped {
-    /// The places that it tells; it lies `at`.
-    pub(crate) fn places(&self, objects: &Arc<dyn Objects>, at: ObjectRef) -> Places {
-        let Staged { etag, size } = &self.sidecar;
-        let sidecar = Box::new(StoredSource::new(Arc::clone(objects), at, etag, *size));
-        Places::Mapped { map: self.map.clone(), sidecar }
-    }
 }
 
 /// The next bytes of a disk.
@@ -77,7 +59,7 @@ pub(crate) struct DiskReader {
 
 impl Disk {
     /// The extents of a range, in order, without gaps.
-    async fn extents(&self, range: Range<u64>) -> Step<Vec<Extent>> {
+    async fn extents(&self, range: Range<u64>) -> Flow<Vec<Extent>> {
         match &self.places {
             Places::Verbatim(allocation) => Ok(verbatim(range, allocation.as_ref())),
             Places::Mapped { map, sidecar } => {
@@ -88,7 +70,7 @@ impl Disk {
     }
 
     /// Whether a range holds nothing but zeros, by the tables.
-    pub(crate) async fn is_zero(&self, range: Range<u64>) -> Step<bool> {
+    pub(crate) async fn is_zero(&self, range: Range<u64>) -> Flow<bool> {
         let mut at = range.start;
         while at < range.end {
             let to = range.end.min(at.saturating_add(STRIDE));
@@ -100,7 +82,7 @@ impl Disk {
         Ok(true)
     }
 
-    async fn window(&self, at: u64, len: usize, extents: &[Extent], decoder: &mut Decoder) -> Step<Window> {
+    async fn window(&self, at: u64, len: usize, extents: &[Extent], decoder: &mut Decoder) -> Flow<Window> {
         let fetch = Fetch::plan(at, len, extents.iter().copied()).map_err(unsound)?;
         if fetch.is_zero() {
             return Ok(Window::Zeros(len as u64));
@@ -159,7 +141,7 @@ impl DiskReader {
     }
 
     /// The next window; `None` behind the last byte.
-    pub(crate) async fn next(&mut self) -> Step<Option<Window>> {
+    pub(crate) async fn next(&mut self) -> Flow<Option<Window>> {
         if self.at >= self.end {
             return Ok(None);
         }
@@ -202,6 +184,37 @@ pub(crate) fn body(disk: Arc<Disk>, range: Range<u64>) -> Body {
     }))
 }
 
+/// A disk as a source of its bytes: what an export's output will be, before it is made.
+pub(crate) struct DiskSource {
+    disk: Arc<Disk>,
+    info: SourceInfo,
+}
+
+impl DiskSource {
+    pub(crate) fn new(disk: Arc<Disk>, size: u64) -> Self {
+        Self { disk, info: SourceInfo { size: Some(size), ranges: true, pin: SourcePin::default() } }
+    }
+}
+
+#[async_trait]
+impl Source for DiskSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
+        Ok(body(Arc::clone(&self.disk), range.start..range.end))
+    }
+
+    async fn stream(&self) -> Result<Body, Failure> {
+        Ok(body(Arc::clone(&self.disk), 0..self.info.size.unwrap_or(0)))
+    }
+
+    fn is_ours(&self) -> bool {
+        self.disk.source.is_ours()
+    }
+}
+
 /// The extents of a disk that lies in its file as it is.
 fn verbatim(range: Range<u64>, allocation: Option<&AllocationMap>) -> Vec<Extent> {
     let raw = |run: Range<u64>| Extent {
@@ -224,22 +237,6 @@ fn verbatim(range: Range<u64>, allocation: Option<&AllocationMap>) -> Vec<Extent
     }
     zeros(&mut extents, at, range.end);
     extents
-}
-
-fn unsound(error: Error) -> Failure {
-    match error {
-        Error::Refused(refusal) => refused(refusal),
-        Error::Need(_) => internal("a map that needs what it was given"),
-    }
-}
-
-/// The whole of a small object that can be read by range.
-pub(crate) async fn whole(source: &dyn Source) -> Step<Vec<u8>> {
-    let end = source.info().size.unwrap_or(0);
-    if end == 0 {
-        return Ok(Vec::new());
-    }
-    Ok(read_chunks(source, ByteRange { start: 0, end }).await?.concat())
 }
 
 #[cfg(test)]

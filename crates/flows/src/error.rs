@@ -1,13 +1,11 @@
-//! What ends a phase early.
+//! What ends a phase early, and the one place where errors become failure codes.
 //!
 //! A phase's error is a [`Failure`]: its code is the `errorType` that the state machine matches, its message the sentence that
 //! the user reads. What operators need beside it is logged here, where the port's error is still whole.
 
-use std::future::Future;
-
-use disk_image::Refusal;
+use disk_image::{Error, Refusal};
 use image_tasks_domain::ports::StoreError;
-use image_tasks_domain::{Failure, FailureCode, TaskId};
+use image_tasks_domain::{Failure, FailureCode};
 
 use crate::ports::ObjectError;
 
@@ -23,12 +21,17 @@ pub(crate) enum Stop {
 }
 
 /// Result of a phase's step.
-pub(crate) type Step<T> = Result<T, Stop>;
+pub(crate) type Flow<T> = Result<T, Stop>;
 
 impl Stop {
     /// A failure of ours. The request id is added where the task is failed.
     pub(crate) fn internal(what: impl std::fmt::Display) -> Self {
         Self::Failed(internal(what))
+    }
+
+    /// A failure of the task.
+    pub(crate) fn failed(code: FailureCode, message: impl Into<String>) -> Self {
+        Self::Failed(Failure::new(code, message))
     }
 
     /// As the failure of a body. Where something is gone, trying again finds out why.
@@ -37,20 +40,6 @@ impl Stop {
             Self::Failed(failure) | Self::Store(failure) => failure,
             Self::Ended => Failure::transient("what the task was making is gone"),
         }
-    }
-
-    /// As the error of a phase, or, where the task has ended, by having `settle` remove what is left of it.
-    pub(crate) async fn end(self, id: TaskId, settle: impl Future<Output = Step<()>>) -> Result<(), Failure> {
-        let failure = match self {
-            Self::Failed(failure) | Self::Store(failure) => failure,
-            Self::Ended => match settle.await {
-                Ok(()) => return Ok(()),
-                Err(Self::Failed(failure) | Self::Store(failure)) => failure,
-                Err(Self::Ended) => internal("what an ended task left can't be removed"),
-            },
-        };
-        tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "phase failed");
-        Err(failure)
     }
 }
 
@@ -66,17 +55,31 @@ impl From<Failure> for Stop {
     }
 }
 
+/// A refusal has the name of a failure; a map of our own that can't be read is our fault.
+pub(crate) fn refused(refusal: Refusal) -> Failure {
+    match FailureCode::from_name(refusal.code.name()) {
+        Some(code) => Failure::new(code, refusal.message),
+        None => internal(refusal),
+    }
+}
+
+/// The failure of a parser that was given all that it asked for.
+pub(crate) fn unsound(error: Error) -> Failure {
+    match error {
+        Error::Refused(refusal) => refused(refusal),
+        Error::Need(_) => internal("a map that needs what it was given"),
+    }
+}
+
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Failed(refused(refusal))
     }
 }
 
-/// A refusal has the name of a failure; a map of our own that can't be read is our fault.
-pub(crate) fn refused(refusal: Refusal) -> Failure {
-    match FailureCode::from_name(refusal.code.name()) {
-        Some(code) => Failure::new(code, refusal.message),
-        None => internal(refusal),
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(unsound(error))
     }
 }
 

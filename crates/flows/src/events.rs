@@ -1,113 +1,41 @@
 //! What the state machine and EventBridge send, and what they get back.
 //!
-//! The shapes are those of ARCHITECTURE.md, "Flow of an import". An event of another shape is an error that says so:
+//! The shapes are those of `infra/statemachines/task.asl.json`. An event of another shape or version is an error that says so:
 //! it comes from a state machine newer or older than the function.
 
 use image_tasks_domain::transfer::Batch;
-use image_tasks_domain::{Failure, FailureCode, TaskId};
+use image_tasks_domain::{ExecutionName, Failure, FailureCode, TaskId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A call of the import function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub enum ImportEvent {
-    /// Open and inspect the source, and say what comes next.
-    Plan {
-        /// Task.
-        task_id: TaskId,
-    },
-    /// Spool the source.
-    Stage {
-        /// Task.
-        task_id: TaskId,
-    },
-    /// Move parts.
-    Transfer {
-        /// Task.
-        task_id: TaskId,
-        /// Which ones.
-        batch: Batch,
-    },
-    /// Complete, hash, end.
-    Finish {
-        /// Task.
-        task_id: TaskId,
-    },
-}
+use crate::error::Stop;
+use crate::job::{VERSION, check_version};
 
-/// A call of the export function.
+/// A call of the function that does a task's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub enum ExportEvent {
-    /// See what the image is, and say what comes next.
-    Plan {
-        /// Task.
-        task_id: TaskId,
-    },
-    /// Make parts.
-    Transfer {
-        /// Task.
-        task_id: TaskId,
-        /// Which pieces of the work.
-        batch: Batch,
-    },
-    /// Complete, end.
-    Finish {
-        /// Task.
-        task_id: TaskId,
-    },
-}
-
-/// A call of the clone function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub enum CloneEvent {
-    /// Find the image, and say what comes next.
-    Plan {
-        /// Task.
-        task_id: TaskId,
-    },
-    /// Spool a source elsewhere.
-    Stage {
-        /// Task.
-        task_id: TaskId,
-    },
-    /// Have parts copied.
-    Transfer {
-        /// Task.
-        task_id: TaskId,
-        /// Which ones.
-        batch: Batch,
-    },
-    /// Complete, end.
-    Finish {
-        /// Task.
-        task_id: TaskId,
-    },
-}
-
-impl CloneEvent {
+pub struct Event {
     /// Whose phase it is.
-    pub const fn task_id(self) -> TaskId {
-        match self {
-            Self::Plan { task_id }
-            | Self::Stage { task_id }
-            | Self::Transfer { task_id, .. }
-            | Self::Finish { task_id } => task_id,
-        }
-    }
+    pub task_id: TaskId,
+    /// Which one.
+    #[serde(flatten)]
+    pub phase: Phase,
 }
 
-impl From<CloneEvent> for ImportEvent {
-    fn from(event: CloneEvent) -> Self {
-        match event {
-            CloneEvent::Plan { task_id } => Self::Plan { task_id },
-            CloneEvent::Stage { task_id } => Self::Stage { task_id },
-            CloneEvent::Transfer { task_id, batch } => Self::Transfer { task_id, batch },
-            CloneEvent::Finish { task_id } => Self::Finish { task_id },
-        }
-    }
+/// A phase of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// Look at the source, and say what comes next.
+    Plan,
+    /// Spool the source.
+    Stage,
+    /// Make pieces of the object.
+    Round {
+        /// Which ones.
+        range: Batch,
+    },
+    /// What the sink asks for once they are made.
+    Next,
 }
 
 /// What comes after a phase.
@@ -120,20 +48,30 @@ pub enum Next {
     Stage,
     /// Plan (again).
     Plan,
-    /// Move these parts.
-    Transfer {
-        /// One for each worker.
-        batches: Vec<Batch>,
+    /// Make pieces.
+    Round {
+        /// Ranges of them, one for each worker.
+        items: Vec<Batch>,
     },
-    /// Complete and hash, or go on with it.
-    Finish,
+    /// Go on with what the sink asks for.
+    Next,
 }
 
-/// What a transfer leaves for the next invocation.
+/// What a round leaves for the next invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Transferred {
-    /// Parts not moved for want of time.
+pub struct Remaining {
+    /// Pieces not made for want of time.
     pub remaining: Option<Batch>,
+}
+
+impl TryFrom<Value> for Event {
+    type Error = Failure;
+
+    fn try_from(event: Value) -> Result<Self, Failure> {
+        let version = event.get("version").and_then(Value::as_u64).and_then(|v| u32::try_from(v).ok());
+        check_version("the state machine", version.unwrap_or(VERSION)).map_err(Stop::into_failure)?;
+        serde_json::from_value(event).map_err(|e| unknown(&e.to_string()))
+    }
 }
 
 /// A call of the lifecycle function.
@@ -148,8 +86,8 @@ pub enum LifecycleEvent {
     },
     /// EventBridge: an execution ended otherwise than well.
     Execution {
-        /// Task.
-        task_id: TaskId,
+        /// Which one.
+        name: ExecutionName,
         /// How.
         end: ExecutionEnd,
     },
@@ -187,37 +125,17 @@ pub struct Swept {
     pub started: usize,
     /// Tasks ended whose execution had ended.
     pub failed: usize,
+    /// Failed tasks whose remains were removed once more.
+    pub cleaned: usize,
+    /// Executions started to make the hashes of images that are active.
+    pub hashing: usize,
     /// Tasks left for the next sweep because a store was out of reach.
     pub errors: usize,
 }
 
-impl TryFrom<Value> for ImportEvent {
-    type Error = Failure;
-
-    fn try_from(event: Value) -> Result<Self, Failure> {
-        serde_json::from_value(event).map_err(|e| unknown("import", &e.to_string()))
-    }
-}
-
-impl TryFrom<Value> for ExportEvent {
-    type Error = Failure;
-
-    fn try_from(event: Value) -> Result<Self, Failure> {
-        serde_json::from_value(event).map_err(|e| unknown("export", &e.to_string()))
-    }
-}
-
-impl TryFrom<Value> for CloneEvent {
-    type Error = Failure;
-
-    fn try_from(event: Value) -> Result<Self, Failure> {
-        serde_json::from_value(event).map_err(|e| unknown("clone", &e.to_string()))
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
-enum Phase {
+enum LifecyclePhase {
     Fail { task_id: TaskId, error: Caught },
     Sweep,
 }
@@ -230,7 +148,7 @@ struct Execution {
 /// Step Functions developer guide, "Step Functions event detail": name, status, error and cause of the execution.
 #[derive(Deserialize)]
 struct Detail {
-    name: TaskId,
+    name: String,
     status: String,
     error: Option<String>,
     cause: Option<String>,
@@ -249,23 +167,24 @@ impl TryFrom<Value> for LifecycleEvent {
                 "FAILED" => ExecutionEnd::Failed(caught),
                 "TIMED_OUT" => ExecutionEnd::TimedOut,
                 "ABORTED" => ExecutionEnd::Aborted(caught),
-                other => return Err(unknown("lifecycle", &format!("status {other} of an execution"))),
+                other => return Err(unknown(&format!("status {other} of an execution"))),
             };
-            return Ok(Self::Execution { task_id: detail.name, end });
+            let name = detail.name.parse().map_err(|_| unknown(&format!("execution {}", detail.name)))?;
+            return Ok(Self::Execution { name, end });
         }
         Ok(match read(event)? {
-            Phase::Fail { task_id, error } => Self::Fail { task_id, error },
-            Phase::Sweep => Self::Sweep,
+            LifecyclePhase::Fail { task_id, error } => Self::Fail { task_id, error },
+            LifecyclePhase::Sweep => Self::Sweep,
         })
     }
 }
 
 fn read<T: serde::de::DeserializeOwned>(event: Value) -> Result<T, Failure> {
-    serde_json::from_value(event).map_err(|e| unknown("lifecycle", &e.to_string()))
+    serde_json::from_value(event).map_err(|e| unknown(&e.to_string()))
 }
 
-fn unknown(function: &str, why: &str) -> Failure {
-    Failure::new(FailureCode::Internal, format!("the {function} function does not know this event: {why}"))
+fn unknown(why: &str) -> Failure {
+    Failure::new(FailureCode::Internal, format!("the function does not know this event: {why}"))
 }
 
 #[cfg(test)]
@@ -279,24 +198,38 @@ mod tests {
     #[test]
     fn the_state_machines_calls_are_read_and_answered_as_it_expects() {
         let task_id: TaskId = ID.parse().unwrap();
-        let read = |v: Value| ImportEvent::try_from(v).unwrap();
-        assert_eq!(read(json!({"phase": "plan", "task_id": ID})), ImportEvent::Plan { task_id });
+        let read = |v: Value| Event::try_from(v).unwrap();
+        for (name, phase) in [("plan", Phase::Plan), ("stage", Phase::Stage), ("next", Phase::Next)] {
+            let event = json!({"version": 1, "phase": name, "task_id": ID});
+            assert_eq!(read(event), Event { task_id, phase });
+        }
+        let range = Batch { first: 1, last: 4 };
         assert_eq!(
-            read(json!({"phase": "transfer", "task_id": ID, "batch": {"first": 1, "last": 4}})),
-            ImportEvent::Transfer { task_id, batch: Batch { first: 1, last: 4 } }
+            read(json!({"version": 1, "phase": "round", "task_id": ID, "range": {"first": 1, "last": 4}})),
+            Event { task_id, phase: Phase::Round { range } }
         );
-        let batches = vec![Batch { first: 1, last: 4 }];
         for (answer, expected) in [
             (Next::Done, json!({"next": "done"})),
             (Next::Stage, json!({"next": "stage"})),
             (Next::Plan, json!({"next": "plan"})),
-            (Next::Finish, json!({"next": "finish"})),
-            (Next::Transfer { batches }, json!({"next": "transfer", "batches": [{"first": 1, "last": 4}]})),
+            (Next::Next, json!({"next": "next"})),
+            (
+                Next::Round { items: vec![range] },
+                json!({"next": "round", "items": [{"first": 1, "last": 4}]}),
+            ),
         ] {
             assert_eq!(serde_json::to_value(answer).unwrap(), expected);
         }
-        let none = Transferred { remaining: None };
+        let none = Remaining { remaining: None };
         assert_eq!(serde_json::to_value(none).unwrap(), json!({"remaining": null}));
+    }
+
+    #[test]
+    fn a_state_machine_of_another_version_is_told_so() {
+        let failure =
+            Event::try_from(json!({"version": 2, "phase": "plan", "task_id": ID})).expect_err("newer");
+        assert_eq!(failure.code, FailureCode::Aborted);
+        assert!(failure.message.starts_with("the state machine is of version 2, this function of version 1"));
     }
 
     #[test]
@@ -311,19 +244,25 @@ mod tests {
                 error: Caught { error: "States.Timeout".into(), cause: String::new() }
             }
         );
-        let event = |status: &str| {
+        let event = |name: &str, status: &str| {
             json!({
                 "detail-type": "Step Functions Execution Status Change", "source": "aws.states",
-                "detail": {"name": ID, "status": status, "error": null, "cause": null, "input": "{}"},
+                "detail": {"name": name, "status": status, "error": null, "cause": null, "input": "{}"},
             })
         };
-        let end = |status: &str| match read(event(status)) {
-            LifecycleEvent::Execution { end, .. } => end,
+        let end = |status: &str| match read(event(ID, status)) {
+            LifecycleEvent::Execution { end, name } => {
+                assert_eq!(name, ExecutionName { task: task_id, run: 0 });
+                end
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!(end("ABORTED"), ExecutionEnd::Aborted(Caught::default()));
         assert_eq!(end("TIMED_OUT"), ExecutionEnd::TimedOut);
         assert_eq!(end("FAILED"), ExecutionEnd::Failed(Caught::default()));
+        let name = ExecutionName { task: task_id, run: 3 };
+        let hashing = read(event(&name.to_string(), "FAILED"));
+        assert!(matches!(hashing, LifecycleEvent::Execution { name: found, .. } if found == name));
     }
 
     #[test]
@@ -334,17 +273,16 @@ mod tests {
             json!({"phase": "dance", "task_id": ID}),
             json!({"phase": "plan"}),
             json!({"phase": "plan", "task_id": "x"}),
-            json!({"phase": "transfer", "task_id": ID}),
+            json!({"phase": "round", "task_id": ID}),
         ] {
-            let failure = ImportEvent::try_from(event.clone()).expect_err("no event");
+            let failure = Event::try_from(event.clone()).expect_err("no event");
             assert_eq!(failure.code, FailureCode::Internal, "{event}");
-            assert!(
-                failure.message.starts_with("the import function does not know this event: "),
-                "{failure}"
-            );
+            assert!(failure.message.starts_with("the function does not know this event: "), "{failure}");
         }
-        let running = json!({"detail": {"name": ID, "status": "RUNNING"}});
-        assert!(LifecycleEvent::try_from(running).expect_err("no end").message.contains("RUNNING"));
+        for detail in [json!({"name": ID, "status": "RUNNING"}), json!({"name": "x", "status": "FAILED"})] {
+            let failure = LifecycleEvent::try_from(json!({"detail": detail})).expect_err("no end");
+            assert!(failure.message.contains("RUNNING") || failure.message.contains("execution x"));
+        }
         let plan = LifecycleEvent::try_from(json!({"phase": "plan", "task_id": ID})).expect_err("no phase");
         assert!(plan.message.contains("unknown variant `plan`, expected `fail` or `sweep`"), "{plan}");
     }

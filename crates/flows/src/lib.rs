@@ -1,33 +1,45 @@
-//! The phases of import and lifecycle: typed state in, typed state out.
+//! One transfer engine: the phases of import, export and clone, and the life of a task around them.
 //!
 //! Goal: what happens to an image's bytes, over ports: the same code runs in a Lambda over S3 and in a test over memory.
+//! A task is a job: a [source](source), a [recipe](recipe) and a [sink](sink). These know nothing of each other and nothing of
+//! tasks; [`tasks`] makes a job of a task's input, the [engine](Engine) takes it through the phases.
 //!
 //! Invariants:
-//! - Every phase may be repeated, and a fault at any call of any port leaves a state from which repeating ends the task.
+//! - Every phase may be repeated or run twice at once, and a fault at any call of any port leaves a state from which repeating
+//!   ends the task.
+//! - What is published was judged, after its last byte was written.
 //! - Memory is bounded by the constants in [`bounds`], not by an image's size.
 //! - An error is a [`Failure`](image_tasks_domain::Failure): its code is what a state machine matches, its message what the user reads.
 
 pub mod bounds;
-mod cleanup;
-mod clone;
 mod deadline;
 mod digests;
 mod disk;
+mod engine;
 mod error;
 pub mod events;
-mod export;
-mod import;
+mod hash;
+mod job;
+mod judge;
 mod lifecycle;
-mod origin;
-mod parts;
 pub mod ports;
-mod qcow2;
+mod recipe;
+mod retry;
+mod rounds;
 mod settings;
+mod sink;
+mod source;
+mod stores;
+mod tasks;
+mod undo;
 mod verdict;
 
-pub use clone::{Cloner, Clones};
 pub use deadline::Deadline;
-pub use export::Exporter;
-pub use import::{Asks, Importer, RemoteClones};
+pub use engine::Engine;
 pub use lifecycle::Lifecycle;
 pub use settings::{ExportRules, ImportPolicy, Settings};
+pub use source::glance::GlanceImages;
+pub use source::region::RegionImages;
+pub use source::remote::Remote;
+pub use stores::Stores;
+pub use tasks::{Clones, Exports, Imports};

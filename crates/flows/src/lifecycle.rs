@@ -2,57 +2,49 @@
 //!
 //! Invariants:
 //! - Each step may be repeated by any of the three callers: the state machine's Catch, EventBridge's event, the sweep.
-//! - The order is: stop what is under way, end the task, remove what is stored. A worker that still lives could otherwise
-//!   make the image active between the removal of its bytes and the task's end. If the last step is lost, the next caller
-//!   does it: a failed execution always brings EventBridge's event after the Catch.
+//! - First the task ends, then what it made is removed: a worker that still lives can't publish any more. What it may make
+//!   after that is removed once more by the sweep, when it can't live any longer; only then the task may expire.
+//! - Whoever ends a task that is marked as cancelled says so.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
-use image_tasks_domain::ports::{
-    Clock, ExecutionStatus, Executions, ImageStore, StoreError, TaskLife, TaskStore,
-};
-use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus, TaskType, Timestamp};
+use image_tasks_domain::ports::{ExecutionStatus, Executions, OpenTask, StoreError};
+use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus, Timestamp, Unsettled};
 
-use crate::cleanup::Cleaner;
-use crate::error::{Step, Stop, internal};
+use crate::deadline::Deadline;
+use crate::error::{Flow, Stop, internal};
 use crate::events::{Caught, ExecutionEnd, LifecycleEvent, Swept};
-use crate::export::ExportCleaner;
-use crate::ports::{Objects, Receivers};
-use crate::settings::Settings;
+use crate::ports::Receivers;
+use crate::stores::Stores;
+use crate::undo::Undo;
 use crate::verdict::verdict;
 
 /// Tasks younger than this are left alone by the sweep: their POST may not have returned yet.
 const YOUNG: Duration = Duration::from_secs(5 * 60);
 /// A task that could not be started within this time is failed.
 const STALE: Duration = Duration::from_secs(60 * 60);
-/// Tasks that one sweep looks at, oldest first.
-const SWEEP: usize = 1000;
+/// Tasks of one page of a sweep.
+const SWEEP_PAGE: usize = 500;
 /// Tasks that a sweep looks at side by side.
 const SWEEP_AT_ONCE: usize = 8;
+/// Executions that are begun for an image's hashes before that is given up: a day each.
+const HASHING_AT_MOST: u32 = 10;
 
 /// Ends tasks.
 pub struct Lifecycle {
-    /// Tasks.
-    pub tasks: Arc<dyn TaskStore>,
-    /// Images.
-    pub images: Arc<dyn ImageStore>,
-    /// Both together.
-    pub life: Arc<dyn TaskLife>,
-    /// Image bytes and work objects.
-    pub objects: Arc<dyn Objects>,
+    /// What tasks run on.
+    pub stores: Stores,
     /// Receiving buckets of exports.
     pub receivers: Arc<dyn Receivers>,
     /// Which buckets may receive.
     pub exports: ExportPolicy,
     /// The orchestrator.
     pub executions: Arc<dyn Executions>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Where things are kept.
-    pub settings: Settings,
+    /// Where the last sweep stopped for want of time.
+    pub swept_to: Mutex<Option<OpenTask>>,
 }
 
 /// What a look at one task led to.
@@ -60,6 +52,8 @@ enum Looked {
     Nothing,
     Started,
     Failed,
+    Cleaned,
+    Hashing,
 }
 
 impl Lifecycle {
@@ -67,18 +61,23 @@ impl Lifecycle {
     ///
     /// # Errors
     /// A failure that the caller tries again.
-    pub async fn handle(&self, event: LifecycleEvent) -> Result<serde_json::Value, Failure> {
+    pub async fn handle(
+        &self,
+        event: LifecycleEvent,
+        deadline: Deadline,
+    ) -> Result<serde_json::Value, Failure> {
         match event {
             LifecycleEvent::Fail { task_id, error } => {
-                self.end(task_id, &ExecutionEnd::Failed(error)).await?;
-                Ok(serde_json::json!({}))
+                self.end(task_id, &ExecutionEnd::Failed(error)).await?
             }
-            LifecycleEvent::Execution { task_id, end } => {
-                self.end(task_id, &end).await?;
-                Ok(serde_json::json!({}))
+            // Of a task that has ended: the sweep sees whether its hashes are there.
+            LifecycleEvent::Execution { name, .. } if name.run > 0 => {}
+            LifecycleEvent::Execution { name, end } => self.end(name.task, &end).await?,
+            LifecycleEvent::Sweep => {
+                return serde_json::to_value(self.sweep(deadline).await?).map_err(internal);
             }
-            LifecycleEvent::Sweep => serde_json::to_value(self.sweep().await?).map_err(internal),
         }
+        Ok(serde_json::json!({}))
     }
 
     /// Ends a task whose execution has ended or is about to; removes what it made.
@@ -89,36 +88,46 @@ impl Lifecycle {
         self.try_end(id, end).await.map_err(told)
     }
 
-    async fn try_end(&self, id: TaskId, end: &ExecutionEnd) -> Step<()> {
+    async fn try_end(&self, id: TaskId, end: &ExecutionEnd) -> Flow<()> {
         // Twice: the task may end by itself in between.
         for _ in 0..2 {
-            let Some(task) = self.tasks.get(id).await? else { return self.cleaner().work(id).await };
-            match task.status {
-                TaskStatus::Success => return self.release(&task).await,
-                TaskStatus::Failure => return self.remove(&task).await,
-                TaskStatus::Pending | TaskStatus::Processing => {}
+            let Some(task) = self.stores.tasks.get(id).await? else { return self.undo().work(id).await };
+            match (task.status, task.unsettled) {
+                (TaskStatus::Success, Some(Unsettled::Hashing { .. })) => return Ok(()),
+                (TaskStatus::Success, _) => return self.undo().succeeded(&task).await,
+                (TaskStatus::Failure, _) => return self.undo().failed(&task).await,
+                (TaskStatus::Pending | TaskStatus::Processing, _) => {}
             }
-            self.halt(&task).await?;
-            let failure = self.reason(&task, end).await?;
+            let failure = match task.cancellation() {
+                Some(failure) => failure,
+                None => self.reason(&task, end).await?,
+            };
             tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "task failed");
-            match self.life.fail(id, &failure, self.settings.task_ttl, self.clock.now()).await {
-                Ok(()) => return self.remove(&task).await,
-                Err(StoreError::Conflict) => {}
+            let (ttl, now) = (self.stores.settings.task_ttl, self.stores.clock.now());
+            match self.stores.life.fail(id, &failure, ttl, now).await {
+                // Read again: the task may have begun since, and made its image.
+                Ok(()) | Err(StoreError::Conflict) => {}
                 Err(e) => return Err(e.into()),
             }
         }
-        Err(Stop::internal("a task that is neither ended nor can be"))
+        match self.stores.tasks.get(id).await? {
+            Some(task) if task.status == TaskStatus::Failure => self.undo().failed(&task).await,
+            Some(task) if !task.status.is_end() => {
+                Err(Stop::internal("a task that is neither ended nor can be"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// EventBridge may leave out what an execution ended with: then it is asked for.
-    async fn reason(&self, task: &Task, end: &ExecutionEnd) -> Step<Failure> {
+    async fn reason(&self, task: &Task, end: &ExecutionEnd) -> Flow<Failure> {
         let (ExecutionEnd::Failed(caught) | ExecutionEnd::Aborted(caught)) = end else {
             return Ok(verdict(end, task));
         };
         if *caught != Caught::default() {
             return Ok(verdict(end, task));
         }
-        Ok(match self.executions.status(task).await? {
+        Ok(match self.executions.status(task, 0).await? {
             ExecutionStatus::Failed { error, cause } => {
                 verdict(&ExecutionEnd::Failed(Caught { error, cause }), task)
             }
@@ -129,50 +138,78 @@ impl Lifecycle {
         })
     }
 
-    /// Starts tasks whose start got lost, and ends those whose execution is over.
+    /// Starts tasks whose start got lost, ends those whose execution is over, and settles what ended tasks left.
     ///
     /// # Errors
-    /// Where unfinished tasks can't be listed at all.
-    pub async fn sweep(&self) -> Result<Swept, Failure> {
-        let now = self.clock.now();
+    /// Where the tasks can't be listed at all.
+    pub async fn sweep(&self, deadline: Deadline) -> Result<Swept, Failure> {
+        let now = self.stores.clock.now();
         let before = minus(now, YOUNG);
-        let ids = self.tasks.unfinished(before, SWEEP).await.map_err(|e| told(e.into()))?;
-        let mut looks = futures::stream::iter(ids)
-            .map(|id| async move { (id, self.look(id, now).await) })
-            .buffer_unordered(SWEEP_AT_ONCE);
         let mut swept = Swept::default();
-        while let Some((id, looked)) = looks.next().await {
-            swept.checked += 1;
-            match looked {
-                Ok(Looked::Nothing) => {}
-                Ok(Looked::Started) => swept.started += 1,
-                Ok(Looked::Failed) => swept.failed += 1,
-                // One task's trouble must not keep the others waiting; the next sweep comes soon.
-                Err(stop) => {
-                    let failure = told(stop);
-                    tracing::warn!(task_id = %id, %failure, "a task could not be swept");
-                    swept.errors += 1;
+        // From where the last one stopped, so that none is left out however many there are.
+        let mut after = self.position().take();
+        loop {
+            let page = self.stores.tasks.unsettled(before, after.as_ref(), SWEEP_PAGE).await;
+            let page = page.map_err(|e| told(e.into()))?;
+            let last = page.last().copied();
+            let looks = futures::stream::iter(page.clone())
+                .map(|OpenTask { id, .. }| async move { (id, self.look(id, now).await) })
+                .buffer_unordered(SWEEP_AT_ONCE);
+            let counted = looks.for_each(|(id, looked)| {
+                swept.count(id, looked);
+                std::future::ready(())
+            });
+            tokio::select! {
+                biased;
+                () = deadline.reached() => {
+                    tracing::warn!(checked = swept.checked, "a sweep ran out of time; the next goes on from here");
+                    *self.position() = after;
+                    break;
                 }
+                () = counted => {}
             }
+            if page.len() < SWEEP_PAGE {
+                break;
+            }
+            after = last;
         }
-        let Swept { checked, started, failed, errors } = swept;
-        tracing::info!(checked, started, failed, errors, "swept");
+        let Swept { checked, started, failed, cleaned, hashing, errors } = swept;
+        tracing::info!(checked, started, failed, cleaned, hashing, errors, "swept");
         Ok(swept)
     }
 
-    async fn look(&self, id: TaskId, now: Timestamp) -> Step<Looked> {
-        let Some(task) = self.tasks.get(id).await? else { return Ok(Looked::Nothing) };
-        if task.status.is_end() {
-            return Ok(Looked::Nothing);
+    fn position(&self) -> std::sync::MutexGuard<'_, Option<OpenTask>> {
+        self.swept_to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look(&self, id: TaskId, now: Timestamp) -> Flow<Looked> {
+        let Some(task) = self.stores.tasks.get(id).await? else { return Ok(Looked::Nothing) };
+        match task.unsettled {
+            Some(Unsettled::Cleaning { after }) if after <= now => {
+                self.undo().failed(&task).await?;
+                self.stores.life.settle(id).await?;
+                return Ok(Looked::Cleaned);
+            }
+            Some(Unsettled::Hashing { executions }) => return self.look_at_hashing(&task, executions).await,
+            _ if task.status.is_end() => return Ok(Looked::Nothing),
+            _ => {}
         }
-        let end = match self.executions.status(&task).await? {
-            ExecutionStatus::Running => return Ok(Looked::Nothing),
+        let status = self.executions.status(&task, 0).await?;
+        if let (Some(failure), ExecutionStatus::Running) = (task.cancellation(), &status) {
+            // Marked, and not stopped: whoever asked for it died in between.
+            self.executions.stop(&task, &failure).await?;
+        }
+        let end = match status {
+            ExecutionStatus::Running if task.cancelled_by.is_none() => return Ok(Looked::Nothing),
             ExecutionStatus::NotFound
-                if task.status == TaskStatus::Pending && task.created_at.plus(STALE) > now =>
+                if task.status == TaskStatus::Pending
+                    && task.cancelled_by.is_none()
+                    && task.created_at.plus(STALE) > now =>
             {
-                self.executions.start(&task).await?;
+                self.executions.start(&task, 0).await?;
                 return Ok(Looked::Started);
             }
+            ExecutionStatus::Running => ExecutionEnd::Aborted(Caught::default()),
             ExecutionStatus::NotFound => caught(FailureCode::StartFailed, "the task could not be started"),
             // The status may be newer than the task that was read: `end` reads it again.
             ExecutionStatus::Succeeded => {
@@ -185,41 +222,45 @@ impl Lifecycle {
         self.try_end(id, &end).await.map(|()| Looked::Failed)
     }
 
-    /// What a task in work has under way.
-    async fn halt(&self, task: &Task) -> Step<()> {
-        match task.task_type {
-            TaskType::Import | TaskType::Clone => self.cleaner().halt(task.id, task.image_id).await,
-            TaskType::Export => self.export_cleaner().halt(task).await,
-        }
+    /// An image that is active, and whose hashes are still to be made. An execution that was lost is followed by another.
+    async fn look_at_hashing(&self, task: &Task, executions: u32) -> Flow<Looked> {
+        let run = match self.executions.status(task, executions).await? {
+            ExecutionStatus::Running => return Ok(Looked::Nothing),
+            // Counted, and not started: whoever counted it died in between.
+            ExecutionStatus::NotFound if executions > 0 => executions,
+            _ if executions >= HASHING_AT_MOST => {
+                tracing::error!(task_id = %task.id, executions, "an image stays without hashes");
+                self.stores.life.settle(task.id).await?;
+                self.undo().succeeded(task).await?;
+                return Ok(Looked::Cleaned);
+            }
+            _ => self.stores.life.count_hashing(task.id, executions).await?,
+        };
+        self.executions.start(task, run).await?;
+        Ok(Looked::Hashing)
     }
 
-    /// All that a failed task made.
-    async fn remove(&self, task: &Task) -> Step<()> {
-        match task.task_type {
-            TaskType::Import | TaskType::Clone => self.cleaner().remove(task.id, task.image_id).await,
-            TaskType::Export => self.export_cleaner().remove(task).await,
-        }
+    fn undo(&self) -> Undo<'_> {
+        Undo { stores: &self.stores, exports: Some((&self.receivers, &self.exports)) }
     }
+}
 
-    /// What a task that went well may have left beside its product.
-    async fn release(&self, task: &Task) -> Step<()> {
-        match task.task_type {
-            TaskType::Import | TaskType::Clone => self.cleaner().work(task.id).await,
-            TaskType::Export => self.export_cleaner().release(task).await,
+impl Swept {
+    fn count(&mut self, id: TaskId, looked: Flow<Looked>) {
+        self.checked += 1;
+        match looked {
+            Ok(Looked::Nothing) => {}
+            Ok(Looked::Started) => self.started += 1,
+            Ok(Looked::Failed) => self.failed += 1,
+            Ok(Looked::Cleaned) => self.cleaned += 1,
+            Ok(Looked::Hashing) => self.hashing += 1,
+            // One task's trouble must not keep the others waiting; the next sweep comes soon.
+            Err(stop) => {
+                let failure = told(stop);
+                tracing::warn!(task_id = %id, %failure, "a task could not be swept");
+                self.errors += 1;
+            }
         }
-    }
-
-    fn export_cleaner(&self) -> ExportCleaner<'_> {
-        ExportCleaner {
-            objects: &*self.objects,
-            receivers: &*self.receivers,
-            rules: &self.exports,
-            settings: &self.settings,
-        }
-    }
-
-    fn cleaner(&self) -> Cleaner<'_> {
-        Cleaner { objects: &*self.objects, images: &*self.images, settings: &self.settings }
     }
 }
 

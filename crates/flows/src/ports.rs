@@ -9,6 +9,8 @@
 //!   after that the flow decides.
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -54,6 +56,10 @@ pub trait Source: Send + Sync {
     async fn read(&self, range: ByteRange) -> Result<Body, Failure>;
     /// Everything from the first byte.
     async fn stream(&self) -> Result<Body, Failure>;
+    /// Whether it is a store of this cloud that is read: its silence is no fault of the user's source.
+    fn is_ours(&self) -> bool {
+        false
+    }
 }
 
 /// Opens sources.
@@ -117,33 +123,78 @@ pub struct StoredPart {
     pub crc64nvme: u64,
 }
 
+/// What a store said: which call it was about, and its error as it came.
+#[derive(Debug)]
+pub struct Said {
+    what: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Said {
+    /// An error that a call of that name gave.
+    pub fn of(what: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { what: what.to_owned(), source: Some(source.into()) }
+    }
+}
+
+impl From<String> for Said {
+    fn from(what: String) -> Self {
+        Self { what, source: None }
+    }
+}
+
+impl From<&str> for Said {
+    fn from(what: &str) -> Self {
+        what.to_owned().into()
+    }
+}
+
+/// With all causes: it is for logs.
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Error for Said {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
 /// What went wrong at an object store.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// No such object or upload.
     #[error("no such object or upload: {0}")]
-    NotFound(String),
+    NotFound(#[source] Said),
     /// `If-Match` / `If-None-Match` did not hold.
     #[error("the object is not the one expected: {0}")]
-    Precondition(String),
+    Precondition(#[source] Said),
     /// Access denied.
     #[error("access denied: {0}")]
-    Denied(String),
+    Denied(#[source] Said),
     /// The store says the bytes don't have the checksum announced.
     #[error("checksum mismatch: {0}")]
-    Checksum(String),
+    Checksum(#[source] Said),
     /// Throttled, a broken connection, a 5xx: may pass.
     #[error("the store can't be reached now: {0}")]
-    Transient(String),
+    Transient(#[source] Said),
     /// The body that was to be stored failed first.
     #[error(transparent)]
     Body(Failure),
     /// The bucket is in another region than the one that was asked.
     #[error("the bucket is in another region: {0}")]
-    Elsewhere(String),
+    Elsewhere(#[source] Said),
     /// Anything else: a fault of ours.
     #[error("the store rejects the call: {0}")]
-    Fault(String),
+    Fault(#[source] Said),
 }
 
 /// Result of a store's call.

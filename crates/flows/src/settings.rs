@@ -1,4 +1,4 @@
-//! What an operator decides.
+//! What an operator decides, and where things are kept.
 
 use std::time::Duration;
 
@@ -6,19 +6,20 @@ use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{ImageId, TaskId};
-
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use crate::bounds::{Cut, ExportCut};
-use crate::digests::hex;
 use crate::ports::ObjectRef;
 
 /// Where things are kept, and how long.
+///
+/// Every key but a claim's carries the id of the task that writes there.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Bucket of image objects.
     pub images_bucket: String,
-    /// Bucket of plans and staged sources.
+    /// Bucket of plans and spooled sources.
     pub work_bucket: String,
     /// From a task's end to its expiry.
     pub task_ttl: Duration,
@@ -33,7 +34,7 @@ pub struct ExportRules {
     pub cut: ExportCut,
 }
 
-/// What an import may bring in.
+/// What may come in from outside of this cloud.
 #[derive(Debug, Clone)]
 pub struct ImportPolicy {
     /// Where images may come from.
@@ -49,9 +50,9 @@ pub struct ImportPolicy {
 }
 
 impl Settings {
-    /// An image's bytes.
-    pub(crate) fn image(&self, id: ImageId) -> ObjectRef {
-        ObjectRef { bucket: self.images_bucket.clone(), key: id.object_key() }
+    /// The bytes that a task makes of an image.
+    pub(crate) fn image(&self, image: ImageId, task: TaskId) -> ObjectRef {
+        ObjectRef { bucket: self.images_bucket.clone(), key: image.object_key(task) }
     }
 
     /// Prefix of all that is kept for a task while it works.
@@ -68,24 +69,24 @@ impl Settings {
         self.work(id, "plan.json")
     }
 
+    /// The order to spool the source first.
+    pub(crate) fn spool_order(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "spool.json")
+    }
+
+    /// What came of that order.
+    pub(crate) fn spooled(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "spooled.json")
+    }
+
     /// What a Glance elsewhere says of the image that is cloned.
     pub(crate) fn record(&self, id: TaskId) -> ObjectRef {
-        self.work(id, "record")
+        self.work(id, "record.json")
     }
 
-    /// The spooled source.
-    pub(crate) fn staged(&self, id: TaskId) -> ObjectRef {
-        self.work(id, "staged")
-    }
-
-    /// Where the spooled bytes hold data, should they be stored as a disk.
-    pub(crate) fn staged_allocation(&self, id: TaskId) -> ObjectRef {
-        self.work(id, "allocation")
-    }
-
-    /// Where in the image its disk is: the range map.
-    pub(crate) fn range_map(&self, id: TaskId) -> ObjectRef {
-        self.work(id, "map")
+    /// Something that one call makes for a plan. A call beside it makes its own, and the plan that is saved first names which.
+    pub(crate) fn attempt(&self, id: TaskId, attempt: Uuid, name: &str) -> ObjectRef {
+        self.work(id, &format!("{attempt}/{name}"))
     }
 
     /// Index of a qcow2's blob.
@@ -98,24 +99,19 @@ impl Settings {
         self.work(id, &format!("blob/{blob}"))
     }
 
-    /// Which task may make the object of that name; outlives no task.
-    pub(crate) fn claim(&self, to: &ObjectRef) -> ObjectRef {
-        let name = hex(&Sha256::digest(format!("{}/{}", to.bucket, to.key)));
-        ObjectRef { bucket: self.work_bucket.clone(), key: format!("work/claims/{name}") }
-    }
-
-    /// Where an image holds data, beside its bytes.
-    pub(crate) fn allocation(&self, id: ImageId) -> ObjectRef {
-        ObjectRef { bucket: self.images_bucket.clone(), key: format!("{}.allocation", id.object_key()) }
-    }
-
-    /// A part's zeros.
-    pub(crate) fn zeros(&self, id: TaskId) -> ObjectRef {
-        self.work(id, "zeros")
-    }
-
     /// State of the hashes.
     pub(crate) fn hash(&self, id: TaskId) -> ObjectRef {
-        self.work(id, "hash")
+        self.work(id, "hash.json")
     }
+
+    /// Which task may make the object of that name in a receiving bucket; outlives no task.
+    pub(crate) fn claim(&self, to: &ObjectRef) -> ObjectRef {
+        let name = hex::encode(Sha256::digest(format!("{}/{}", to.bucket, to.key)));
+        ObjectRef { bucket: self.work_bucket.clone(), key: format!("work/claims/{name}") }
+    }
+}
+
+/// Where an object that is a disk holds data: a map beside it.
+pub(crate) fn allocation_of(object: &ObjectRef) -> ObjectRef {
+    ObjectRef { bucket: object.bucket.clone(), key: format!("{}.allocation", object.key) }
 }

@@ -81,25 +81,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use image_tasks_domain::{Progress, TaskId, TaskStatus, TaskType, Timestamp};
+    use image_tasks_domain::{TaskType, Timestamp};
 
     fn task() -> Task {
-        Task {
-            id: TaskId(uuid::Uuid::nil()),
-            task_type: TaskType::Import,
-            status: TaskStatus::Processing,
-            owner: "o".into(),
-            user_id: "u".into(),
-            request_id: "req-1".into(),
-            input: json!({}),
-            result: None,
-            message: String::new(),
-            created_at: Timestamp::from_epoch(0),
-            updated_at: Timestamp::from_epoch(0),
-            expires_at: None,
-            image_id: None,
-            progress: Progress::default(),
-        }
+        let now = Timestamp::from_epoch(0);
+        Task { request_id: "req-1".into(), ..Task::pending(TaskType::Import, "o", json!({}), now) }
     }
 
     fn told(error: &str, cause: &str) -> String {

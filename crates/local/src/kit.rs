@@ -56,7 +56,7 @@ physical! {
     images_table = "ImagesTable";
     /// Name of the bucket of images.
     images_bucket = "ImagesBucket";
-    /// Name of the bucket of plans and staged sources.
+    /// Name of the bucket of plans and spooled sources.
     work_bucket = "WorkBucket";
     /// ARN of the import state machine.
     import_state_machine = "ImportStateMachine";

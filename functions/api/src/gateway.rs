@@ -4,8 +4,6 @@
 //! hold any character, and `lambda_http` panics, which is a 500, where the parts don't make a URI. None of them may
 //! keep a request from its 4xx. `requestContext` is API Gateway's own word.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::Authority;
@@ -14,14 +12,33 @@ use image_tasks_api::IamPrincipal;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Body, LambdaEvent};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
+
+/// What can't stand in a URI's query (RFC 3986, section 3.4). A percent sign can: the text may hold escapes.
+const NOT_IN_A_QUERY: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+const NOT_IN_A_PATH: &AsciiSet = &NOT_IN_A_QUERY.add(b'?');
 
 /// The event with path, query, host and scheme such that they make a URI.
 pub(crate) fn in_uri_form(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<LambdaRequest> {
     if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
         request.raw_path = request.raw_path.as_deref().map(path);
-        request.raw_query_string = request.raw_query_string.as_deref().map(|query| escaped(query, "/?"));
+        request.raw_query_string =
+            request.raw_query_string.as_deref().map(|query| escaped(query, NOT_IN_A_QUERY));
         let usable = |headers: &HeaderMap, name: &str, is: fn(&str) -> bool| {
             headers.get(name).is_none_or(|value| value.to_str().is_ok_and(is))
         };
@@ -63,24 +80,12 @@ pub(crate) fn answer(response: Response<Bytes>) -> Response<Body> {
 }
 
 fn path(raw: &str) -> String {
-    let path = escaped(raw, "/");
+    let path = escaped(raw, NOT_IN_A_PATH);
     if path.starts_with('/') { path } else { format!("/{path}") }
 }
 
-/// `text` with every byte escaped that can't stand in a URI beside RFC 3986's unreserved
-/// characters, sub-delimiters, `:`, `@`, `%` and `also`.
-fn escaped(text: &str, also: &str) -> String {
-    let mut uri = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&byte);
-        if plain || also.as_bytes().contains(&byte) {
-            uri.push(char::from(byte));
-        } else {
-            // Writing to a String can't fail.
-            let _ = write!(uri, "%{byte:02X}");
-        }
-    }
-    uri
+fn escaped(text: &str, not_in: &'static AsciiSet) -> String {
+    utf8_percent_encode(text, not_in).to_string()
 }
 
 #[cfg(test)]

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use image_tasks_api::{App, Identity};
-use image_tasks_aws::{ApiConfig, Clients, DynamoImages, DynamoTasks, S3Objects, StepFunctions, SystemClock};
+use image_tasks_aws::{ApiConfig, Clients, StepFunctions, SystemClock};
 use image_tasks_domain::images::Images;
 use image_tasks_domain::tasks::Tasks;
 
 /// The API as configured.
 pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
     let stores = config.stores;
-    let tasks = DynamoTasks::new(clients.dynamodb.clone(), stores.tasks_table, stores.images_table.clone());
-    let tasks = Arc::new(tasks.with_credentials(config.credentials_table));
-    let images = Arc::new(DynamoImages::new(clients.dynamodb, stores.images_table));
+    let tasks = Arc::new(clients.tasks(&stores).with_credentials(config.credentials_table));
+    let images = Arc::new(clients.images(&stores));
+    let objects = Arc::new(clients.objects());
     App {
         tasks: Tasks {
             store: tasks.clone(),
@@ -26,7 +26,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
             glances: config.glances,
             ttl: stores.task_ttl,
         },
-        images: Images { store: images, links: Arc::new(S3Objects::new(clients.s3)) },
+        images: Images { store: images, links: objects },
         identity: match config.identity {
             image_tasks_aws::Identity::Iam => Identity::Iam,
             image_tasks_aws::Identity::Development => Identity::Development,

@@ -2,23 +2,13 @@
 
 mod service;
 
-use image_tasks_aws::{Clients, CloneConfig, SystemClock, lambda, telemetry};
-use image_tasks_flows::Deadline;
-use image_tasks_flows::events::CloneEvent;
-use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
-use serde_json::Value;
+use image_tasks_aws::{Clients, CloneConfig, lambda, telemetry};
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), lambda::Error> {
     telemetry::init();
     let config = CloneConfig::from_env()?;
     let clients = Clients::load(&config.stores).await;
-    let clones = service::build(config, clients);
-    let clones = &clones;
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| -> Result<Value, Diagnostic> {
-        let deadline = Deadline::of_invocation(event.context.deadline, &SystemClock);
-        let phase = CloneEvent::try_from(event.payload).map_err(lambda::diagnostic)?;
-        clones.handle(phase, deadline).await.map_err(lambda::diagnostic)
-    }))
-    .await
+    let engine = service::build(config, clients);
+    lambda::run(async |event, deadline| engine.handle(event, deadline).await).await
 }

@@ -198,16 +198,27 @@ impl Tenant {
         .await;
         assert_eq!(at, size);
         assert_eq!(image["size"], size);
-        assert_eq!(image["checksum"], hex(&md5.finalize()));
+        assert_eq!(image["checksum"], hex::encode(md5.finalize()));
         assert_eq!(image["os_hash_algo"], "sha512");
-        assert_eq!(image["os_hash_value"], hex(&sha512.finalize()));
+        assert_eq!(image["os_hash_value"], hex::encode(sha512.finalize()));
+    }
+
+    /// Key of an active image's object; the only one of its kind that any task has left.
+    pub async fn object_key(&self, image: &Value) -> String {
+        let prefix = format!("images/{}/", image["id"].as_str().unwrap());
+        let listed = self.stack.s3().list_objects_v2().bucket(self.stack.images_bucket()).prefix(prefix);
+        let listed = listed.send().await.unwrap();
+        let keys: Vec<_> = listed.contents().iter().map(|object| object.key().unwrap()).collect();
+        let objects: Vec<_> = keys.iter().filter(|key| !key.ends_with(".allocation")).collect();
+        assert_eq!(objects.len(), 1, "{keys:?}");
+        (*objects[0]).to_owned()
     }
 
     /// A failed task leaves no upload, no object, no work and no image record.
     pub async fn nothing_left(&self, task: &Value) {
         self.nothing_left_of_work(task).await;
         if let Some(image) = task["image_id"].as_str() {
-            self.nothing_under(self.stack.images_bucket(), &format!("images/{image}")).await;
+            self.nothing_under(self.stack.images_bucket(), &format!("images/{image}/")).await;
             let found = self
                 .stack
                 .dynamodb()
@@ -253,12 +264,6 @@ async fn answer(response: Response) -> Answer {
 /// Between two polls.
 pub async fn pause() {
     tokio::time::sleep(Duration::from_millis(100)).await;
-}
-
-/// Lower-case hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Most memory that any process of a function ever held, bytes (`VmHWM`); 0 where there is none.

@@ -46,7 +46,9 @@ impl Clone {
     /// Copies of the source's object that functions asked for.
     fn copies(&self) -> Vec<S3Request> {
         let mut requests = self.here.stack.s3_requests(self.id()).unwrap();
-        requests.retain(|one| one.is_by_function() && one.copy_source.ends_with(self.id()));
+        requests.retain(|one| one.is_by_function() && one.copy_source.contains(self.id()));
+        // Not those of the map beside it.
+        requests.retain(|one| !one.copy_source.ends_with(".allocation"));
         requests
     }
 
@@ -129,7 +131,7 @@ async fn a_source_replaced_or_deleted_meanwhile() {
         let task = clone.start().await;
         clone.half_done().await;
         let (s3, bucket) = (clone.there.stack.s3(), clone.there.stack.images_bucket());
-        let key = format!("images/{}", clone.id());
+        let key = clone.there.object_key(&clone.source).await;
         if deleted {
             s3.delete_object().bucket(bucket).key(key).send().await.unwrap();
         } else {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use disk_image_fixtures::Hostile;
 use futures::StreamExt as _;
-use image_tasks_e2e::{Tenant, cpu_seconds, hex, peak_memory};
+use image_tasks_e2e::{Tenant, cpu_seconds, peak_memory};
 use image_tasks_local::{Content, HASH_BEFORE_ACTIVE, Source, SourceServer, pattern};
 use md5::{Digest as _, Md5};
 use reqwest::StatusCode;
@@ -60,11 +60,10 @@ async fn a_qcow2_over_http_becomes_raw_in_parallel_parts() {
         })
         .await;
     assert_eq!(at, size);
-    assert_eq!(image["checksum"], hex(&md5.finalize()));
-    assert_eq!(image["os_hash_value"], hex(&sha512.finalize()));
+    assert_eq!(image["checksum"], hex::encode(md5.finalize()));
+    assert_eq!(image["os_hash_value"], hex::encode(sha512.finalize()));
     let part = tenant.stack.s3().head_object().bucket(tenant.stack.images_bucket());
-    let part =
-        part.key(format!("images/{}", image["id"].as_str().unwrap())).part_number(1).send().await.unwrap();
+    let part = part.key(tenant.object_key(&image).await).part_number(1).send().await.unwrap();
     assert!(part.parts_count().is_some_and(|count| count >= 16), "{:?}", part.parts_count());
     let cpu = cpu_seconds(&tenant.stack, "ImportFunction");
     println!("workers: {cpu:.1} CPU-seconds, {:.0} MB each", (size / 1_000_000) as f64 / cpu);
@@ -108,12 +107,12 @@ async fn other_formats_over_http_become_qcow2() {
                 len += bytes.len() as u64;
             })
             .await;
-        assert_eq!((&image["size"], &image["checksum"]), (&json!(len), &json!(hex(&md5.finalize()))));
+        assert_eq!((&image["size"], &image["checksum"]), (&json!(len), &json!(hex::encode(md5.finalize()))));
         // Data, and a part of 5 MiB with the tables.
         assert!((193 * MIB..=198 * MIB).contains(&len), "{len} bytes");
         qemu_img(&["check", "-q", "-f", "qcow2", &made]);
         qemu_img(&["compare", "-q", "-f", "raw", "-F", "qcow2", &path("disk.raw"), &made]);
-        let key = format!("images/{}", image["id"].as_str().unwrap());
+        let key = tenant.object_key(&image).await;
         let part =
             tenant.stack.s3().head_object().bucket(tenant.stack.images_bucket()).key(key).part_number(1);
         let parts = part.send().await.unwrap().parts_count();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use image_tasks_e2e::{Tenant, hex, pause};
+use image_tasks_e2e::{Tenant, pause};
 use image_tasks_local::{Content, RangeSupport, Source, SourceServer, pattern};
 use md5::{Digest, Md5};
 use reqwest::StatusCode;
@@ -25,8 +25,8 @@ fn record(id: &str, size: u64) -> Value {
     json!({
         "id": id, "status": "active", "name": "theirs", "owner": "someone", "visibility": "public",
         "disk_format": "raw", "container_format": "bare", "size": size, "virtual_size": null, "min_disk": 0,
-        "min_ram": 64, "checksum": hex(&Md5::digest(&bytes)), "os_hash_algo": "sha512",
-        "os_hash_value": hex(&Sha512::digest(&bytes)), "tags": [], "os_distro": "debian",
+        "min_ram": 64, "checksum": hex::encode(Md5::digest(&bytes)), "os_hash_algo": "sha512",
+        "os_hash_value": hex::encode(Sha512::digest(&bytes)), "tags": [], "os_distro": "debian",
         "os_glance_failed_import": "", "direct_url": "rbd://pool/x", "protected": false, "os_hidden": false,
     })
 }
@@ -92,8 +92,8 @@ async fn an_image_of_a_glance_elsewhere_is_cloned_with_the_callers_token() {
     assert_eq!(kept(&tenant, &task).await, None);
     let file = format!("/v2/images/{}/file", id(1));
     let parts = glance.requests().iter().filter(|r| r.path == file && r.range.is_some()).count();
-    // Of 16 MiB each, beside the looks at its head and tail.
-    assert!(parts > 9, "{parts}");
+    // Three parts of 64 MiB, each with the look of a worker that opens the source, beside those of planning: three at least.
+    assert!(parts >= 9, "{parts}");
 
     // From a store that can't read from the middle; small enough for one call; not a byte at all.
     for (n, size, ranges) in

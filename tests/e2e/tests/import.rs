@@ -46,7 +46,7 @@ async fn a_gibibyte_over_http_travels_in_parallel_parts() {
     assert_eq!(image["virtual_size"], size);
     tenant.is_pattern(&image, 1, size).await;
 
-    let key = format!("images/{}", image["id"].as_str().unwrap());
+    let key = tenant.object_key(&image).await;
     let part = tenant
         .stack
         .s3()

@@ -86,31 +86,48 @@ fn to_json(node: &Yaml<'_>) -> Value {
     }
 }
 
-/// A state machine as it lies in the repository, before substitution.
+/// Where definitions of state machines lie.
+const DEFINITIONS: &str = "infra/statemachines";
+
+/// A state machine of the template.
 #[derive(Debug)]
 pub struct StateMachine {
-    /// Its path from the repository's root.
-    pub path: String,
-    /// Its definition.
+    /// Its logical id.
+    pub id: String,
+    /// Its definition; what a function's ARN is substituted into names the function, as `ImportFunction`.
     pub definition: Value,
+    /// Its role's logical id.
+    pub role: String,
 }
 
 impl StateMachine {
-    /// Every state machine of the repository.
+    /// Every state machine of the template.
     pub fn load_all() -> Vec<Self> {
-        let directory = "infra/statemachines";
-        let mut machines: Vec<Self> = fs::read_dir(repository_file(directory))
+        let template = Template::load();
+        let machines = template.resources("AWS::Serverless::StateMachine").map(|(id, properties)| {
+            let path = properties["DefinitionUri"].as_str().expect("a path");
+            let mut text = read(path);
+            for (name, arn) in properties["DefinitionSubstitutions"].as_object().expect("substitutions") {
+                let placeholder = format!("${{{name}}}");
+                assert!(text.contains(&placeholder), "{id}: {path} has no {placeholder}");
+                text = text.replace(&placeholder, resource_of_arn(arn));
+            }
+            let definition = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"));
+            Self { id: id.to_owned(), definition, role: resource_of_arn(&properties["Role"]).to_owned() }
+        });
+        let machines: Vec<_> = machines.collect();
+        assert_eq!(machines.len(), 3, "one for each type of task");
+        machines
+    }
+
+    /// Paths of all definitions, from the repository's root.
+    pub fn definitions() -> Vec<String> {
+        fs::read_dir(repository_file(DEFINITIONS))
             .expect("state machines")
             .map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8"))
             .filter(|name| name.ends_with(".asl.json"))
-            .map(|name| {
-                let path = format!("{directory}/{name}");
-                let definition = serde_json::from_str(&read(&path)).unwrap_or_else(|e| panic!("{path}: {e}"));
-                Self { path, definition }
-            })
-            .collect();
-        machines.sort_by(|a, b| a.path.cmp(&b.path));
-        machines
+            .map(|name| format!("{DEFINITIONS}/{name}"))
+            .collect()
     }
 
     /// Every state, those inside a map too.
@@ -119,6 +136,11 @@ impl StateMachine {
         collect(&self.definition, None, &mut found);
         found
     }
+}
+
+/// The logical id that an ARN is taken of.
+fn resource_of_arn(arn: &Value) -> &str {
+    arn["Fn::GetAtt"].as_str().and_then(|of| of.strip_suffix(".Arn")).expect("the ARN of a resource")
 }
 
 /// A state of a machine.

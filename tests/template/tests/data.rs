@@ -182,7 +182,7 @@ fn leftovers_go_by_themselves_but_never_under_a_running_execution() {
     }
     for machine in StateMachine::load_all() {
         let timeout = machine.definition["TimeoutSeconds"].as_u64().unwrap();
-        assert!(timeout < shortest * DAY, "{}", machine.path);
+        assert!(timeout < shortest * DAY, "{}", machine.id);
     }
 }
 

@@ -1,10 +1,12 @@
-//! Every state has a timeout, typed retries and a way to the lifecycle function.
+//! Every state has a timeout, typed retries and a way to the lifecycle function; its function knows what it is called with.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use image_tasks_domain::FailureCode;
+use image_tasks_domain::transfer::Batch;
+use image_tasks_flows::events::{Event, LifecycleEvent, Next};
 use serde_json::{Value, json};
 use template_tests::{Architecture, State, StateMachine, Template, code_spans};
 
@@ -20,6 +22,8 @@ const TRANSIENT: &[&str] = &[
 /// A worker that died or was never heard of again: worth one more try, since every phase may be repeated.
 const WORKER_LOST: &[&str] =
     &["Lambda.Unknown", "Runtime.ExitError", "Runtime.OutOfMemory", "Sandbox.Timedout", "States.Timeout"];
+
+const LIFECYCLE: &str = "LifecycleFunction";
 
 fn strings(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().map(|v| v.as_str().unwrap()).collect()
@@ -43,45 +47,53 @@ fn targets(body: &Value) -> BTreeSet<&str> {
     direct.chain(listed).collect()
 }
 
+fn of_type<'a>(machine: &'a StateMachine, state_type: &str) -> Vec<State<'a>> {
+    machine.states().into_iter().filter(|state| state.body["Type"] == state_type).collect()
+}
+
 #[test]
-fn there_is_a_machine_for_each_in_the_template() {
+fn every_machine_is_made_of_the_one_definition() {
     let template = Template::load();
     let deployed: BTreeSet<_> = template
         .resources("AWS::Serverless::StateMachine")
         .map(|(_, machine)| machine["DefinitionUri"].as_str().unwrap().to_owned())
         .collect();
-    let written: BTreeSet<_> = StateMachine::load_all().into_iter().map(|machine| machine.path).collect();
-    assert_eq!(deployed, written);
-    assert!(!written.is_empty());
+    assert_eq!(deployed, StateMachine::definitions().into_iter().collect());
+    assert_eq!(deployed.len(), 1);
 }
 
 #[test]
-fn substitutions_are_those_that_the_definition_uses() {
+fn every_machine_calls_its_own_function_and_lifecycle_and_may_call_no_other() {
     let template = Template::load();
+    let mut workers = BTreeSet::new();
     for machine in StateMachine::load_all() {
-        let (_, deployed) = template
-            .resources("AWS::Serverless::StateMachine")
-            .find(|(_, deployed)| deployed["DefinitionUri"] == machine.path.as_str())
-            .unwrap();
-        let given: BTreeSet<&str> =
-            deployed["DefinitionSubstitutions"].as_object().unwrap().keys().map(String::as_str).collect();
-        let text = machine.definition.to_string();
-        let used: BTreeSet<&str> =
-            text.split("${").skip(1).map(|rest| rest.split_once('}').unwrap().0).collect();
-        assert_eq!(given, used, "{}", machine.path);
+        assert!(!machine.definition.to_string().contains("${"), "{}: a name without a value", machine.id);
+        let called: BTreeSet<_> =
+            tasks(&machine).map(|state| state.body["Resource"].as_str().unwrap().to_owned()).collect();
+        let worker = machine.id.replace("StateMachine", "Function");
+        assert_eq!(called, BTreeSet::from([worker.clone(), LIFECYCLE.to_owned()]), "{}", machine.id);
+        let policies = template.at(&format!("/Resources/{}/Properties/Policies", machine.role));
+        let statements = entries(policies).iter().flat_map(|p| entries(&p["PolicyDocument"]["Statement"]));
+        let mut invokes = statements.filter(|s| strings(&s["Action"]).contains(&"lambda:InvokeFunction"));
+        let invoke = invokes.next().expect("a statement");
+        let arns = called.iter().map(|function| json!({ "Fn::GetAtt": format!("{function}.Arn") }));
+        let allowed: BTreeSet<_> = entries(&invoke["Resource"]).iter().map(Value::to_string).collect();
+        assert_eq!(allowed, arns.map(|arn| arn.to_string()).collect(), "{}", machine.role);
+        assert!(invokes.next().is_none(), "{}", machine.role);
+        workers.insert(worker);
     }
+    assert_eq!(workers.len(), 3);
 }
 
 #[test]
 fn every_task_has_a_timeout_just_above_its_functions() {
     let template = Template::load();
     for machine in StateMachine::load_all() {
-        assert!(machine.definition["TimeoutSeconds"].is_u64(), "{}", machine.path);
+        assert!(machine.definition["TimeoutSeconds"].is_u64(), "{}", machine.id);
         for state in tasks(&machine) {
-            let resource = state.body["Resource"].as_str().unwrap();
-            let function = resource.trim_start_matches("${").trim_end_matches("Arn}");
+            let function = state.body["Resource"].as_str().unwrap();
             let own =
-                template.at(&format!("/Resources/{function}/Properties/Timeout")).as_u64().expect(resource);
+                template.at(&format!("/Resources/{function}/Properties/Timeout")).as_u64().expect(function);
             let state_timeout = state.body["TimeoutSeconds"].as_u64().expect(state.name);
             assert!(
                 (own + 10..=own + 60).contains(&state_timeout),
@@ -150,11 +162,7 @@ fn nothing_fails_before_the_lifecycle_function_ran() {
             let before: Vec<_> = states.iter().filter(|s| targets(s.body).contains(failing.name)).collect();
             assert!(!before.is_empty());
             for state in before {
-                assert_eq!(
-                    state.body["Resource"], "${LifecycleFunctionArn}",
-                    "{} goes to Fail directly",
-                    state.name
-                );
+                assert_eq!(state.body["Resource"], LIFECYCLE, "{} goes to Fail directly", state.name);
             }
         }
         for choice in states.iter().filter(|s| s.body["Type"] == "Choice") {
@@ -174,60 +182,105 @@ fn every_state_is_reached_and_every_target_exists() {
             let mut reached = BTreeSet::new();
             let mut open = vec![level["StartAt"].as_str().unwrap()];
             while let Some(name) = open.pop() {
-                let body = states.get(name).unwrap_or_else(|| panic!("{}: no state {name}", machine.path));
+                let body = states.get(name).unwrap_or_else(|| panic!("{}: no state {name}", machine.id));
                 if reached.insert(name) {
                     open.extend(targets(body));
                 }
             }
-            assert_eq!(reached, states.keys().map(String::as_str).collect(), "{}", machine.path);
+            assert_eq!(reached, states.keys().map(String::as_str).collect(), "{}", machine.id);
+        }
+    }
+}
+
+/// What a state sends to its function.
+fn payload(state: State<'_>) -> Value {
+    let parameters = state.body["Parameters"].as_object().unwrap();
+    let filled = parameters.iter().map(|(name, value)| match (name.as_str(), value.as_str()) {
+        (_, Some("$.task_id")) => ("task_id".to_owned(), json!("0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b")),
+        (_, Some("$.work.remaining")) => ("range".to_owned(), json!({"first": 1, "last": 4})),
+        (_, Some("$.error")) => ("error".to_owned(), json!({"Error": "Transient", "Cause": "{}"})),
+        (name, _) => {
+            assert!(!name.ends_with(".$"), "{}: {name} is not known here", state.name);
+            (name.to_owned(), value.clone())
+        }
+    });
+    filled.collect::<serde_json::Map<_, _>>().into()
+}
+
+#[test]
+fn functions_know_every_call_and_refuse_it_in_another_version() {
+    for machine in StateMachine::load_all() {
+        for state in tasks(&machine) {
+            let call = payload(state);
+            if state.body["Resource"] == LIFECYCLE {
+                LifecycleEvent::try_from(call).unwrap_or_else(|failure| panic!("{}: {failure}", state.name));
+                continue;
+            }
+            Event::try_from(call.clone()).unwrap_or_else(|failure| panic!("{}: {failure}", state.name));
+            let mut newer = call;
+            newer["version"] = json!(newer["version"].as_u64().expect("a version") + 1);
+            assert_eq!(Event::try_from(newer).unwrap_err().code, FailureCode::Aborted, "{}", state.name);
         }
     }
 }
 
 #[test]
-fn phases_are_called_as_the_document_says() {
-    for (section, file) in [
-        ("## Flow of an import", "import.asl.json"),
-        ("## Flow of an export", "export.asl.json"),
-        ("## Flow of a clone", "clone.asl.json"),
-    ] {
-        assert_phases(section, file);
+fn every_answer_leads_somewhere_and_an_unknown_one_to_the_end() {
+    let range = Batch { first: 1, last: 4 };
+    let answers = [Next::Done, Next::Stage, Next::Plan, Next::Round { items: vec![range] }, Next::Next];
+    let answers: BTreeSet<_> = answers
+        .iter()
+        .map(|answer| serde_json::to_value(answer).unwrap()["next"].as_str().unwrap().to_owned())
+        .collect();
+    for machine in StateMachine::load_all() {
+        let choices = of_type(&machine, "Choice");
+        let by_answer = choices.iter().find(|state| state.map.is_none()).unwrap();
+        let known = entries(&by_answer.body["Choices"]).iter().map(|choice| {
+            assert_eq!(choice["Variable"], "$.answer.next");
+            choice["StringEquals"].as_str().unwrap().to_owned()
+        });
+        assert_eq!(known.collect::<BTreeSet<_>>(), answers, "{}", machine.id);
+        let unknown = &machine.definition["States"][by_answer.body["Default"].as_str().unwrap()];
+        let code = unknown["Result"]["Error"].as_str().unwrap();
+        assert!(FailureCode::from_name(code).is_some(), "{code}");
+        assert_eq!(unknown["ResultPath"], "$.error");
     }
 }
 
-fn assert_phases(section: &str, file: &str) {
+#[test]
+fn phases_are_called_as_the_document_says() {
     let documented: BTreeMap<String, Value> = Architecture::load()
-        .table(section)
+        .table("## Phases of a task")
         .iter()
         .map(|row| {
             let call = code_spans(row[1]).into_iter().find(|span| span.starts_with('{')).expect("a call");
-            let phase = call.split('"').nth(3).unwrap().to_owned();
+            let phase = call.split("\"phase\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
             // `{"phase":"plan","task_id"}`: the other fields by name, values left out.
-            let fields: BTreeSet<_> = ["task_id", "batch", "error"]
+            let fields: BTreeSet<_> = ["version", "task_id", "range", "error"]
                 .into_iter()
                 .filter(|field| call.contains(&format!("\"{field}\"")))
                 .collect();
             (phase, json!(fields))
         })
         .collect();
-    let machines = StateMachine::load_all();
-    let machine = machines.iter().find(|m| m.path.ends_with(file)).unwrap();
-    let called: BTreeMap<String, Value> = tasks(machine)
-        .map(|state| {
-            let parameters = state.body["Parameters"].as_object().unwrap();
-            let fields: BTreeSet<_> =
-                parameters.keys().filter(|k| *k != "phase").map(|k| k.trim_end_matches(".$")).collect();
-            (parameters["phase"].as_str().unwrap().to_owned(), json!(fields))
-        })
-        .collect();
-    assert_eq!(called, documented);
+    for machine in StateMachine::load_all() {
+        let called: BTreeMap<String, Value> = tasks(&machine)
+            .map(|state| {
+                let parameters = state.body["Parameters"].as_object().unwrap();
+                let fields: BTreeSet<_> =
+                    parameters.keys().filter(|k| *k != "phase").map(|k| k.trim_end_matches(".$")).collect();
+                (parameters["phase"].as_str().unwrap().to_owned(), json!(fields))
+            })
+            .collect();
+        assert_eq!(called, documented, "{}", machine.id);
+    }
 }
 
 /// "Map: up to 40 concurrent iterations" in inline mode (Step Functions developer guide, "Using Map state in Inline mode").
 #[test]
 fn inline_maps_run_as_wide_as_the_engine_allows() {
     for machine in StateMachine::load_all() {
-        for state in machine.states().iter().filter(|s| s.body["Type"] == "Map") {
+        for state in of_type(&machine, "Map") {
             assert_eq!(state.body["ItemProcessor"]["ProcessorConfig"]["Mode"], "INLINE", "{}", state.name);
             assert_eq!(state.body["MaxConcurrency"], 40, "{}", state.name);
             assert!(state.body["ResultPath"].is_null(), "{}: results would pile up in the state", state.name);

@@ -1,43 +1,51 @@
 //! `/v2/images`, the read side.
 
-use image_tasks_domain::image::StoredObject;
-use image_tasks_domain::{Image, ImageId, ImageStatus, Timestamp, Visibility};
+use image_tasks_domain::{
+    Image, ImageHashes, ImageId, ImageStatus, Publication, StoredObject, TaskId, Timestamp, Visibility,
+};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::service::{ADMIN, ALICE, BOB, NOW, Service};
 
-/// An active image of that project.
-pub(crate) fn image(owner: &str) -> Image {
-    let id = ImageId(Uuid::new_v4());
+/// The record of an image of that project that a task begins to make.
+pub(crate) fn importing(owner: &str) -> Image {
     Image {
-        id,
-        owner: owner.to_owned(),
         name: Some("Debian".to_owned()),
-        status: ImageStatus::Active,
-        visibility: Visibility::Shared,
-        disk_format: Some("qcow2".to_owned()),
-        container_format: Some("bare".to_owned()),
-        size: Some(20 << 30),
-        virtual_size: Some(40 << 30),
-        checksum: Some("d41d8cd98f00b204e9800998ecf8427e".to_owned()),
-        os_hash_algo: Some("sha512".to_owned()),
-        os_hash_value: Some("0".repeat(128)),
-        min_disk: 40,
-        min_ram: 0,
-        protected: false,
-        os_hidden: false,
         tags: vec!["lts".to_owned()],
         properties: [("os_distro".to_owned(), "debian".to_owned())].into(),
-        created_at: Timestamp::from_epoch(NOW),
-        updated_at: Timestamp::from_epoch(NOW),
-        stored: Some(StoredObject {
+        ..Image::importing(ImageId(Uuid::new_v4()), owner, Timestamp::from_epoch(NOW))
+    }
+}
+
+/// What it becomes active with.
+pub(crate) fn publication(image: ImageId) -> Publication {
+    Publication {
+        image,
+        disk_format: "qcow2".to_owned(),
+        container_format: "bare".to_owned(),
+        size: 20 << 30,
+        virtual_size: Some(40 << 30),
+        hashes: Some(ImageHashes {
+            md5: "d41d8cd98f00b204e9800998ecf8427e".to_owned(),
+            sha512: "0".repeat(128),
+        }),
+        hashes_follow: false,
+        stored: StoredObject {
             bucket: "images".to_owned(),
-            key: id.object_key(),
+            key: image.object_key(TaskId(Uuid::nil())),
             etag: "\"e\"".to_owned(),
             crc64nvme: String::new(),
-        }),
+        },
     }
+}
+
+/// An active image of that project.
+pub(crate) fn image(owner: &str) -> Image {
+    let mut image = importing(owner);
+    let publication = publication(image.id);
+    image.publish(&publication, image.created_at);
+    image
 }
 
 #[tokio::test]
@@ -139,7 +147,7 @@ async fn the_bytes_are_fetched_where_they_lie() {
     let stored = image("demo");
     service.store.put_image(stored.clone());
     let answer = service.get(ALICE, &format!("/v2/images/{}/file", stored.id)).await.ok(302);
-    let location = format!("https://images.example/images/{}?expires=3600", stored.id);
+    let location = format!("https://images.example/{}?expires=3600", stored.stored.unwrap().key);
     assert_eq!(answer.header("location"), location);
 
     let mut empty = image("demo");

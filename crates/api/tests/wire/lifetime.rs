@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use image_tasks_domain::ports::ExecutionStatus;
-use image_tasks_domain::{Failure, FailureCode, Meter, Progress, Step, Task, TaskId, Timestamp};
+use image_tasks_domain::{Failure, FailureCode, Meter, Progress, Step, TaskId, Timestamp};
 use serde_json::json;
 
 use crate::service::{ADMIN, ALICE, BOB, NOW, Service, TTL};
@@ -41,10 +40,8 @@ async fn from_pending_to_success_to_expiry() {
     let remark = made.body["message"].as_str().unwrap();
     assert!(remark.contains("importFrom"));
 
-    let image = crate::images::image("demo");
-    let mut importing = image.clone();
-    importing.status = image_tasks_domain::ImageStatus::Importing;
-    tasks.life.begin(id, &importing, at(1)).await.unwrap();
+    let image = crate::images::importing("demo");
+    tasks.life.begin(id, &image, at(1)).await.unwrap();
     let seen = service.get(ALICE, path).await.ok(200).body;
     assert_eq!((&seen["status"], &seen["progress"]), (&json!("processing"), &json!(0)));
     assert_eq!((&seen["image_id"], &seen["message"]), (&json!(image.id), &json!(remark)));
@@ -66,7 +63,8 @@ async fn from_pending_to_success_to_expiry() {
         last = seen["progress"].as_u64().unwrap();
     }
 
-    tasks.life.succeed(id, &image, &json!({"image_id": image.id}), TTL, at(60)).await.unwrap();
+    let publication = crate::images::publication(image.id);
+    tasks.life.publish(id, &publication, &json!({"image_id": image.id}), TTL, at(60)).await.unwrap();
     let seen = service.get(ALICE, path).await.ok(200).body;
     assert_eq!((&seen["status"], &seen["progress"]), (&json!("success"), &json!(100)));
     assert_eq!((&seen["result"], &seen["message"]), (&json!({"image_id": image.id}), &json!(remark)));
@@ -103,57 +101,11 @@ async fn a_failure_says_why() {
 async fn an_expired_task_is_not_made_again_by_its_key() {
     let mut service = Service::new();
     service.app.tasks.ttl = Duration::from_secs(3600);
-    service.executions.set_unreachable(true);
+    service.executions.set_refusing(true);
     let headers = [("x-auth-token", ALICE), ("idempotency-key", "k")];
     let body = crate::service::import().to_string();
     service.send(http::Method::POST, "/v2/tasks", &headers, body.clone()).await.ok(201);
     service.clock.advance(Duration::from_secs(3600));
     let refused = service.send(http::Method::POST, "/v2/tasks", &headers, body).await;
     assert!(refused.error(409).contains("has expired"));
-}
-
-#[tokio::test]
-async fn a_cancelled_task_says_who_cancelled_it() {
-    let service = Service::new();
-    let id = service.import(ALICE).await;
-    let path = format!("/v2/tasks/{id}/cancel");
-    let cancel = async |token| service.send(http::Method::POST, &path, &[("x-auth-token", token)], "").await;
-    assert_eq!(cancel(BOB).await.error(404), format!("Could not find task {id}"));
-    cancel("carol:demo:reader").await.error(403);
-    let refused = service.get(ALICE, &path).await;
-    assert_eq!(
-        (refused.header("allow"), refused.error(405)),
-        ("POST", "GET is not allowed here; allowed is POST")
-    );
-
-    // Its execution is stopped; whoever hears of that ends the task.
-    let seen = cancel(ALICE).await.ok(202).body;
-    assert_eq!((&seen["id"], &seen["status"]), (&json!(id), &json!("pending")));
-    let task = service.app.tasks.store.get(id.parse().unwrap()).await.unwrap().unwrap();
-    let stopped = service.app.tasks.executions.status(&task).await.unwrap();
-    let (error, cause) = ("Cancelled".to_owned(), "cancelled by alice".to_owned());
-    assert_eq!(stopped, ExecutionStatus::Aborted { error, cause });
-    // Again, before the task has ended, it is the same.
-    cancel(ALICE).await.ok(202);
-
-    let failure = Failure::new(FailureCode::Cancelled, "cancelled by alice");
-    service.app.tasks.life.fail(task.id, &failure, TTL, at(1)).await.unwrap();
-    assert_eq!(cancel(ALICE).await.error(409), format!("Task {id} has ended already"));
-    let seen = service.get(ALICE, &format!("/v2/tasks/{id}")).await.ok(200).body;
-    assert_eq!(seen["message"], "Cancelled: cancelled by alice");
-}
-
-#[tokio::test]
-async fn a_task_whose_work_never_started_is_cancelled_at_once() {
-    let service = Service::new();
-    let store = &service.app.tasks.store;
-    let started = store.get(service.import(ALICE).await.parse().unwrap()).await.unwrap().unwrap();
-    let task = Task { id: TaskId(uuid::Uuid::new_v4()), ..started };
-    store.create(&task, None, None).await.unwrap();
-    let path = format!("/v2/tasks/{}/cancel", task.id);
-    let seen = service.send(http::Method::POST, &path, &[("x-auth-token", ADMIN)], "").await.ok(202).body;
-    assert_eq!(
-        (&seen["status"], &seen["message"]),
-        (&json!("failure"), &json!("Cancelled: cancelled by root"))
-    );
 }

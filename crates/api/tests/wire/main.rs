@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what isn't there is a failed test")]
 
+mod cancel;
 mod clones;
 mod discovery;
 mod images;

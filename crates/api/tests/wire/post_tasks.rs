@@ -1,9 +1,12 @@
 //! `POST /v2/tasks`: what is taken, what is refused and how.
 
 use http::Method;
+use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
+use image_tasks_domain::ports::{ExecutionStatus, Executions, StoreResult, TaskLife as _};
+use image_tasks_domain::{Failure, Image, Task, TaskId, Timestamp};
 use serde_json::{Value, json};
 
-use crate::service::{ADMIN, ALICE, BOB, Service, import};
+use crate::service::{ADMIN, ALICE, BOB, NOW, Service, import};
 
 #[tokio::test]
 async fn a_task_is_made_and_started() {
@@ -285,7 +288,7 @@ async fn a_repeat_starts_what_the_first_request_could_not() {
 #[tokio::test]
 async fn a_task_that_can_not_be_started_has_failed() {
     let service = Service::new();
-    service.executions.set_unreachable(true);
+    service.executions.set_refusing(true);
     let made = service.post(ALICE, &import()).await.ok(201);
     assert_eq!(made.body["status"], "failure");
     let message = made.body["message"].as_str().unwrap();
@@ -294,6 +297,91 @@ async fn a_task_that_can_not_be_started_has_failed() {
     assert_eq!(made.body["expires_at"], "2026-11-20T11:06:40Z");
     let path = made.body["self"].as_str().unwrap();
     assert_eq!(service.get(ALICE, path).await.ok(200).body, made.body);
+}
+
+#[tokio::test]
+async fn a_start_whose_answer_is_lost_fails_nothing() {
+    for begun in [false, true] {
+        let mut service = Service::new();
+        service.executions.set_answers_lost(true);
+        let image = crate::images::importing("demo");
+        if begun {
+            let image = image.clone();
+            let (inner, store) = (service.executions.clone(), service.store.clone());
+            service.app.tasks.executions = std::sync::Arc::new(Begins { inner, store, image });
+        }
+        let made = service.post(ALICE, &import()).await.ok(201);
+        assert_eq!(service.executions.started().len(), 1);
+        let path = made.body["self"].as_str().unwrap();
+        let now = service.get(ALICE, path).await.ok(200).body;
+        assert_eq!(now["status"], if begun { "processing" } else { "pending" });
+        assert_eq!((&now["message"], now.get("expires_at")), (&json!(""), None));
+    }
+}
+
+/// Executions whose work begins before the answer to their start is lost, and which no status shows yet.
+struct Begins {
+    inner: std::sync::Arc<MemoryExecutions>,
+    store: std::sync::Arc<MemoryStore>,
+    image: Image,
+}
+
+#[async_trait::async_trait]
+impl Executions for Begins {
+    async fn start(&self, task: &Task, run: u32) -> StoreResult<()> {
+        self.store.begin(task.id, &self.image, task.created_at).await?;
+        self.inner.start(task, run).await
+    }
+
+    async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool> {
+        self.inner.stop(task, why).await
+    }
+
+    async fn status(&self, _: &Task, _: u32) -> StoreResult<ExecutionStatus> {
+        Ok(ExecutionStatus::NotFound)
+    }
+}
+
+#[tokio::test]
+async fn a_task_stays_pending_while_nobody_knows_whether_it_runs() {
+    let service = Service::new();
+    service.executions.set_unreachable(true);
+    let made = service.post(ALICE, &import()).await.ok(201);
+    assert_eq!((&made.body["status"], &made.body["message"]), (&json!("pending"), &json!("")));
+    let path = made.body["self"].as_str().unwrap();
+    assert_eq!(service.get(ALICE, path).await.ok(200).body, made.body);
+}
+
+#[tokio::test]
+async fn a_repeat_gets_its_task_though_a_check_fails_now() {
+    let mut service = Service::new();
+    let send = async |service: &Service, key: &str, body: &Value| {
+        let headers = [("x-auth-token", ALICE), ("idempotency-key", key)];
+        service.send(Method::POST, "/v2/tasks", &headers, body.to_string()).await
+    };
+    let image = crate::images::importing("demo");
+    let body = json!({"type": "import", "input": {
+        "import_from": "s3://sources/a", "image_properties": {"id": image.id},
+    }});
+    let first = send(&service, "k-1", &body).await.ok(201).body;
+    let id: TaskId = first["id"].as_str().unwrap().parse().unwrap();
+    // The task's own image has the id now.
+    service.store.begin(id, &image, Timestamp::from_epoch(NOW + 1)).await.unwrap();
+    let again = send(&service, "k-1", &body).await.ok(201).body;
+    assert_eq!((&again["id"], &again["status"]), (&json!(id), &json!("processing")));
+    assert!(send(&service, "k-2", &body).await.error(409).contains("exists already"));
+    assert!(service.post(ALICE, &body).await.error(409).contains("exists already"));
+    let mut other = body.clone();
+    other["input"]["image_properties"]["name"] = json!("other");
+    assert!(send(&service, "k-1", &other).await.error(409).contains("another request body"));
+    // The operator takes the source's bucket away.
+    service.app.tasks.sources.buckets.clear();
+    assert_eq!(send(&service, "k-1", &body).await.ok(201).body["id"], json!(id));
+    send(&service, "k-3", &body).await.error(400);
+    assert_eq!(service.executions.started(), [id]);
+    // Past the day the key is no more than any other.
+    service.clock.advance(std::time::Duration::from_secs(24 * 3600));
+    send(&service, "k-1", &body).await.error(400);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "WORK_BUCKET",
         functions: &[Import, Export, Function::Clone, Lifecycle],
-        meaning: "bucket of plans and staged sources",
+        meaning: "bucket of plans and spooled sources",
         default: None,
     },
     Variable {

@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use image_tasks_domain::ports::{StoreError, StoreResult};
+use image_tasks_domain::ports::{OpenTask, StoreError, StoreResult};
 use image_tasks_domain::{
-    Image, ImageId, Meter, Progress, Step, Task, TaskId, TaskStatus, TaskType, Timestamp,
+    Image, ImageId, Meter, Progress, Step, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
 };
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
 
 /// Attributes of one record.
 pub type Item = HashMap<String, AttributeValue>;
@@ -20,7 +20,8 @@ pub type Item = HashMap<String, AttributeValue>;
 /// "Partitions and data distribution").
 pub(super) const SHARDS: u8 = 4;
 
-/// A task as it is stored. `expires_at_epoch` is as DynamoDB's TTL wants it: seconds, a number.
+/// A task as it is stored. Times that DynamoDB compares are seconds, numbers. `expires_at` is what readers go by;
+/// `expires_at_epoch`, by which DynamoDB deletes, is there only once nothing is left to do for the task.
 pub fn task_item(task: &Task) -> Item {
     let mut item: Item = [
         ("id", text(task.id)),
@@ -40,17 +41,20 @@ pub fn task_item(task: &Task) -> Item {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
-    if let Some(result) = &task.result {
-        item.insert("result".to_owned(), text(result));
-    }
-    if let Some(at) = task.expires_at {
-        item.insert("expires_at_epoch".to_owned(), number(at.epoch()));
-    }
-    if let Some(image) = task.image_id {
-        item.insert("image_id".to_owned(), text(image));
-    }
-    if !task.status.is_end() {
-        item.insert("unfinished".to_owned(), text(shard(task.id)));
+    let mut set =
+        |name: &str, value: Option<AttributeValue>| item.extend(value.map(|v| (name.to_owned(), v)));
+    set("result", task.result.as_ref().map(text));
+    set("image_id", task.image_id.map(text));
+    set("cancelled_by", task.cancelled_by.as_ref().map(text));
+    let expires = task.expires_at.map(|at| number(at.epoch()));
+    let settled = task.status.is_end() && task.unsettled.is_none();
+    set("expires_at_epoch", expires.clone().filter(|_| settled));
+    set("expires_at", expires);
+    set("unsettled", (!settled).then(|| text(shard(task.id))));
+    match task.unsettled {
+        Some(Unsettled::Cleaning { after }) => set("clean_after", Some(number(after.epoch()))),
+        Some(Unsettled::Hashing { executions }) => set("hash_executions", Some(number(executions))),
+        None => {}
     }
     for step in [Step::Staged, Step::Copied, Step::Hashed] {
         let (meter, (done, total)) = (meter(&task.progress, step), meter_names(step));
@@ -62,7 +66,6 @@ pub fn task_item(task: &Task) -> Item {
 
 /// A task from its item, or from what an index has of it: what lists leave out is empty then.
 pub(super) fn task(item: &Item) -> StoreResult<Task> {
-    let json = |name: &str| item.get(name).map(|_| read(item, name)).transpose();
     let read_meter = |step| {
         let (done, total) = meter_names(step);
         Ok::<_, StoreError>(Meter { done: unsigned(item, done)?, total: unsigned(item, total)? })
@@ -75,20 +78,14 @@ pub(super) fn task(item: &Item) -> StoreResult<Task> {
         owner: string(item, "owner")?.to_owned(),
         user_id: string(item, "user_id")?.to_owned(),
         request_id: string(item, "request_id")?.to_owned(),
-        input: json("input")?.unwrap_or(Value::Null),
-        result: json("result")?,
-        message: item
-            .get("message")
-            .map(|_| string(item, "message"))
-            .transpose()?
-            .unwrap_or_default()
-            .to_owned(),
+        input: given(item, "input", read)?.unwrap_or(Value::Null),
+        result: given(item, "result", read)?,
+        message: given(item, "message", string)?.unwrap_or_default().to_owned(),
         created_at: read_time(item, "created_at")?,
         updated_at: read_time(item, "updated_at")?,
-        expires_at: expires_at(item)?,
-        image_id: item
-            .get("image_id")
-            .map(|_| string(item, "image_id").and_then(|id| id.parse().map_err(|_| broken("image_id", id))))
+        expires_at: given(item, "expires_at", integer)?.map(Timestamp::from_epoch),
+        image_id: given(item, "image_id", string)?
+            .map(|id| id.parse().map_err(|_| broken("image_id", id)))
             .transpose()?,
         progress: Progress {
             stages: item.get("stages").and_then(|v| v.as_bool().ok()).copied().unwrap_or_default(),
@@ -96,19 +93,40 @@ pub(super) fn task(item: &Item) -> StoreResult<Task> {
             copied: read_meter(Step::Copied)?,
             hashed: read_meter(Step::Hashed)?,
         },
+        cancelled_by: given(item, "cancelled_by", string)?.map(str::to_owned),
+        unsettled: unsettled(item)?,
     })
 }
 
-pub(super) fn task_id(item: &Item) -> StoreResult<TaskId> {
+fn task_id(item: &Item) -> StoreResult<TaskId> {
     let id = string(item, "id")?;
     id.parse().map_err(|_| broken("id", id))
 }
 
-fn expires_at(item: &Item) -> StoreResult<Option<Timestamp>> {
-    if !item.contains_key("expires_at_epoch") {
-        return Ok(None);
+fn unsettled(item: &Item) -> StoreResult<Option<Unsettled>> {
+    if let Some(after) = given(item, "clean_after", integer)? {
+        return Ok(Some(Unsettled::Cleaning { after: Timestamp::from_epoch(after) }));
     }
-    integer(item, "expires_at_epoch").map(|seconds| Some(Timestamp::from_epoch(seconds)))
+    let executions = given(item, "hash_executions", integer)?.map(u32::try_from).transpose();
+    let executions = executions.map_err(|_| broken("hash_executions", "not a count"))?;
+    Ok(executions.map(|executions| Unsettled::Hashing { executions }))
+}
+
+/// An attribute that need not be there.
+fn given<'a, T>(
+    item: &'a Item,
+    name: &str,
+    read: impl FnOnce(&'a Item, &str) -> StoreResult<T>,
+) -> StoreResult<Option<T>> {
+    item.contains_key(name).then(|| read(item, name)).transpose()
+}
+
+/// What the sweep's index has of a task: its place in the order of creation.
+pub(super) fn open_task(item: &Item) -> StoreResult<OpenTask> {
+    let sort = string(item, "created_sort")?;
+    let created_at = sort.split_once('#').and_then(|(at, _)| at.parse().ok());
+    let created_at = created_at.ok_or_else(|| broken("created_sort", sort))?;
+    Ok(OpenTask { id: task_id(item)?, created_at })
 }
 
 pub(super) fn integer(item: &Item, name: &str) -> StoreResult<i64> {
@@ -134,41 +152,15 @@ pub(super) const fn meter(progress: &Progress, step: Step) -> Meter {
 }
 
 /// An image's record: its fields under their own names, nulls left out.
-pub(super) fn image_item(image: &Image) -> StoreResult<Item> {
-    let value = serde_json::to_value(image).map_err(|e| StoreError::Fault(e.into()))?;
-    let AttributeValue::M(mut item) = attribute(value) else { return Err(broken("image", "")) };
+pub fn image_item(image: &Image) -> StoreResult<Item> {
+    let mut item: Item = serde_dynamo::to_item(image).map_err(|e| StoreError::Fault(e.into()))?;
     item.retain(|_, value| !value.is_null());
     item.insert("created_sort".to_owned(), text(created_sort(image.created_at, image.id)));
     Ok(item)
 }
 
 pub(super) fn image(item: Item) -> StoreResult<Image> {
-    serde_json::from_value(json(AttributeValue::M(item))?).map_err(|e| StoreError::Fault(e.into()))
-}
-
-fn attribute(value: Value) -> AttributeValue {
-    match value {
-        Value::Null => AttributeValue::Null(true),
-        Value::Bool(b) => AttributeValue::Bool(b),
-        Value::Number(n) => AttributeValue::N(n.to_string()),
-        Value::String(s) => AttributeValue::S(s),
-        Value::Array(values) => AttributeValue::L(values.into_iter().map(attribute).collect()),
-        Value::Object(map) => AttributeValue::M(map.into_iter().map(|(k, v)| (k, attribute(v))).collect()),
-    }
-}
-
-fn json(value: AttributeValue) -> StoreResult<Value> {
-    Ok(match value {
-        AttributeValue::Null(_) => Value::Null,
-        AttributeValue::Bool(b) => Value::Bool(b),
-        AttributeValue::N(n) => Value::Number(n.parse::<Number>().map_err(|_| broken("number", &n))?),
-        AttributeValue::S(s) => Value::String(s),
-        AttributeValue::L(values) => Value::Array(values.into_iter().map(json).collect::<Result<_, _>>()?),
-        AttributeValue::M(map) => Value::Object(
-            map.into_iter().map(|(k, v)| Ok((k, json(v)?))).collect::<StoreResult<Map<_, _>>>()?,
-        ),
-        other => return Err(broken("attribute of another type", &format!("{other:?}"))),
-    })
+    serde_dynamo::from_item(item).map_err(|e| StoreError::Fault(e.into()))
 }
 
 pub(super) fn created_sort(created_at: Timestamp, id: impl std::fmt::Display) -> String {

@@ -1,65 +1,82 @@
 //! The `TaskLife` port: task and image change together, or neither does.
+//!
+//! What a step of a task's life changes is the domain's to say: it is done to the record in memory, and then exactly
+//! what differs is written, under the condition that it is still as it was read.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::error::BuildError;
-use aws_sdk_dynamodb::types::builders::UpdateBuilder;
-use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
-use image_tasks_domain::ports::{StoreError, StoreResult, TaskLife};
-use image_tasks_domain::{Failure, Image, ImageId, ImageStatus, Task, TaskId, TaskStatus, Timestamp};
+use aws_sdk_dynamodb::types::builders::TransactWriteItemBuilder;
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
+use image_tasks_domain::ports::{ImageStore as _, StoreError, StoreResult, TaskLife};
+use image_tasks_domain::{
+    Failure, Image, ImageId, ImageStatus, Publication, Task, TaskId, TaskStatus, Timestamp, Unsettled,
+};
 use serde_json::Value;
 
-use super::item::{image_item, image_key, number, task, text, updated_sort};
+use super::DynamoImages;
+use super::item::{Item, image_item, image_key, number, task, task_item, text};
 use super::tasks::DynamoTasks;
-use super::write::{Outcome, refused, transact};
+use super::write::{Outcome, Replacement, refused, transact, update};
 
-/// Times that a failure is written anew because the task or its image changed between read and write.
+/// Times that an end is written anew because the task or its image changed between read and write.
 const TRIES: usize = 4;
+/// What a step that goes on or succeeds relies on beside what it changes.
+const UNCANCELLED: &[&str] = &["cancelled_by", "image_id"];
+/// What a failure relies on: which image's record it takes away.
+const BOUND: &[&str] = &["image_id"];
+/// What a publication makes of the record depends on what these were.
+const RISING: &[&str] = &["min_disk", "updated_at"];
 
 #[async_trait]
 impl TaskLife for DynamoTasks {
     async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()> {
-        let (task, _) = self.in_status(id, |status| status == TaskStatus::Pending).await?;
-        let change = self
-            .change(&task, TaskStatus::Processing, now, "image_id = :image", "")
-            .expression_attribute_values(":image", text(image.id));
+        let begun = self.begun(id, image.id, now).await?;
         let put = Put::builder()
             .table_name(&self.images)
             .set_item(Some(image_item(image)?))
             .condition_expression("attribute_not_exists(id)");
-        self.write(vec![update(change)?, action(put.build(), |a, put| a.put(put))?]).await
+        self.write(vec![begun, action(put.build(), TransactWriteItemBuilder::put)?]).await
     }
 
     async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
-        let (task, _) = self.in_status(id, |status| status == TaskStatus::Pending).await?;
-        let change = self
-            .change(&task, TaskStatus::Processing, now, "image_id = :image", "")
-            .expression_attribute_values(":image", text(image));
-        self.write(vec![update(change)?]).await
+        let begun = self.begun(id, image, now).await?;
+        self.write(vec![begun]).await
     }
 
-    async fn succeed(
+    async fn publish(
         &self,
         id: TaskId,
-        image: &Image,
+        publication: &Publication,
         result: &Value,
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        let (task, forgotten) = self.in_status(id, |status| status == TaskStatus::Processing).await?;
-        if task.image_id != Some(image.id) {
-            return Err(StoreError::Conflict);
+        let images = DynamoImages::new(self.client.clone(), &self.images);
+        for _ in 0..TRIES {
+            let (was, forgotten) = self.read(id).await?;
+            let record = images.get(publication.image).await?;
+            let record = record.filter(|record| record.status == ImageStatus::Importing);
+            let record = record.filter(|record| was.made_image() == Some(record.id));
+            let record = record.ok_or(StoreError::Conflict)?;
+            let mut ended = was.clone();
+            ended.succeed(result.clone(), ttl, now)?;
+            ended.unsettled = publication.hashes_follow.then_some(Unsettled::Hashing { executions: 0 });
+            let mut active = record.clone();
+            active.publish(publication, now);
+            let ended = self.changed(&was, &ended, UNCANCELLED)?;
+            let active =
+                Replacement { was: image_item(&record)?, is: image_item(&active)?, relied_on: RISING };
+            let actions = [ended, active.action(&self.images)?];
+            match transact(&self.client, actions.into_iter().chain(forgotten).collect()).await? {
+                Outcome::Written => return Ok(()),
+                Outcome::Refused(reasons) if refused(&reasons, 0) => return Err(StoreError::Conflict),
+                // Somebody changed the record meanwhile, which is no reason not to publish it.
+                Outcome::Refused(_) => {}
+            }
         }
-        let change = self.success(&task, result, ttl, now);
-        let put = Put::builder()
-            .table_name(&self.images)
-            .set_item(Some(image_item(image)?))
-            .condition_expression("#status = :importing")
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":importing", text(ImageStatus::Importing.name()));
-        let actions = [update(change)?, action(put.build(), |a, put| a.put(put))?];
-        self.write(actions.into_iter().chain(forgotten).collect()).await
+        Err(StoreError::Unavailable("the image kept changing while it was published".into()))
     }
 
     async fn succeed_alone(
@@ -69,22 +86,107 @@ impl TaskLife for DynamoTasks {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        let (task, forgotten) = self.in_status(id, |status| status == TaskStatus::Processing).await?;
-        let ended = update(self.success(&task, result, ttl, now))?;
+        let (was, forgotten) = self.read(id).await?;
+        let mut ended = was.clone();
+        ended.succeed(result.clone(), ttl, now)?;
+        let ended = self.changed(&was, &ended, UNCANCELLED)?;
         self.write(std::iter::once(ended).chain(forgotten).collect()).await
     }
 
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
+        self.fail_while(id, failure, ttl, now, |_| true).await
+    }
+
+    async fn fail_unbegun(
+        &self,
+        id: TaskId,
+        failure: &Failure,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        self.fail_while(id, failure, ttl, now, |status| status == TaskStatus::Pending).await
+    }
+
+    async fn mark_cancelled(&self, id: TaskId, by: &str) -> StoreResult<()> {
+        let mark = self
+            .client
+            .update_item()
+            .table_name(&self.tasks)
+            .key("id", text(id))
+            .update_expression("SET cancelled_by = if_not_exists(cancelled_by, :by)")
+            .condition_expression("#status IN (:pending, :processing)")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":by", text(by))
+            .expression_attribute_values(":pending", text(TaskStatus::Pending.name()))
+            .expression_attribute_values(":processing", text(TaskStatus::Processing.name()));
+        update(mark).await
+    }
+
+    async fn count_hashing(&self, id: TaskId, begun: u32) -> StoreResult<u32> {
+        let next = begun.saturating_add(1);
+        let count = self
+            .client
+            .update_item()
+            .table_name(&self.tasks)
+            .key("id", text(id))
+            .update_expression("SET hash_executions = :next")
+            .condition_expression("hash_executions = :begun")
+            .expression_attribute_values(":begun", number(begun))
+            .expression_attribute_values(":next", number(next));
+        update(count).await.map(|()| next)
+    }
+
+    async fn settle(&self, id: TaskId) -> StoreResult<()> {
+        let set = "SET expires_at_epoch = expires_at REMOVE unsettled, clean_after, hash_executions";
+        let settle = self
+            .client
+            .update_item()
+            .table_name(&self.tasks)
+            .key("id", text(id))
+            .update_expression(set)
+            // Only ended tasks have it.
+            .condition_expression("attribute_exists(expires_at)");
+        update(settle).await
+    }
+}
+
+impl DynamoTasks {
+    /// The task, and what its end has to write beside it: its caller's token goes.
+    async fn read(&self, id: TaskId) -> StoreResult<(Task, Option<TransactWriteItem>)> {
+        let item: Item = self.item(id).await?.ok_or(StoreError::Conflict)?;
+        Ok((task(&item)?, self.forgotten(&item, id)?))
+    }
+
+    fn changed(&self, was: &Task, is: &Task, relied_on: &'static [&str]) -> StoreResult<TransactWriteItem> {
+        Replacement { was: task_item(was), is: task_item(is), relied_on }.action(&self.tasks)
+    }
+
+    async fn begun(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<TransactWriteItem> {
+        let (was, _) = self.read(id).await?;
+        let mut begun = was.clone();
+        begun.begin(Some(image), now)?;
+        self.changed(&was, &begun, UNCANCELLED)
+    }
+
+    /// Fails a task that is in such a status, and takes away the record of the image that it was making.
+    async fn fail_while(
+        &self,
+        id: TaskId,
+        failure: &Failure,
+        ttl: Duration,
+        now: Timestamp,
+        wanted: impl Fn(TaskStatus) -> bool,
+    ) -> StoreResult<()> {
         let mut keep_image = false;
         for _ in 0..TRIES {
-            let (task, forgotten) = self.in_status(id, |status| !status.is_end()).await?;
-            let set = "message = :message, expires_at_epoch = :expires";
-            let change = self
-                .change(&task, TaskStatus::Failure, now, set, " REMOVE unfinished")
-                .expression_attribute_values(":message", text(failure))
-                .expression_attribute_values(":expires", number(now.plus(ttl).epoch()));
-            let mut actions = vec![update(change)?];
-            if let Some(image) = task.made_image().filter(|_| !keep_image) {
+            let (was, forgotten) = self.read(id).await?;
+            if !wanted(was.status) {
+                return Err(StoreError::Conflict);
+            }
+            let mut failed = was.clone();
+            failed.fail(failure, ttl, now)?;
+            let mut actions = vec![self.changed(&was, &failed, BOUND)?];
+            if let Some(image) = was.made_image().filter(|_| !keep_image) {
                 let (name, value) = image_key(image);
                 let delete = Delete::builder()
                     .table_name(&self.images)
@@ -92,7 +194,7 @@ impl TaskLife for DynamoTasks {
                     .condition_expression("attribute_not_exists(id) OR #status = :importing")
                     .expression_attribute_names("#status", "status")
                     .expression_attribute_values(":importing", text(ImageStatus::Importing.name()));
-                actions.push(action(delete.build(), |a, delete| a.delete(delete))?);
+                actions.push(action(delete.build(), TransactWriteItemBuilder::delete)?);
             }
             // Without a condition, so that none but the image's can be the second refused.
             actions.extend(forgotten);
@@ -104,50 +206,6 @@ impl TaskLife for DynamoTasks {
         }
         Err(StoreError::Unavailable("the task kept changing while its failure was written".into()))
     }
-}
-
-impl DynamoTasks {
-    /// The task, if it is in such a status, and what its end has to write beside it: its caller's token goes.
-    async fn in_status(
-        &self,
-        id: TaskId,
-        wanted: impl Fn(TaskStatus) -> bool,
-    ) -> StoreResult<(Task, Option<TransactWriteItem>)> {
-        let item = self.item(id).await?.ok_or(StoreError::Conflict)?;
-        let task = task(&item)?;
-        if wanted(task.status) { Ok((task, self.forgotten(&item, id)?)) } else { Err(StoreError::Conflict) }
-    }
-
-    /// The task's next status, under the condition that it is still as it was read.
-    fn change(&self, task: &Task, to: TaskStatus, now: Timestamp, set: &str, remove: &str) -> UpdateBuilder {
-        let updated_at = now.max(task.updated_at);
-        let image =
-            if task.image_id.is_some() { "image_id = :bound" } else { "attribute_not_exists(image_id)" };
-        let mut change = Update::builder()
-            .table_name(&self.tasks)
-            .key("id", text(task.id))
-            .update_expression(format!(
-                "SET #status = :to, updated_at = :updated, updated_sort = :sort, {set}{remove}"
-            ))
-            .condition_expression(format!("#status = :from AND {image}"))
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":from", text(task.status.name()))
-            .expression_attribute_values(":to", text(to.name()))
-            .expression_attribute_values(":updated", text(updated_at))
-            .expression_attribute_values(":sort", text(updated_sort(updated_at, task.created_at, task.id)));
-        if let Some(bound) = task.image_id {
-            change = change.expression_attribute_values(":bound", text(bound));
-        }
-        change
-    }
-
-    fn success(&self, task: &Task, result: &Value, ttl: Duration, now: Timestamp) -> UpdateBuilder {
-        let set = "#result = :result, expires_at_epoch = :expires";
-        self.change(task, TaskStatus::Success, now, set, " REMOVE unfinished")
-            .expression_attribute_names("#result", "result")
-            .expression_attribute_values(":result", text(result))
-            .expression_attribute_values(":expires", number(now.plus(ttl).epoch()))
-    }
 
     async fn write(&self, actions: Vec<TransactWriteItem>) -> StoreResult<()> {
         match transact(&self.client, actions).await? {
@@ -157,16 +215,9 @@ impl DynamoTasks {
     }
 }
 
-fn update(change: UpdateBuilder) -> StoreResult<TransactWriteItem> {
-    action(change.build(), |action, update| action.update(update))
-}
-
 fn action<T>(
     built: Result<T, BuildError>,
-    add: impl FnOnce(
-        aws_sdk_dynamodb::types::builders::TransactWriteItemBuilder,
-        T,
-    ) -> aws_sdk_dynamodb::types::builders::TransactWriteItemBuilder,
+    add: impl FnOnce(TransactWriteItemBuilder, T) -> TransactWriteItemBuilder,
 ) -> StoreResult<TransactWriteItem> {
     let built = built.map_err(|e| StoreError::Fault(e.into()))?;
     Ok(add(TransactWriteItem::builder(), built).build())

@@ -17,5 +17,5 @@ mod tasks;
 mod write;
 
 pub use images::DynamoImages;
-pub use item::{Item, task_item};
+pub use item::{Item, image_item, task_item};
 pub use tasks::DynamoTasks;

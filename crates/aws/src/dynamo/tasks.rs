@@ -9,14 +9,14 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use image_tasks_domain::ports::{
-    Created, IdempotencyKey, StoreError, StoreResult, TaskPage, TaskQuery, TaskSort, TaskStore,
+    Created, IdempotencyKey, OpenTask, StoreError, StoreResult, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
 use image_tasks_domain::{Progress, Secret, Step, Task, TaskId, TaskStatus, Timestamp};
 
 use super::credentials::HAS_CREDENTIAL;
 use super::item::{
-    Item, SHARDS, created_sort, meter, meter_names, number, string, task, task_id, task_item, text,
-    updated_sort,
+    Item, SHARDS, created_sort, integer, meter, meter_names, number, open_task, string, task, task_item,
+    text, updated_sort,
 };
 use super::merge::{Filter, Found, Merge, Partition};
 use super::write::{Outcome, refused, transact, update};
@@ -47,18 +47,17 @@ impl DynamoTasks {
         Self { credentials: Some(table.into()), ..self }
     }
 
-    /// The task's item as it is now.
-    pub(super) async fn item(&self, id: TaskId) -> StoreResult<Option<Item>> {
+    /// A task's or a key's item as it is now.
+    pub(super) async fn item(&self, id: impl ToString) -> StoreResult<Option<Item>> {
         let get = self.client.get_item().table_name(&self.tasks).key("id", text(id)).consistent_read(true);
         Ok(get.send().await.map_err(store_error)?.item)
     }
 
-    /// The item that remembers a key.
-    fn remembered(&self, new: &Task, key: &IdempotencyKey) -> StoreResult<TransactWriteItem> {
+    /// Writes the item that remembers a key.
+    fn remember(&self, new: &Task, key: &IdempotencyKey) -> StoreResult<TransactWriteItem> {
         let put = Put::builder()
             .table_name(&self.tasks)
-            // The length tells where the owner ends, whatever the two hold.
-            .item("id", text(format!("idempotency#{}#{}#{}", key.owner.len(), key.owner, key.key)))
+            .item("id", text(key_id(key)))
             .item("task_id", text(new.id))
             .item("body_sha256", text(&key.body_sha256))
             .item("expires_at_epoch", number(new.created_at.plus(KEY_TTL).epoch()))
@@ -119,7 +118,7 @@ impl DynamoTasks {
         };
         let mut filter = Filter::default();
         filter.clauses.push("(attribute_not_exists(#expires) OR #expires > :now)".to_owned());
-        filter.names.push(("#expires".to_owned(), "expires_at_epoch".to_owned()));
+        filter.names.push(("#expires".to_owned(), "expires_at".to_owned()));
         filter.values.push((":now".to_owned(), number(query.now.epoch())));
         if let Some(task_type) = query.task_type {
             filter.equals("type", text(task_type.name()));
@@ -166,7 +165,7 @@ impl TaskStore for DynamoTasks {
         // was lost is no conflict with itself.
         let mut actions = vec![action(put.build())?];
         if let Some(key) = key {
-            actions.push(self.remembered(task, key)?);
+            actions.push(self.remember(task, key)?);
         }
         if let Some(token) = token {
             actions.push(self.kept(task, token)?);
@@ -175,7 +174,10 @@ impl TaskStore for DynamoTasks {
             return Ok(Created::New);
         };
         match key {
-            Some(key) if refused(&reasons, 1) => before(&reasons, key),
+            Some(key) if refused(&reasons, 1) => {
+                let none = || StoreError::Fault("a key is taken, but its item is not shown".into());
+                before(reasons.get(1).and_then(CancellationReason::item).ok_or_else(none)?, key)
+            }
             _ => Err(StoreError::Conflict),
         }
     }
@@ -200,21 +202,47 @@ impl TaskStore for DynamoTasks {
         }
     }
 
-    async fn unfinished(&self, created_before: Timestamp, limit: usize) -> StoreResult<Vec<TaskId>> {
-        let merge = Merge {
-            client: &self.client,
-            table: &self.tasks,
-            partitions: shards("unfinished", "unfinished"),
-            sort: "created_sort",
-            behind: None,
-            descending: false,
-            filter: Filter::default(),
-        };
-        let found = merge.page(limit).await?;
-        // Oldest first, and `created_sort` begins with the time: the first that is too young ends the list.
-        let before = created_before.to_string();
-        let old = |item: &&Item| string(item, "created_sort").is_ok_and(|sort| sort < before.as_str());
-        found.items.iter().take_while(old).map(task_id).collect()
+    async fn remembered(&self, key: &IdempotencyKey, now: Timestamp) -> StoreResult<Option<Created>> {
+        let Some(item) = self.item(key_id(key)).await? else { return Ok(None) };
+        // DynamoDB deletes late.
+        if integer(&item, "expires_at_epoch")? <= now.epoch() {
+            return Ok(None);
+        }
+        before(&item, key).map(Some)
+    }
+
+    async fn unsettled(
+        &self,
+        created_before: Timestamp,
+        after: Option<&OpenTask>,
+        limit: usize,
+    ) -> StoreResult<Vec<OpenTask>> {
+        let mut open: Vec<OpenTask> = Vec::new();
+        // A page may end before its limit though there is more.
+        loop {
+            let behind = open.last().or(after);
+            let merge = Merge {
+                client: &self.client,
+                table: &self.tasks,
+                partitions: shards("unsettled", "unsettled"),
+                sort: "created_sort",
+                behind: behind.map(|task| created_sort(task.created_at, task.id)),
+                descending: false,
+                filter: Filter::default(),
+            };
+            let found = merge.page(limit.saturating_sub(open.len())).await?;
+            for item in &found.items {
+                let task = open_task(item)?;
+                // Oldest first: the first that is too young ends the list.
+                if task.created_at >= created_before {
+                    return Ok(open);
+                }
+                open.push(task);
+            }
+            if !found.more || open.len() >= limit {
+                return Ok(open);
+            }
+        }
     }
 
     async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()> {
@@ -276,10 +304,13 @@ pub(super) fn action(
     Ok(TransactWriteItem::builder().put(put.map_err(|e| StoreError::Fault(e.into()))?).build())
 }
 
+/// Id of the item that remembers a key. The length tells where the owner ends, whatever the two hold.
+fn key_id(key: &IdempotencyKey) -> String {
+    format!("idempotency#{}#{}#{}", key.owner.len(), key.owner, key.key)
+}
+
 /// What a key made before.
-fn before(reasons: &[CancellationReason], key: &IdempotencyKey) -> StoreResult<Created> {
-    let found = reasons.get(1).and_then(CancellationReason::item);
-    let found = found.ok_or_else(|| StoreError::Fault("a key is taken, but its item is not shown".into()))?;
+fn before(found: &Item, key: &IdempotencyKey) -> StoreResult<Created> {
     if string(found, "body_sha256")? != key.body_sha256 {
         return Ok(Created::OtherBody);
     }
@@ -308,6 +339,8 @@ fn listed(task: Task) -> Task {
         result: None,
         message: String::new(),
         progress: Progress::default(),
+        cancelled_by: None,
+        unsettled: None,
         ..task
     }
 }

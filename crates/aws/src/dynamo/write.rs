@@ -1,14 +1,16 @@
-//! Transactions, and what their cancellation says.
+//! Conditional writes: transactions, what their cancellation says, and one state of a record in place of another.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
+use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem, Update};
 use image_tasks_domain::ports::{StoreError, StoreResult};
 
+use super::item::Item;
 use crate::failures::{chain, store_error};
 
 /// Tries of a transaction that lost against another write of the same item. The SDK doesn't repeat these.
@@ -51,6 +53,59 @@ pub(super) async fn transact(client: &Client, actions: Vec<TransactWriteItem>) -
         }
         backoff(tried).await;
     }
+}
+
+/// One state of a record in place of another: what differs is written, and nothing else.
+pub(super) struct Replacement {
+    /// As it was read.
+    pub(super) was: Item,
+    /// As it shall be; the key is the same.
+    pub(super) is: Item,
+    /// What must be as it was read beside what is written.
+    pub(super) relied_on: &'static [&'static str],
+}
+
+impl Replacement {
+    /// The write, under the condition that the record is still as it was read, as far as it matters.
+    pub(super) fn action(&self, table: &str) -> StoreResult<TransactWriteItem> {
+        let mut names: BTreeSet<&str> = self.relied_on.iter().copied().collect();
+        let fields = self.was.keys().chain(self.is.keys());
+        names.extend(fields.map(String::as_str).filter(|name| self.was.get(*name) != self.is.get(*name)));
+        let (mut set, mut remove, mut demanded) = (Vec::new(), Vec::new(), Vec::new());
+        let mut change = Update::builder().table_name(table).set_key(key(&self.is));
+        for (n, name) in names.into_iter().enumerate() {
+            let (was, is) = (self.was.get(name), self.is.get(name));
+            change = change.expression_attribute_names(format!("#n{n}"), name);
+            match was {
+                Some(was) => {
+                    demanded.push(format!("#n{n} = :was{n}"));
+                    change = change.expression_attribute_values(format!(":was{n}"), was.clone());
+                }
+                None => demanded.push(format!("attribute_not_exists(#n{n})")),
+            }
+            match is {
+                _ if was == is => {}
+                Some(is) => {
+                    set.push(format!("#n{n} = :is{n}"));
+                    change = change.expression_attribute_values(format!(":is{n}"), is.clone());
+                }
+                None => remove.push(format!("#n{n}")),
+            }
+        }
+        let clause = |word: &str, parts: Vec<String>| {
+            if parts.is_empty() { String::new() } else { format!("{word} {} ", parts.join(", ")) }
+        };
+        let change = change
+            .update_expression(clause("SET", set) + &clause("REMOVE", remove))
+            .condition_expression(demanded.join(" AND "))
+            .build()
+            .map_err(|e| StoreError::Fault(e.into()))?;
+        Ok(TransactWriteItem::builder().update(change).build())
+    }
+}
+
+fn key(item: &Item) -> Option<Item> {
+    item.get_key_value("id").map(|(name, value)| [(name.clone(), value.clone())].into())
 }
 
 /// Whether the action at this place failed its condition.

@@ -14,7 +14,8 @@ pub(super) fn decode(text: &str) -> Option<u64> {
 
 /// The checksum that S3 must have answered with.
 pub(super) fn required(text: Option<&str>, what: &str) -> ObjectResult<u64> {
-    text.and_then(decode).ok_or_else(|| ObjectError::Fault(format!("{what}: S3 answered without CRC64NVME")))
+    text.and_then(decode)
+        .ok_or_else(|| ObjectError::Fault(format!("{what}: S3 answered without CRC64NVME").into()))
 }
 
 #[cfg(test)]

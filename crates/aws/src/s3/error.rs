@@ -2,9 +2,9 @@
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use image_tasks_flows::ports::ObjectError;
+use image_tasks_flows::ports::{ObjectError, Said};
 
-use crate::failures::{chain, passes};
+use crate::failures::passes;
 
 /// An SDK error as the flows see it. `what` names call and object.
 pub(super) fn object_error<E>(error: SdkError<E, HttpResponse>, what: &str) -> ObjectError
@@ -13,24 +13,25 @@ where
 {
     let status = error.raw_response().map(|response| response.status().as_u16());
     let code = error.code().unwrap_or_default();
-    classify(code, status, passes(&error), format!("{what}: {}", chain(&error)))
+    let (code, passes) = (code.to_owned(), passes(&error));
+    classify(&code, status, passes, Said::of(what, error))
 }
 
-fn classify(code: &str, status: Option<u16>, passes: bool, text: String) -> ObjectError {
+fn classify(code: &str, status: Option<u16>, passes: bool, said: Said) -> ObjectError {
     match (code, status) {
-        _ if passes => ObjectError::Transient(text),
+        _ if passes => ObjectError::Transient(said),
         // Another write of the same key is under way; which one wins is open.
-        ("ConditionalRequestConflict" | "OperationAborted", _) => ObjectError::Transient(text),
+        ("ConditionalRequestConflict" | "OperationAborted", _) => ObjectError::Transient(said),
         ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "XAmzContentSHA256Mismatch", _) => {
-            ObjectError::Checksum(text)
+            ObjectError::Checksum(said)
         }
-        ("PreconditionFailed" | "InvalidRange", _) | (_, Some(412 | 416)) => ObjectError::Precondition(text),
+        ("PreconditionFailed" | "InvalidRange", _) | (_, Some(412 | 416)) => ObjectError::Precondition(said),
         // S3 user guide, "Request routing": a bucket answers so in any region but its own.
         ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
-        | (_, Some(301 | 307)) => ObjectError::Elsewhere(text),
-        (_, Some(404)) => ObjectError::NotFound(text),
-        (_, Some(401 | 403)) => ObjectError::Denied(text),
-        _ => ObjectError::Fault(text),
+        | (_, Some(301 | 307)) => ObjectError::Elsewhere(said),
+        (_, Some(404)) => ObjectError::NotFound(said),
+        (_, Some(401 | 403)) => ObjectError::Denied(said),
+        _ => ObjectError::Fault(said),
     }
 }
 
@@ -40,7 +41,7 @@ mod tests {
 
     #[test]
     fn codes_and_statuses_mean_this() {
-        let kind = |code, status, passes| match classify(code, status, passes, String::new()) {
+        let kind = |code, status, passes| match classify(code, status, passes, "".into()) {
             ObjectError::NotFound(_) => "not found",
             ObjectError::Precondition(_) => "precondition",
             ObjectError::Denied(_) => "denied",

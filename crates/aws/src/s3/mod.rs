@@ -29,12 +29,16 @@ use disk_image::ByteRange;
 use futures::StreamExt;
 use image_tasks_domain::Failure;
 use image_tasks_flows::ports::{
-    Body, Metadata, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, StoredPart, UploadId,
+    Body, Metadata, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, Said, StoredPart, UploadId,
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use self::error::object_error;
 use crate::exact::exact;
 
+/// What is escaped in a copy's source: all but RFC 3986's unreserved characters and the slashes between.
+const NOT_IN_A_KEY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 /// Largest object that is read whole.
 const SMALL: u64 = 1 << 20;
 
@@ -64,17 +68,17 @@ impl S3Objects {
             .set_objects(Some(objects))
             .quiet(true)
             .build()
-            .map_err(|e| ObjectError::Fault(format!("{what}: {e}")))?;
+            .map_err(|e| ObjectError::Fault(Said::of(&what, e)))?;
         let deleted = self.client.delete_objects().bucket(bucket).delete(delete).send().await;
         let deleted = deleted.map_err(|e| object_error(e, &what))?;
         match deleted.errors().first() {
             None => Ok(()),
             Some(first) => {
-                let text = format!("{what}: {}", first.message().unwrap_or_default());
+                let said = format!("{what}: {}", first.message().unwrap_or_default()).into();
                 Err(match first.code() {
-                    Some("AccessDenied") => ObjectError::Denied(text),
+                    Some("AccessDenied") => ObjectError::Denied(said),
                     // `InternalError`, `SlowDown`: what a single key meets in a call that went well.
-                    _ => ObjectError::Transient(text),
+                    _ => ObjectError::Transient(said),
                 })
             }
         }
@@ -92,16 +96,7 @@ fn shown(at: &ObjectRef) -> String {
 
 /// `bucket/key` for the copy-source header, percent-encoded.
 fn copy_source(from: &ObjectRef) -> String {
-    let mut source = format!("{}/", from.bucket);
-    for byte in from.key.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                source.push(char::from(byte));
-            }
-            other => source.push_str(&format!("%{other:02X}")),
-        }
-    }
-    source
+    format!("{}/{}", from.bucket, utf8_percent_encode(&from.key, NOT_IN_A_KEY))
 }
 
 /// `bytes=first-last`, both inclusive (RFC 9110, section 14.1.2).
@@ -114,7 +109,7 @@ fn range_header(range: ByteRange) -> Option<String> {
 fn unsigned(length: Option<i64>, what: &str) -> ObjectResult<u64> {
     length
         .and_then(|l| u64::try_from(l).ok())
-        .ok_or_else(|| ObjectError::Fault(format!("{what}: S3 answered without a length")))
+        .ok_or_else(|| ObjectError::Fault(format!("{what}: S3 answered without a length").into()))
 }
 
 #[async_trait]
@@ -145,7 +140,8 @@ impl Objects for S3Objects {
 
     async fn read(&self, at: &ObjectRef, etag: Option<&str>, range: ByteRange) -> ObjectResult<Body> {
         let what = shown(at);
-        let header = range_header(range).ok_or_else(|| ObjectError::Fault(format!("{what}: empty range")))?;
+        let header =
+            range_header(range).ok_or_else(|| ObjectError::Fault(format!("{what}: empty range").into()))?;
         let get = self.client.get_object().bucket(&at.bucket).key(&at.key).range(&header);
         let got =
             get.set_if_match(etag.map(str::to_owned)).send().await.map_err(|e| object_error(e, &what))?;
@@ -153,7 +149,7 @@ impl Objects for S3Objects {
         // A range that reaches beyond the object is cut by S3, not refused.
         if unsigned(got.content_length(), &what)? != len {
             let got = got.content_range().unwrap_or("no range").to_owned();
-            return Err(ObjectError::Precondition(format!("{what}: asked for {header}, got {got}")));
+            return Err(ObjectError::Precondition(format!("{what}: asked for {header}, got {got}").into()));
         }
         Ok(exact(chunks(got.body, what.clone()), len, what))
     }
@@ -171,9 +167,9 @@ impl Objects for S3Objects {
         };
         let len = unsigned(got.content_length(), &what)?;
         if len > SMALL {
-            return Err(ObjectError::Fault(format!("{what}: {len} bytes are no small object")));
+            return Err(ObjectError::Fault(format!("{what}: {len} bytes are no small object").into()));
         }
-        let whole = got.body.collect().await.map_err(|e| ObjectError::Transient(format!("{what}: {e}")))?;
+        let whole = got.body.collect().await.map_err(|e| ObjectError::Transient(Said::of(&what, e)))?;
         Ok(Some(whole.into_bytes()))
     }
 
@@ -259,7 +255,7 @@ impl Objects for S3Objects {
             .await;
         copied.map_err(|e| object_error(e, &what))?;
         // The answer has no size.
-        self.head(at).await?.ok_or_else(|| ObjectError::NotFound(format!("{what}: gone at once")))
+        self.head(at).await?.ok_or_else(|| ObjectError::NotFound(format!("{what}: gone at once").into()))
     }
 
     async fn parts(&self, at: &ObjectRef, upload: &UploadId) -> ObjectResult<Vec<StoredPart>> {
@@ -301,7 +297,7 @@ impl Objects for S3Objects {
             let keys = page.contents().iter().filter_map(|object| object.key());
             let keys =
                 keys.map(|key| ObjectIdentifier::builder().key(key).build()).collect::<Result<Vec<_>, _>>();
-            let keys = keys.map_err(|e| ObjectError::Fault(format!("{what}: {e}")))?;
+            let keys = keys.map_err(|e| ObjectError::Fault(Said::of(&what, e)))?;
             if keys.is_empty() {
                 return Ok(());
             }

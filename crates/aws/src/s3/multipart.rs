@@ -26,7 +26,8 @@ impl S3Objects {
             .send()
             .await
             .map_err(|e| object_error(e, &what))?;
-        let id = created.upload_id().ok_or_else(|| ObjectError::Fault(format!("{what}: no upload id")))?;
+        let id =
+            created.upload_id().ok_or_else(|| ObjectError::Fault(format!("{what}: no upload id").into()))?;
         Ok(UploadId(id.to_owned()))
     }
 
@@ -67,7 +68,8 @@ impl S3Objects {
         range: ByteRange,
     ) -> ObjectResult<StoredPart> {
         let what = format!("part {number} of {} from {}", shown(at), shown(from));
-        let header = range_header(range).ok_or_else(|| ObjectError::Fault(format!("{what}: empty range")))?;
+        let header =
+            range_header(range).ok_or_else(|| ObjectError::Fault(format!("{what}: empty range").into()))?;
         let copied = self
             .client
             .upload_part_copy()
@@ -206,14 +208,14 @@ pub(super) fn agreed(stored: Option<&str>, passed: &Passed, what: &str) -> Objec
     match passed.crc64nvme() {
         Some(sent) if sent == stored => Ok(stored),
         Some(sent) => Err(mismatch(what, sent, stored)),
-        None => Err(ObjectError::Fault(format!("{what}: S3 answered before all bytes were sent"))),
+        None => Err(ObjectError::Fault(format!("{what}: S3 answered before all bytes were sent").into())),
     }
 }
 
 fn mismatch(what: &str, sent: u64, stored: u64) -> ObjectError {
-    ObjectError::Checksum(format!("{what}: sent CRC64NVME {sent:016x}, stored {stored:016x}"))
+    ObjectError::Checksum(format!("{what}: sent CRC64NVME {sent:016x}, stored {stored:016x}").into())
 }
 
 fn part_number(number: u32, what: &str) -> ObjectResult<i32> {
-    i32::try_from(number).map_err(|_| ObjectError::Fault(format!("{what}: no such part number")))
+    i32::try_from(number).map_err(|_| ObjectError::Fault(format!("{what}: no such part number").into()))
 }

@@ -11,7 +11,7 @@ use disk_image::{
     Format,
     write::{
         parts::{MAX_PART, MIN_PART},
-        qcow2::{Assembly, BlobIndex, BlobSummary, BlobWriter, Geometry, Place, Step},
+        qcow2::{Assembly, AssemblyStep, BlobIndex, BlobSummary, BlobWriter, Geometry, Place},
         rope::Rope,
     },
 };
@@ -119,20 +119,20 @@ pub fn assemble(
     let mut written = 0;
     loop {
         match assembly.step().unwrap() {
-            Step::Bytes(bytes) => {
+            AssemblyStep::Bytes(bytes) => {
                 assert!(!bytes.is_empty() && bytes.len() < 8 << 20, "a chunk of {}", bytes.len());
                 written = append(&bytes);
             }
-            Step::Index(k) => {
+            AssemblyStep::Index(k) => {
                 asked += 1;
                 assembly.give(k, index(k)).unwrap();
             }
-            Step::Blob(k) => {
+            AssemblyStep::Blob(k) => {
                 let bytes = blob(k);
                 assert_eq!(bytes.len() as u64, summaries[k].len);
                 written = append(&bytes);
             }
-            Step::Done => break,
+            AssemblyStep::Done => break,
         }
     }
     assert_eq!(written, assembly.first_part_len());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{HOUR, active, assert_conflict, at, failure, importing, pending};
+use super::{HOUR, assert_conflict, at, failure, importing, pending, publication};
 use crate::ports::{Created, Credentials, IdempotencyKey, TOKEN_LIFE, TaskLife, TaskStore};
 use crate::secret::Secret;
 use crate::task::{Task, TaskType};
@@ -50,7 +50,7 @@ async fn is_written_with_the_task_or_not_at_all(store: &dyn TaskStore, kept: &dy
 }
 
 async fn goes_with_the_tasks_end(store: &dyn TaskStore, life: &dyn TaskLife, kept: &dyn Credentials) {
-    for end in ["succeed", "succeed alone", "fail", "fail at once"] {
+    for end in ["publish", "succeed alone", "fail", "fail unbegun"] {
         let mut task = pending("tokens", 0);
         if end == "succeed alone" {
             task = Task { task_type: TaskType::Export, ..task };
@@ -58,20 +58,19 @@ async fn goes_with_the_tasks_end(store: &dyn TaskStore, life: &dyn TaskLife, kep
         let image = importing("tokens", 1);
         store.create(&task, None, Some(&token("secret"))).await.expect("create");
         match end {
-            "fail at once" => {}
+            "fail unbegun" => {}
             "succeed alone" => life.begin_on(task.id, image.id, at(1)).await.expect("begin"),
             _ => life.begin(task.id, &image, at(1)).await.expect("begin"),
         }
         // A write that doesn't end the task leaves it.
-        assert_conflict(
-            life.succeed(task.id, &active(importing("tokens", 1)), &json!({}), HOUR, at(2)).await,
-            end,
-        );
+        let other = publication(importing("tokens", 1).id);
+        assert_conflict(life.publish(task.id, &other, &json!({}), HOUR, at(2)).await, end);
         assert!(kept.token(task.id, at(1)).await.expect("token").is_some(), "{end}: at work");
         match end {
-            "succeed" => life.succeed(task.id, &active(image), &json!({}), HOUR, at(2)).await,
+            "publish" => life.publish(task.id, &publication(image.id), &json!({}), HOUR, at(2)).await,
             "succeed alone" => life.succeed_alone(task.id, &json!({}), HOUR, at(2)).await,
-            _ => life.fail(task.id, &failure(), HOUR, at(2)).await,
+            "fail" => life.fail(task.id, &failure(), HOUR, at(2)).await,
+            _ => life.fail_unbegun(task.id, &failure(), HOUR, at(2)).await,
         }
         .expect(end);
         assert_eq!(kept.token(task.id, at(2)).await.expect("token"), None, "{end}");

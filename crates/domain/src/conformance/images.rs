@@ -3,8 +3,8 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{HOUR, active, at, importing, pending};
-use crate::image::{Image, ImageHashes, ImageId, Visibility};
+use super::{HOUR, active, at, importing, pending, publication};
+use crate::image::{Image, ImageHashes, ImageId, Publication, Visibility};
 use crate::ports::{ImageQuery, ImageStore, StoreError, TaskLife, TaskStore};
 
 /// [`ImageStore`]; images come into it by [`TaskLife`].
@@ -20,8 +20,8 @@ pub async fn image_store(store: &dyn TaskStore, life: &dyn TaskLife, images: &dy
         store.create(&task, None, None).await.expect("create");
         life.begin(task.id, &image, at(1)).await.expect("begin");
         if n % 3 != 0 {
-            image = active(image);
-            life.succeed(task.id, &image, &json!({}), HOUR, at(2)).await.expect("succeed");
+            life.publish(task.id, &publication(image.id), &json!({}), HOUR, at(2)).await.expect("publish");
+            image = active(image, 2);
         }
         made.push(image);
     }
@@ -46,15 +46,14 @@ pub async fn image_store(store: &dyn TaskStore, life: &dyn TaskLife, images: &dy
 /// Hashes that come after an image has become active are added to exactly the bytes that were hashed.
 async fn hashes_arrive_late(store: &dyn TaskStore, life: &dyn TaskLife, images: &dyn ImageStore) {
     let hashes = ImageHashes { md5: "0123".to_owned(), sha512: "4567".to_owned() };
-    let (task, image) = (pending("hashes", 0), importing("hashes", 0));
+    let (task, mut image) = (pending("hashes", 0), importing("hashes", 0));
     store.create(&task, None, None).await.expect("create");
     life.begin(task.id, &image, at(1)).await.expect("begin");
-    let mut image = active(image);
-    let etag = image.stored.clone().expect("an active image has bytes").etag;
+    let publication = Publication { hashes: None, hashes_follow: true, ..publication(image.id) };
+    let etag = publication.stored.etag.clone();
     let early = images.set_hashes(image.id, &etag, &hashes, at(2)).await;
     assert!(matches!(early, Err(StoreError::Conflict)), "not before it is active: {early:?}");
-    (image.checksum, image.os_hash_algo, image.os_hash_value) = (None, None, None);
-    life.succeed(task.id, &image, &json!({}), HOUR, at(3)).await.expect("succeed");
+    life.publish(task.id, &publication, &json!({}), HOUR, at(3)).await.expect("publish");
     for (id, etag) in [(image.id, "\"other\""), (ImageId(Uuid::new_v4()), etag.as_str())] {
         let other = images.set_hashes(id, etag, &hashes, at(4)).await;
         assert!(matches!(other, Err(StoreError::Conflict)), "{id} {etag}: {other:?}");
@@ -63,7 +62,10 @@ async fn hashes_arrive_late(store: &dyn TaskStore, life: &dyn TaskLife, images: 
     for _ in 0..2 {
         images.set_hashes(image.id, &etag, &hashes, at(5)).await.expect("set");
     }
-    image.set_hashes(hashes);
+    image.publish(&publication, at(3));
+    assert_eq!(image.hashes(), None);
+    image.set_hashes(hashes.clone());
+    assert_eq!(image.hashes(), Some(hashes));
     image.updated_at = at(5);
     assert_eq!(images.get(image.id).await.expect("get"), Some(image));
 }

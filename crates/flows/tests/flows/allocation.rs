@@ -26,12 +26,12 @@ fn sparse(len: usize) -> Vec<u8> {
 
 async fn world(script: Script, format: &str, cut: Cut) -> World {
     let mut world = World::new(script, json!({"import_from_format": format}), cut).await;
-    world.importer.policy.max_image_bytes = 1 << 30;
+    world.policy.max_image_bytes = 1 << 30;
     world
 }
 
 async fn map(world: &World) -> Option<AllocationMap> {
-    let key = format!("{}.allocation", world.image().await?.id.object_key());
+    let key = format!("{}.allocation", world.image().await?.id.object_key(world.id));
     world.objects.bytes("images", &key).map(|bytes| AllocationMap::decode(&bytes).unwrap())
 }
 
@@ -70,12 +70,12 @@ async fn other_formats_have_no_map_of_their_file() {
     }
 }
 
-/// 40 MiB in reads of 8, of which four are under way at once: one invocation has time for these, also where one is read again.
+/// 40 MiB in reads of 8, of which four are under way at once: one invocation has time for the two of the judge and for these.
 async fn chained(bytes: &[u8]) -> World {
     let cut = Cut { single_below: 0, part: 16 << 20, ..Cut::default() };
     let mut world = world(Script::of(bytes.to_vec()), "raw", cut).await;
     world.objects.read_time.store(1000, Ordering::SeqCst);
-    world.time = Duration::from_millis(1800);
+    world.time = Duration::from_millis(3900);
     world
 }
 

@@ -76,8 +76,10 @@ async fn every_format_becomes_the_disk_inside_it() {
             let record = world.image().await.unwrap();
             assert_eq!(record.disk_format.as_deref(), Some("raw"), "{context}");
             assert_eq!(record.virtual_size, Some(stored.len() as u64), "{context}");
-            let bytes =
-                world.objects.bytes("images", &format!("{}.allocation", record.id.object_key())).unwrap();
+            let bytes = world
+                .objects
+                .bytes("images", &format!("{}.allocation", record.id.object_key(world.id)))
+                .unwrap();
             let map = disk_image::AllocationMap::decode(&bytes).unwrap();
             assert_eq!(map.virtual_size(), stored.len() as u64, "{context}");
         }
@@ -90,7 +92,7 @@ async fn zeros_are_neither_fetched_nor_read_to_be_hashed() {
     let (image, stored) = image(&disk, "qcow2", &[]);
     let cut = Cut { single_below: 0, part: 4 << 20, ..Cut::default() };
     let mut world = World::new(Script::of(image.clone()), to_raw("qcow2"), cut).await;
-    world.importer.policy.max_image_bytes = 1 << 30;
+    world.policy.max_image_bytes = 1 << 30;
     world.run().await;
     assert_eq!(world.check_ended(&stored, "sparse").await, TaskStatus::Success);
     let script = world.script();
@@ -98,7 +100,7 @@ async fn zeros_are_neither_fetched_nor_read_to_be_hashed() {
     assert!(read * 100 <= image.len() as u64 * 102, "{read} bytes of {}", image.len());
     // Of 16 parts of 4 MiB, those with data; head, tail, tables before them.
     assert!(reads <= 16 + 12, "{reads} reads");
-    let key = world.image().await.unwrap().id.object_key();
+    let key = world.image().await.unwrap().id.object_key(world.id);
     let hashed = world.objects.read_from("images", &key);
     assert!(hashed < stored.len() as u64 / 2, "{hashed} bytes were read to be hashed");
 }
@@ -110,7 +112,7 @@ async fn a_dense_part_takes_few_requests() {
         let (image, stored) = image(&disk, format, options);
         let cut = Cut { single_below: 0, ..Cut::default() };
         let mut world = World::new(Script::of(image.clone()), to_raw(format), cut).await;
-        world.importer.policy.max_image_bytes = 1 << 30;
+        world.policy.max_image_bytes = 1 << 30;
         world.run().await;
         let context = format!("{format} {options:?}");
         assert_eq!(world.check_ended(&stored, &context).await, TaskStatus::Success);
@@ -186,7 +188,7 @@ async fn hostile_images_end_with_their_code_and_leave_nothing() {
                 input["image_properties"] = json!({"disk_format": format});
             }
             let mut world = World::new(Script::of(bytes.clone()), input, CUT).await;
-            world.importer.policy.max_image_bytes = 1 << 40;
+            world.policy.max_image_bytes = 1 << 40;
             world.run().await;
             let context = format!("{}, converted to {convert:?}", hostile.name);
             assert_eq!(world.check_ended(&[], &context).await, TaskStatus::Failure, "{context}");

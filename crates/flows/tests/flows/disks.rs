@@ -1,7 +1,7 @@
 //! Disks to export, and whether two files hold the same one.
 
 use disk_image::drive::{drive, walk};
-use disk_image::write::qcow2::{Assembly, BlobWriter, Codec, Geometry, Place, Step};
+use disk_image::write::qcow2::{Assembly, AssemblyStep, BlobWriter, Codec, Geometry, Place};
 use disk_image::write::rope::Rope;
 use disk_image::{Decoder, Extent, Fetch, Format, Layout, Limits, Regions, Stored};
 
@@ -24,10 +24,12 @@ pub(crate) fn qcow2(size: u64, islands: &Islands) -> Vec<u8> {
     let mut file = Vec::new();
     loop {
         match assembly.step().unwrap() {
-            Step::Bytes(bytes) => file.extend(bytes),
-            Step::Index(k) => assembly.give(k, index.clone()).unwrap(),
-            Step::Blob(_) => blob.clone().into_iter().for_each(|bytes| file.extend_from_slice(&bytes)),
-            Step::Done => return file,
+            AssemblyStep::Bytes(bytes) => file.extend(bytes),
+            AssemblyStep::Index(k) => assembly.give(k, index.clone()).unwrap(),
+            AssemblyStep::Blob(_) => {
+                blob.clone().into_iter().for_each(|bytes| file.extend_from_slice(&bytes))
+            }
+            AssemblyStep::Done => return file,
         }
     }
 }

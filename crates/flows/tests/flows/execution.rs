@@ -1,32 +1,30 @@
 //! A task's life as it is deployed: the state machine of `infra/statemachines`, the functions that it calls, and
 //! EventBridge at its end.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use image_tasks_domain::memory::MemoryExecutions;
 use image_tasks_domain::ports::ExecutionStatus;
-use image_tasks_domain::{Failure, TaskId, TaskType};
-use image_tasks_flows::Lifecycle;
+use image_tasks_domain::{ExecutionName, Failure, TaskId};
 use image_tasks_flows::events::LifecycleEvent;
+use image_tasks_flows::{Deadline, Lifecycle};
 use image_tasks_test_bench::asl::{Machine, Outcome, Thrown};
 use serde_json::{Value, json};
 
 use crate::faults::Faults;
 
-static MACHINES: LazyLock<BTreeMap<&str, Machine>> = LazyLock::new(|| {
-    ["import", "export", "clone"].map(|name| (name, Machine::deployed(name).unwrap())).into()
-});
+static MACHINE: LazyLock<Machine> = LazyLock::new(|| Machine::deployed("task").unwrap());
 
 /// What is called for the phases of a task.
 pub(crate) type Phases<'a> = dyn Fn(Value) -> BoxFuture<'a, Result<Value, Failure>> + Send + Sync + 'a;
 
 pub(crate) struct Execution<'r, 'p> {
     pub id: TaskId,
-    /// Says which machine runs.
-    pub task_type: TaskType,
+    /// 0 for the task's own.
+    pub run: u32,
     pub phases: &'r Phases<'p>,
     pub lifecycle: &'r Lifecycle,
     pub faults: &'r Faults,
@@ -38,29 +36,25 @@ pub(crate) struct Execution<'r, 'p> {
 impl Execution<'_, '_> {
     /// The whole life of the task, to its end.
     pub(crate) async fn run(&self) -> Outcome {
-        let (name, function) = match self.task_type {
-            TaskType::Import => ("import", "${ImportFunctionArn}"),
-            TaskType::Export => ("export", "${ExportFunctionArn}"),
-            TaskType::Clone => ("clone", "${CloneFunctionArn}"),
-        };
-        self.executions.set_status(self.id, ExecutionStatus::Running);
+        let name = ExecutionName { task: self.id, run: self.run }.to_string();
+        self.executions.set_run_status(self.id, self.run, ExecutionStatus::Running);
         let invoke = |resource: &str, payload: Value| {
-            let phase = resource == function;
+            let phase = resource == "${WorkerFunctionArn}";
             assert!(phase || resource == "${LifecycleFunctionArn}", "no function {resource}");
             self.invoke(phase, payload).boxed()
         };
-        let outcome = MACHINES[name].run(&self.id.to_string(), json!({"task_id": self.id}), &invoke).await;
+        let outcome = MACHINE.run(&name, json!({"task_id": self.id}), &invoke).await;
         let (status, detail) = match &outcome.result {
             Ok(_) => (ExecutionStatus::Succeeded, None),
             Err(_) if outcome.timed_out => {
-                (ExecutionStatus::TimedOut, Some(json!({"name": self.id, "status": "TIMED_OUT"})))
+                (ExecutionStatus::TimedOut, Some(json!({"name": name, "status": "TIMED_OUT"})))
             }
             Err(Thrown { error, cause }) => (
                 ExecutionStatus::Failed { error: error.clone(), cause: cause.clone() },
-                Some(json!({"name": self.id, "status": "FAILED", "error": error, "cause": cause})),
+                Some(json!({"name": name, "status": "FAILED", "error": error, "cause": cause})),
             ),
         };
-        self.executions.set_status(self.id, status);
+        self.executions.set_run_status(self.id, self.run, status);
         if let Some(detail) = detail {
             // Lambda tries an asynchronous invocation two more times.
             let ended = end(self.faults, self.lifecycle, &json!({"detail": detail}), 3).await;
@@ -88,7 +82,7 @@ impl Execution<'_, '_> {
             return self.faults.invoke((self.phases)(payload.clone())).await;
         }
         let event = LifecycleEvent::try_from(payload.clone()).unwrap();
-        self.faults.invoke(self.lifecycle.handle(event)).await
+        self.faults.invoke(self.lifecycle.handle(event, Deadline::after(Duration::from_secs(300)))).await
     }
 }
 
@@ -102,7 +96,7 @@ pub(crate) async fn end(
     let mut last = Failure::transient("never invoked");
     for _ in 0..tries {
         let event = LifecycleEvent::try_from(event.clone()).unwrap();
-        match faults.invoke(lifecycle.handle(event)).await {
+        match faults.invoke(lifecycle.handle(event, Deadline::after(Duration::from_secs(300)))).await {
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(failure)) => last = failure,
             None => last = Failure::transient("died"),

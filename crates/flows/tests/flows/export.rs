@@ -1,6 +1,6 @@
 //! Whole exports over stores in memory: every form, every failure cause, a fault at every call, two that race for one name.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,25 +11,25 @@ use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::{Clock, ImageStore, TaskStore};
 use image_tasks_domain::{
-    Failure, Image, ImageId, ImageStatus, Progress, Task, TaskId, TaskStatus, TaskType, Timestamp, Visibility,
+    Failure, Image, ImageId, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Visibility,
 };
 use image_tasks_flows::bounds::ExportCut;
-use image_tasks_flows::events::ExportEvent;
+use image_tasks_flows::events::Event;
 use image_tasks_flows::ports::{Metadata, ObjectRef, Objects, Receivers};
-use image_tasks_flows::{Deadline, ExportRules, Exporter, Lifecycle, Settings};
+use image_tasks_flows::{Deadline, Engine, ExportRules, Exports, Lifecycle, Settings};
 use serde_json::{Value, json};
 
 use crate::disks::{assert_same_disk, islands, qcow2};
 use crate::execution::Execution;
 use crate::faults::{Fault, Faults, Kind, Machines, Stores};
 use crate::objects::MemoryObjects;
-use crate::world::pattern;
+use crate::world::{flow_stores, pattern};
 
 pub(crate) const IMAGE: &str = "7c1e2f3a-6d5c-4a3b-9a55-3d9c7d6f1a2b";
 const MIB: usize = 1 << 20;
 
 /// Small cuts, so that a few kilobytes are many parts.
-const CUT: ExportCut = ExportCut { tiny: 100, copy_whole: 100, copy_part: 1000, part: 1000 };
+pub(crate) const CUT: ExportCut = ExportCut { tiny: 100, copy_whole: 100, copy_part: 1000, part: 1000 };
 
 #[derive(Clone)]
 pub(crate) struct Scenario {
@@ -47,7 +47,9 @@ pub(crate) struct World {
     pub stores: Arc<Stores>,
     pub objects: Arc<MemoryObjects>,
     pub machines: Arc<Machines>,
-    pub exporter: Exporter,
+    /// Where exports may go, and how they are cut.
+    pub rules: ExportRules,
+    flow_stores: image_tasks_flows::Stores,
     pub lifecycle: Lifecycle,
     pub key: String,
     pub twice: bool,
@@ -108,7 +110,7 @@ impl Scenario {
         };
         let receivers = ExportPolicy { buckets: [("exports".to_owned(), None)].into() };
         let id: ImageId = IMAGE.parse().unwrap();
-        let at = ObjectRef { bucket: "images".into(), key: id.object_key() };
+        let at = ObjectRef { bucket: "images".into(), key: id.object_key(task_id(99)) };
         let bytes = Bytes::from(self.stored.clone());
         let body = Box::pin(futures::stream::iter([Ok(bytes)]));
         let object = objects.put_stream(&at, self.stored.len() as u64, body, true).await.unwrap();
@@ -147,26 +149,14 @@ impl Scenario {
             updated_at: now,
             stored: Some(StoredObject { bucket: at.bucket, key: at.key, etag: object.etag, crc64nvme: crc }),
         });
-        let exporter = Exporter {
-            tasks: stores.clone(),
-            images: stores.clone(),
-            life: stores.clone(),
-            objects: objects.clone(),
-            receivers: objects.clone(),
-            clock: clock.clone(),
-            settings: settings.clone(),
-            rules: ExportRules { receivers: receivers.clone(), cut: self.cut },
-        };
+        let flow_stores = flow_stores(&stores, &objects, &clock, &settings);
+        let rules = ExportRules { receivers: receivers.clone(), cut: self.cut };
         let lifecycle = Lifecycle {
-            tasks: stores.clone(),
-            images: stores.clone(),
-            life: stores.clone(),
-            objects: objects.clone(),
+            stores: flow_stores.clone(),
             receivers: objects.clone(),
             exports: receivers,
             executions: machines.clone(),
-            clock,
-            settings,
+            swept_to: Mutex::default(),
         };
         let format = self.input["export_format"].as_str().unwrap_or("qcow2");
         let world = World {
@@ -174,7 +164,8 @@ impl Scenario {
             stores,
             objects,
             machines,
-            exporter,
+            rules,
+            flow_stores,
             lifecycle,
             key: format!("{IMAGE}.{format}"),
             twice: false,
@@ -190,19 +181,9 @@ impl World {
         let now = Timestamp::from_epoch(1_795_000_000);
         self.stores.inner.put_task(Task {
             id,
-            task_type: TaskType::Export,
-            status: TaskStatus::Pending,
-            owner: owner.into(),
             user_id: "alice".into(),
             request_id: "req-1".into(),
-            input,
-            result: None,
-            message: String::new(),
-            created_at: now,
-            updated_at: now,
-            expires_at: None,
-            image_id: None,
-            progress: Progress::default(),
+            ..Task::pending(TaskType::Export, owner, input, now)
         });
     }
 
@@ -210,7 +191,7 @@ impl World {
         TaskStore::get(&self.stores.inner, id).await.unwrap().unwrap()
     }
 
-    fn exported(&self) -> Option<Bytes> {
+    pub(crate) fn exported(&self) -> Option<Bytes> {
         self.objects.bytes("exports", &self.key)
     }
 
@@ -222,7 +203,7 @@ impl World {
     pub(crate) async fn run(&self, id: TaskId) {
         let execution = Execution {
             id,
-            task_type: TaskType::Export,
+            run: 0,
             phases: &|event| self.phase(event).boxed(),
             lifecycle: &self.lifecycle,
             faults: &self.faults,
@@ -234,11 +215,12 @@ impl World {
 
     async fn phase(&self, event: Value) -> Result<Value, Failure> {
         let deadline = Deadline::after(Duration::from_secs(900));
-        self.exporter.handle(ExportEvent::try_from(event)?, deadline).await
+        let exports = Exports { receivers: self.objects.clone(), rules: self.rules.clone() };
+        Engine::exports(self.flow_stores.clone(), exports).handle(Event::try_from(event)?, deadline).await
     }
 
     /// The task has ended, the object is whole or not there, and nothing else is left.
-    async fn check(&self, expected: Option<&Bytes>, context: &str) -> TaskStatus {
+    pub(crate) async fn check(&self, expected: Option<&Bytes>, context: &str) -> TaskStatus {
         let task = self.task(task_id(1)).await;
         match task.status {
             TaskStatus::Success => {

@@ -41,11 +41,15 @@ async fn causes_are_told() {
     );
 
     let (mut world, _) = image().await;
-    world.exporter.rules.receivers = ExportPolicy::default();
+    world.rules.receivers = ExportPolicy::default();
     assert!(told(world).await.starts_with("BucketNotAllowed: bucket 'exports'"));
 
     let (world, found) = image().await;
-    world.objects.delete(&ObjectRef { bucket: "images".into(), key: found.id.object_key() }).await.unwrap();
+    world
+        .objects
+        .delete(&ObjectRef { bucket: "images".into(), key: found.stored.clone().unwrap().key })
+        .await
+        .unwrap();
     assert!(told(world).await.starts_with("ImageNotFound: "));
 }
 

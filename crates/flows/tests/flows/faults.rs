@@ -10,7 +10,7 @@ use image_tasks_domain::image::ImageHashes;
 use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::*;
 use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, Progress, Secret, Step, Task, TaskId, Timestamp,
+    Failure, FailureCode, Image, ImageId, Progress, Publication, Secret, Step, Task, TaskId, Timestamp,
 };
 use image_tasks_flows::ports::ObjectError;
 use serde_json::Value;
@@ -242,8 +242,16 @@ impl TaskStore for Stores {
     async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
         TaskStore::list(&self.inner, query).await
     }
-    async fn unfinished(&self, created_before: Timestamp, limit: usize) -> StoreResult<Vec<TaskId>> {
-        self.faults.around(self.inner.unfinished(created_before, limit)).await
+    async fn remembered(&self, key: &IdempotencyKey, now: Timestamp) -> StoreResult<Option<Created>> {
+        self.inner.remembered(key, now).await
+    }
+    async fn unsettled(
+        &self,
+        created_before: Timestamp,
+        after: Option<&OpenTask>,
+        limit: usize,
+    ) -> StoreResult<Vec<OpenTask>> {
+        self.faults.around(self.inner.unsettled(created_before, after, limit)).await
     }
     async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()> {
         self.faults.around(self.inner.set_work(id, work)).await
@@ -277,15 +285,33 @@ impl TaskLife for Stores {
     ) -> StoreResult<()> {
         self.faults.around(self.inner.succeed_alone(id, result, ttl, now)).await
     }
-    async fn succeed(
+    async fn publish(
         &self,
         id: TaskId,
-        image: &Image,
+        publication: &Publication,
         result: &Value,
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        self.faults.around(self.inner.succeed(id, image, result, ttl, now)).await
+        self.faults.around(self.inner.publish(id, publication, result, ttl, now)).await
+    }
+    async fn fail_unbegun(
+        &self,
+        id: TaskId,
+        failure: &Failure,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        self.faults.around(self.inner.fail_unbegun(id, failure, ttl, now)).await
+    }
+    async fn mark_cancelled(&self, id: TaskId, by: &str) -> StoreResult<()> {
+        self.faults.around(self.inner.mark_cancelled(id, by)).await
+    }
+    async fn count_hashing(&self, id: TaskId, begun: u32) -> StoreResult<u32> {
+        self.faults.around(self.inner.count_hashing(id, begun)).await
+    }
+    async fn settle(&self, id: TaskId) -> StoreResult<()> {
+        self.faults.around(self.inner.settle(id)).await
     }
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
         self.faults.around(self.inner.fail(id, failure, ttl, now)).await
@@ -319,13 +345,13 @@ pub(crate) struct Machines {
 
 #[async_trait]
 impl Executions for Machines {
-    async fn start(&self, task: &Task) -> StoreResult<()> {
-        self.faults.around(self.inner.start(task)).await
+    async fn start(&self, task: &Task, run: u32) -> StoreResult<()> {
+        self.faults.around(self.inner.start(task, run)).await
     }
     async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool> {
         self.faults.around(self.inner.stop(task, why)).await
     }
-    async fn status(&self, task: &Task) -> StoreResult<ExecutionStatus> {
-        self.faults.around(self.inner.status(task)).await
+    async fn status(&self, task: &Task, run: u32) -> StoreResult<ExecutionStatus> {
+        self.faults.around(self.inner.status(task, run)).await
     }
 }

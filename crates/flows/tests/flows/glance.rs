@@ -7,14 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use image_tasks_domain::clone_input::PROVENANCE;
+use image_tasks_domain::copying::CopyRules;
 use image_tasks_domain::ports::Clock;
 use image_tasks_domain::regions::Regions;
 use image_tasks_domain::{
     Failure, FailureCode, GlanceEndpoints, GlanceImage, Image, ImageStatus, Secret, TaskStatus, TaskType,
     Visibility,
 };
-use image_tasks_flows::ports::Glances;
-use image_tasks_flows::{Asks, RemoteClones};
+use image_tasks_flows::ports::{Glances, RegionStore, RegionStores};
+use image_tasks_flows::{Clones, Engine, GlanceImages, RegionImages};
 use md5::Digest as _;
 use serde_json::{Value, json};
 
@@ -75,18 +76,40 @@ async fn with_record(script: Script, record: Option<String>, input: Value) -> Wo
     let mut world = World::new(Script::of(Vec::new()), json!({}), CUT).await;
     let script = Script { etag: String::new(), token: Some(TOKEN.into()), ..script };
     *world.sources.scripts.lock().unwrap() = [(format!("{}/file", url()), Arc::new(script))].into();
-    world.importer.asks = Asks::Clones(RemoteClones {
-        regions: Regions::new("us-east-1", vec![]).unwrap(),
-        endpoints: GlanceEndpoints::parse(ENDPOINT).unwrap(),
-        glances: Arc::new(OneImage { faults: Arc::clone(&world.faults), record }),
-        credentials: world.stores.clone(),
-    });
+    let glances = Arc::new(OneImage { faults: Arc::clone(&world.faults), record });
+    world.kind = clones(glances, ENDPOINT);
     let mut task = world.task().await;
     (task.task_type, task.input) = (TaskType::Clone, json!({"source_image_url": url()}));
     task.input.as_object_mut().unwrap().extend(input.as_object().unwrap().clone());
     world.stores.inner.put_task(task);
     keep(&world, TOKEN);
     world
+}
+
+/// Clones from the endpoints that are listed.
+fn clones(glances: Arc<OneImage>, listed: &str) -> Box<dyn Fn(&World) -> Engine + Send + Sync> {
+    let endpoints = GlanceEndpoints::parse(listed).unwrap();
+    Box::new(move |world| {
+        let elsewhere = GlanceImages {
+            endpoints: endpoints.clone(),
+            glances: glances.clone(),
+            remote: world.remote(Some(world.stores.clone())),
+        };
+        let regions = RegionImages {
+            stores: Arc::new(NoRegions),
+            regions: Regions::new("us-east-1", vec![]).unwrap(),
+            rules: CopyRules::default(),
+        };
+        Engine::clones(world.flow_stores(), Clones { regions, elsewhere: Some(elsewhere) })
+    })
+}
+
+struct NoRegions;
+
+impl RegionStores for NoRegions {
+    fn store(&self, _: &str) -> Option<RegionStore> {
+        None
+    }
 }
 
 fn keep(world: &World, token: &str) {
@@ -197,9 +220,8 @@ async fn what_can_not_be_cloned_is_told() {
     fails(extra.await, &format!("SourceInvalid: {}: record.tags[0]: must be a string", url())).await;
     // An endpoint that the operator has taken out since.
     let mut narrowed = world(script(), |_| {}).await;
-    if let Asks::Clones(remote) = &mut narrowed.importer.asks {
-        remote.endpoints = GlanceEndpoints::default();
-    }
+    let glances = Arc::new(OneImage { faults: Arc::clone(&narrowed.faults), record: None });
+    narrowed.kind = clones(glances, "");
     fails(narrowed, "SourceForbidden: source_image_url: ").await;
 }
 

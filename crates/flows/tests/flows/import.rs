@@ -105,16 +105,17 @@ async fn a_bomb_is_stopped_at_the_quota() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_staged_is_hashed_and_read_once() {
-    let bytes = pattern(5000);
+async fn what_is_spooled_is_hashed_and_read_once() {
+    let bytes = pattern(500_000);
     let script = Script { ranges: false, ..Script::of(bytes.clone()) };
     let world = imported(script, raw(), &bytes, "staged").await;
-    assert_eq!(world.script().bytes_read.load(Ordering::SeqCst), 5000);
-    let key = world.image().await.unwrap().id.object_key();
+    assert_eq!(world.script().bytes_read.load(Ordering::SeqCst), 500_000);
+    let key = world.image().await.unwrap().id.object_key(world.id);
+    let judged = disk_image::inspect::HEAD + disk_image::inspect::TAIL;
     assert_eq!(
         world.objects.read_from("images", &key),
-        0,
-        "copied inside the store and not read to be hashed"
+        judged,
+        "copied inside the store, judged, and not read to be hashed"
     );
 }
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use image_tasks_domain::TaskStatus;
 use image_tasks_domain::ports::ExecutionStatus;
-use image_tasks_flows::Deadline;
 use image_tasks_flows::bounds::Cut;
-use image_tasks_flows::events::{Caught, ExecutionEnd, ImportEvent};
+use image_tasks_flows::events::{Caught, ExecutionEnd};
 use serde_json::{Value, json};
 
 use crate::faults::{Fault, Kind};
@@ -20,16 +19,15 @@ pub(crate) fn raw() -> Value {
 
 pub(crate) async fn phase(world: &World, mut event: Value) -> Result<Value, image_tasks_domain::Failure> {
     event["task_id"] = json!(world.id);
-    let event = ImportEvent::try_from(event).unwrap();
-    world.importer.handle(event, Deadline::after(Duration::from_secs(900))).await
+    world.phase(event).await
 }
 
 /// The calls of an import in parts, one after the other.
 pub(crate) fn steps() -> Vec<Value> {
-    let transfer = |n| json!({"phase": "transfer", "batch": {"first": n, "last": n}});
+    let round = |n| json!({"phase": "round", "range": {"first": n, "last": n}});
     let mut steps = vec![json!({"phase": "plan"})];
-    steps.extend((1..=4).map(transfer));
-    steps.push(json!({"phase": "finish"}));
+    steps.extend((1..=4).map(round));
+    steps.push(json!({"phase": "next"}));
     steps
 }
 

@@ -66,7 +66,7 @@ fn slice(bytes: &Bytes, range: ByteRange) -> ObjectResult<Bytes> {
     assert!(!range.is_empty(), "S3 has no empty ranges");
     let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
     if end > bytes.len() {
-        return Err(ObjectError::Fault(format!("{range:?} of {} bytes", bytes.len())));
+        return Err(ObjectError::Fault(format!("{range:?} of {} bytes", bytes.len()).into()));
     }
     Ok(bytes.slice(start..end))
 }
@@ -78,7 +78,7 @@ async fn gather(body: Body, len: u64) -> ObjectResult<Bytes> {
         bytes.extend_from_slice(&chunk.map_err(ObjectError::Body)?);
     }
     if bytes.len() as u64 != len {
-        return Err(ObjectError::Fault(format!("{len} bytes were announced, {} came", bytes.len())));
+        return Err(ObjectError::Fault(format!("{len} bytes were announced, {} came", bytes.len()).into()));
     }
     Ok(bytes.into())
 }
@@ -97,7 +97,7 @@ impl State {
         new: bool,
     ) -> ObjectResult<ObjectInfo> {
         if new && self.objects.contains_key(&place(at)) {
-            return Err(ObjectError::Precondition(at.key.clone()));
+            return Err(ObjectError::Precondition(at.key.clone().into()));
         }
         let stored = Stored { bytes, etag: self.etag(), metadata: metadata.clone() };
         let info = info(&stored);
@@ -106,16 +106,17 @@ impl State {
     }
 
     fn version(&self, at: &ObjectRef, etag: Option<&str>) -> ObjectResult<&Stored> {
-        let stored = self.objects.get(&place(at)).ok_or_else(|| ObjectError::NotFound(at.key.clone()))?;
+        let stored =
+            self.objects.get(&place(at)).ok_or_else(|| ObjectError::NotFound(at.key.clone().into()))?;
         if etag.is_some_and(|etag| etag != stored.etag) {
-            return Err(ObjectError::Precondition(at.key.clone()));
+            return Err(ObjectError::Precondition(at.key.clone().into()));
         }
         Ok(stored)
     }
 
     fn upload(&mut self, at: &ObjectRef, id: &UploadId) -> ObjectResult<&mut Upload> {
         let upload = self.uploads.get_mut(&id.0).filter(|u| u.at == *at);
-        upload.ok_or_else(|| ObjectError::NotFound(id.0.clone()))
+        upload.ok_or_else(|| ObjectError::NotFound(id.0.clone().into()))
     }
 
     fn part(&mut self, at: &ObjectRef, id: &UploadId, number: u32, bytes: Bytes) -> ObjectResult<StoredPart> {

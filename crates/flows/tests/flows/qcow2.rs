@@ -26,7 +26,7 @@ fn to_qcow2(format: &str) -> Value {
 
 async fn world(script: Script, input: Value, cut: Cut) -> World {
     let mut world = World::new(script, input, cut).await;
-    world.importer.policy.max_image_bytes = 1 << 30;
+    world.policy.max_image_bytes = 1 << 30;
     world
 }
 
@@ -35,7 +35,7 @@ async fn stored(world: &World, context: &str) -> Vec<u8> {
     let task = world.task().await;
     assert_eq!(task.status, TaskStatus::Success, "{context}: {}", task.message);
     let record = world.image().await.unwrap();
-    let key = record.id.object_key();
+    let key = record.id.object_key(world.id);
     let bytes = world.objects.bytes("images", &key).unwrap();
     world.check_ended(&bytes, context).await;
     // The file's own tables say where its disk has data.
@@ -244,13 +244,13 @@ async fn the_operators_format_is_for_disks_of_which_nothing_is_said() {
             let context = format!("{format} of which is said {said}, the operator wants {output:?}");
             let input = json!({"import_from_format": format, "image_properties": said});
             let mut world = world(Script::of(source.clone()), input, ONE_CALL).await;
-            world.importer.policy.output = output;
+            world.policy.output = output;
             world.run().await;
             let task = world.task().await;
             assert_eq!(task.status, TaskStatus::Success, "{context}: {}", task.message);
             let record = world.image().await.unwrap();
             assert_eq!(record.disk_format.as_deref(), Some(wanted), "{context}");
-            let file = world.objects.bytes("images", &record.id.object_key()).unwrap();
+            let file = world.objects.bytes("images", &record.id.object_key(world.id)).unwrap();
             world.check_ended(&file, &context).await;
             match wanted {
                 // As it came.

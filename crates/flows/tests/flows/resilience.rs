@@ -72,15 +72,14 @@ impl Scenario {
         };
         world.twice = twice;
         if self.later {
-            world.importer.policy.hash_before_active = 0;
+            world.policy.hash_before_active = 0;
         }
         world
     }
 
     async fn with_fault(&self, twice: bool, fault: Fault) -> TaskStatus {
         let context = format!("{}, twice {twice}, {fault:?}", self.name);
-        let mut world = self.world(twice).await;
-        world.may_lack_hashes = self.later && fault.kind == Kind::Fatal;
+        let world = self.world(twice).await;
         world.faults.set(Some(fault));
         world.run().await;
         assert!(!world.faults.is_pending(), "{context}: the fault never came");

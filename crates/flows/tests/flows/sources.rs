@@ -1,8 +1,9 @@
 //! Sources that behave as a script says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use disk_image::ByteRange;
 use image_tasks_domain::source::SourceLocation;
 use image_tasks_domain::{Failure, FailureCode, Secret};
 use image_tasks_flows::ports::*;
+use tokio::time::Instant;
 
 use crate::faults::Faults;
 
@@ -23,6 +25,7 @@ pub(crate) struct Script {
     pub sized: bool,
     /// Empty: it sends none.
     pub etag: String,
+    pub last_modified: Option<String>,
     /// What it gives its bytes for; none: to anybody.
     pub token: Option<String>,
     /// Bodies that break off in the middle before one comes whole.
@@ -31,8 +34,45 @@ pub(crate) struct Script {
     pub changes_after: Option<u64>,
     /// Time between two chunks.
     pub pace: Duration,
+    /// Other bytes that it gives as if they were its own.
+    pub lie: Option<Lie>,
     pub reads: AtomicU64,
     pub bytes_read: AtomicU64,
+    pub opens: AtomicU64,
+    pub asked: Mutex<BTreeSet<(usize, usize)>>,
+    pub since: OnceLock<Instant>,
+}
+
+/// As many other bytes, which a source gives to some reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Lie {
+    pub bytes: Bytes,
+    /// Whether a read gets them.
+    pub when: fn(&Asked) -> bool,
+    /// How many reads look at the source before any is stored.
+    pub looks: u64,
+    /// It sends no ETag with them.
+    pub hides_etag: bool,
+}
+
+/// A read, as a server that lies sees it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// Of those before it.
+    pub number: u64,
+    /// Whether it comes after those that look.
+    pub stores: bool,
+    pub range: Range<usize>,
+    /// Whether it is of everything.
+    pub whole: bool,
+    /// Whether it reaches the end.
+    pub last: bool,
+    /// Whether the same was asked for before.
+    pub again: bool,
+    /// How many have opened the source before the one who asks.
+    pub opener: u64,
+    /// Since the source was opened for the first time.
+    pub elapsed: Duration,
 }
 
 impl Script {
@@ -42,12 +82,17 @@ impl Script {
             ranges: true,
             sized: true,
             etag: "\"v1\"".into(),
+            last_modified: None,
             token: None,
             breaks: AtomicU64::new(0),
             changes_after: None,
             pace: Duration::ZERO,
+            lie: None,
             reads: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
+            opens: AtomicU64::new(0),
+            asked: Mutex::default(),
+            since: OnceLock::new(),
         }
     }
 
@@ -57,14 +102,34 @@ impl Script {
         Some(etag).filter(|etag| !etag.is_empty())
     }
 
-    fn body(&self, range: std::ops::Range<usize>) -> Body {
+    /// Whether a read is answered with other bytes.
+    fn lies(&self, opener: u64, range: &Range<usize>) -> Option<&Lie> {
+        let again = !self.asked.lock().unwrap().insert((range.start, range.end));
+        let lie = self.lie.as_ref()?;
+        assert_eq!(lie.bytes.len(), self.bytes.len(), "a lie of another size is seen at once");
+        let number = self.reads.load(Ordering::SeqCst);
+        let last = range.end == self.bytes.len();
+        let asked = Asked {
+            number,
+            stores: number >= lie.looks,
+            range: range.clone(),
+            whole: range.start == 0 && last,
+            last,
+            again,
+            opener,
+            elapsed: self.since.get().map_or(Duration::ZERO, Instant::elapsed),
+        };
+        (lie.when)(&asked).then_some(lie)
+    }
+
+    fn body(&self, bytes: &Bytes, range: Range<usize>) -> Body {
         const CHUNK: usize = 700;
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.bytes_read.fetch_add(range.len() as u64, Ordering::SeqCst);
         let breaks =
             self.breaks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         let end = if breaks { range.start + range.len() / 2 } else { range.end };
-        let (bytes, pace) = (self.bytes.clone(), self.pace);
+        let (bytes, pace) = (bytes.clone(), self.pace);
         let chunks = (range.start..end).step_by(CHUNK).map(move |at| bytes.slice(at..end.min(at + CHUNK)));
         let broken = breaks.then(|| Err(Failure::transient("the connection was reset")));
         let chunks = chunks.map(Ok).chain(broken);
@@ -91,6 +156,8 @@ struct Opened {
     faults: Arc<Faults>,
     script: Arc<Script>,
     info: SourceInfo,
+    /// How many have opened the source before.
+    opener: u64,
 }
 
 #[async_trait]
@@ -111,14 +178,21 @@ impl Sources for ScriptedSources {
                     return Err(Failure::new(FailureCode::SourceDenied, "the source answered 401"));
                 }
                 let size = script.sized.then_some(script.bytes.len() as u64);
-                let now = SourcePin { etag: script.etag(), last_modified: None, size };
-                if pin.is_some_and(|pin| differs(&now.etag, &pin.etag) || differs(&now.size, &pin.size)) {
+                let now =
+                    SourcePin { etag: script.etag(), last_modified: script.last_modified.clone(), size };
+                if pin.is_some_and(|pin| {
+                    differs(&now.etag, &pin.etag)
+                        || differs(&now.last_modified, &pin.last_modified)
+                        || differs(&now.size, &pin.size)
+                }) {
                     return Err(Failure::new(FailureCode::SourceChanged, "the source changed"));
                 }
                 let pin = now;
                 let info = SourceInfo { size, ranges: script.ranges && script.sized, pin };
+                script.since.get_or_init(Instant::now);
+                let opener = script.opens.fetch_add(1, Ordering::SeqCst);
                 let opened: Box<dyn Source> =
-                    Box::new(Opened { faults: Arc::clone(&self.faults), script, info });
+                    Box::new(Opened { faults: Arc::clone(&self.faults), script, info, opener });
                 Ok(opened)
             })
             .await
@@ -126,12 +200,14 @@ impl Sources for ScriptedSources {
 }
 
 impl Opened {
-    fn check(&self) -> Result<(), Failure> {
-        if self.info.pin.etag == self.script.etag() {
-            Ok(())
-        } else {
-            Err(Failure::new(FailureCode::SourceChanged, "the source changed"))
+    fn answer(&self, range: Range<usize>) -> Result<Body, Failure> {
+        let script = &self.script;
+        let lie = script.lies(self.opener, &range);
+        let etag = script.etag().filter(|_| lie.is_none_or(|lie| !lie.hides_etag));
+        if differs(&etag, &self.info.pin.etag) {
+            return Err(Failure::new(FailureCode::SourceChanged, "the source changed"));
         }
+        Ok(script.body(lie.map_or(&script.bytes, |lie| &lie.bytes), range))
     }
 }
 
@@ -145,20 +221,14 @@ impl Source for Opened {
         assert!(self.info.ranges && !range.is_empty(), "{range:?}");
         self.faults
             .around(async {
-                self.check()?;
                 let bounds = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
                 assert!(bounds.end <= self.script.bytes.len(), "{range:?}");
-                Ok(self.script.body(bounds))
+                self.answer(bounds)
             })
             .await
     }
 
     async fn stream(&self) -> Result<Body, Failure> {
-        self.faults
-            .around(async {
-                self.check()?;
-                Ok(self.script.body(0..self.script.bytes.len()))
-            })
-            .await
+        self.faults.around(async { self.answer(0..self.script.bytes.len()) }).await
     }
 }

@@ -8,14 +8,14 @@ use futures::FutureExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
-use image_tasks_domain::ports::{Clock, ImageStore, TaskStore};
+use image_tasks_domain::ports::{Clock, Credentials, ImageStore, TaskStore};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageStatus, Progress, Task, TaskId, TaskStatus, TaskType, Timestamp,
+    Failure, FailureCode, Image, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
 };
 use image_tasks_flows::bounds::Cut;
-use image_tasks_flows::events::{CloneEvent, ImportEvent};
-use image_tasks_flows::{Asks, Deadline, ImportPolicy, Importer, Lifecycle, Settings};
+use image_tasks_flows::events::{Event, Phase};
+use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Lifecycle, Remote, Settings};
 use md5::Digest as _;
 use serde_json::{Value, json};
 
@@ -37,7 +37,11 @@ pub(crate) struct World {
     pub sources: Arc<ScriptedSources>,
     pub machines: Arc<Machines>,
     pub clock: Arc<ManualClock>,
-    pub importer: Importer,
+    pub settings: Settings,
+    /// What may come in.
+    pub policy: ImportPolicy,
+    /// What its tasks are.
+    pub kind: Box<dyn Fn(&World) -> Engine + Send + Sync>,
     pub lifecycle: Lifecycle,
     pub id: TaskId,
     /// Each function is invoked twice, as after a lost answer.
@@ -46,7 +50,7 @@ pub(crate) struct World {
     pub time: Duration,
     /// A fault may have come after the image became active, and before its hashes.
     pub may_lack_hashes: bool,
-    /// How many calls had been made when each invocation for `finish` began.
+    /// How many calls had been made when each invocation for `next` began.
     pub finishes: Mutex<Vec<u64>>,
 }
 
@@ -65,33 +69,19 @@ impl World {
             work_bucket: "work".into(),
             task_ttl: Duration::from_secs(48 * 3600),
         };
-        let importer = Importer {
-            tasks: stores.clone(),
-            images: stores.clone(),
-            life: stores.clone(),
-            objects: objects.clone(),
-            sources: sources.clone(),
-            clock: clock.clone(),
-            settings: settings.clone(),
-            policy: ImportPolicy {
-                sources: SourcePolicy::default(),
-                max_image_bytes: QUOTA,
-                output: OutputFormat::AsIs,
-                hash_before_active: u64::MAX,
-                cut,
-            },
-            asks: Asks::Imports,
+        let policy = ImportPolicy {
+            sources: SourcePolicy::default(),
+            max_image_bytes: QUOTA,
+            output: OutputFormat::AsIs,
+            hash_before_active: u64::MAX,
+            cut,
         };
         let lifecycle = Lifecycle {
-            tasks: stores.clone(),
-            images: stores.clone(),
-            life: stores.clone(),
-            objects: objects.clone(),
+            stores: flow_stores(&stores, &objects, &clock, &settings),
             receivers: objects.clone(),
             exports: ExportPolicy::default(),
             executions: machines.clone(),
-            clock: clock.clone(),
-            settings,
+            swept_to: Mutex::default(),
         };
         let id = TaskId("0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b".parse().unwrap());
         let now = clock.now();
@@ -99,19 +89,9 @@ impl World {
         whole.as_object_mut().unwrap().extend(input.as_object().unwrap().clone());
         stores.inner.put_task(Task {
             id,
-            task_type: TaskType::Import,
-            status: TaskStatus::Pending,
-            owner: "demo".into(),
             user_id: "alice".into(),
             request_id: "req-1".into(),
-            input: whole,
-            result: None,
-            message: String::new(),
-            created_at: now,
-            updated_at: now,
-            expires_at: None,
-            image_id: None,
-            progress: Progress::default(),
+            ..Task::pending(TaskType::Import, "demo", whole, now)
         });
         Self {
             faults,
@@ -120,7 +100,11 @@ impl World {
             sources,
             machines,
             clock,
-            importer,
+            settings,
+            policy,
+            kind: Box::new(|world| {
+                Engine::imports(world.flow_stores(), Imports { remote: world.remote(None) })
+            }),
             lifecycle,
             id,
             twice: false,
@@ -131,7 +115,7 @@ impl World {
     }
 
     pub(crate) fn script(&self) -> Arc<Script> {
-        Arc::clone(&self.sources.scripts.lock().unwrap()[URL])
+        Arc::clone(self.sources.scripts.lock().unwrap().values().next().unwrap())
     }
 
     pub(crate) async fn task(&self) -> Task {
@@ -150,9 +134,24 @@ impl World {
 
     /// The same, with other phases than those of an import.
     pub(crate) async fn run_with(&self, phases: &Phases<'_>) {
+        self.execute(0, phases).await;
+        // Hashes that were lost are taken up again.
+        for run in 1..3 {
+            let Some(Unsettled::Hashing { .. }) = self.task().await.unsettled else { break };
+            self.clock.advance(Duration::from_secs(25 * 60));
+            self.invoke_lifecycle(json!({"phase": "sweep"}), 3).await.unwrap();
+            assert_eq!(self.machines.inner.last_run(self.id), Some(run));
+            self.execute(run, phases).await;
+        }
+        if self.task().await.status == TaskStatus::Failure {
+            self.settle().await;
+        }
+    }
+
+    async fn execute(&self, run: u32, phases: &Phases<'_>) {
         let execution = Execution {
             id: self.id,
-            task_type: self.task().await.task_type,
+            run,
             phases,
             lifecycle: &self.lifecycle,
             faults: &self.faults,
@@ -162,15 +161,31 @@ impl World {
         ticking(execution.run()).await;
     }
 
-    async fn phase(&self, event: Value) -> Result<Value, Failure> {
-        let event = match self.importer.asks {
-            Asks::Imports => ImportEvent::try_from(event)?,
-            Asks::Clones(_) => CloneEvent::try_from(event)?.into(),
-        };
-        if matches!(event, ImportEvent::Finish { .. }) {
+    pub(crate) fn flow_stores(&self) -> image_tasks_flows::Stores {
+        flow_stores(&self.stores, &self.objects, &self.clock, &self.settings)
+    }
+
+    pub(crate) fn remote(&self, credentials: Option<Arc<dyn Credentials>>) -> Remote {
+        Remote { sources: self.sources.clone(), policy: self.policy.clone(), credentials }
+    }
+
+    /// One phase of the task.
+    pub(crate) async fn phase(&self, event: Value) -> Result<Value, Failure> {
+        let event = Event::try_from(event)?;
+        if event.phase == Phase::Next {
             self.finishes.lock().unwrap().push(self.faults.calls());
         }
-        self.importer.handle(event, Deadline::after(self.time)).await
+        (self.kind)(self).handle(event, Deadline::after(self.time)).await
+    }
+
+    /// Lets the time pass after which no worker lives any longer, and the sweep come by.
+    pub(crate) async fn settle(&self) {
+        self.clock.advance(Duration::from_secs(25 * 60));
+        // What goes wrong in one sweep is made good by the next.
+        for _ in 0..2 {
+            self.invoke_lifecycle(json!({"phase": "sweep"}), 3).await.unwrap();
+        }
+        assert_eq!(self.task().await.unsettled, None);
     }
 
     pub(crate) async fn invoke_lifecycle(&self, event: Value, tries: u32) -> Result<Value, Failure> {
@@ -188,7 +203,7 @@ impl World {
                 let image = image.expect(context);
                 assert_eq!(task.result, Some(json!({"image_id": image.id})), "{context}");
                 self.check_image(&image, stored, context);
-                let key = image.id.object_key();
+                let key = image.id.object_key(task.id);
                 let mut expected = vec![format!("images/{key}")];
                 // A file that is a disk has its allocation map beside it, once it has been hashed.
                 let format = image.disk_format.as_deref().and_then(Format::from_name).expect(context);
@@ -218,7 +233,7 @@ impl World {
     }
 
     fn check_image(&self, image: &Image, stored: &[u8], context: &str) {
-        let bytes = self.objects.bytes("images", &image.id.object_key()).expect(context);
+        let bytes = self.objects.bytes("images", &image.id.object_key(self.id)).expect(context);
         assert!(bytes == stored, "{context}: other bytes are stored");
         assert_eq!(image.status, ImageStatus::Active, "{context}");
         assert_eq!(image.owner, "demo");
@@ -230,7 +245,24 @@ impl World {
             assert_eq!(image.os_hash_value, Some(hex(&sha2::Sha512::digest(stored))), "{context}");
         }
         let stored = image.stored.as_ref().expect(context);
-        assert_eq!(Some(&stored.etag), self.objects.etag("images", &image.id.object_key()).as_ref());
+        assert_eq!(Some(&stored.etag), self.objects.etag("images", &image.id.object_key(self.id)).as_ref());
+    }
+}
+
+/// The stores as the engine has them.
+pub(crate) fn flow_stores(
+    stores: &Arc<Stores>,
+    objects: &Arc<MemoryObjects>,
+    clock: &Arc<ManualClock>,
+    settings: &Settings,
+) -> image_tasks_flows::Stores {
+    image_tasks_flows::Stores {
+        tasks: stores.clone(),
+        images: stores.clone(),
+        life: stores.clone(),
+        objects: objects.clone(),
+        clock: clock.clone(),
+        settings: settings.clone(),
     }
 }
 

@@ -115,5 +115,5 @@ fn sha512(path: &Path) -> Result<String> {
         }
         hash.update(&block[..read]);
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(hash.finalize()))
 }

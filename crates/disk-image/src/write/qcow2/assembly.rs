@@ -21,7 +21,7 @@ const CHUNK: usize = 1 << 20;
 
 /// What the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum AssemblyStep {
     /// These are part 1's next bytes.
     Bytes(Vec<u8>),
     /// Give the index of this blob to [`Assembly::give`]. Each is asked for twice: once for refcounts, once for L2 tables.
@@ -109,15 +109,15 @@ impl Assembly {
         self.layout.own == self.layout.end
     }
 
-    /// Says what to do next, until [`Step::Done`].
+    /// Says what to do next, until [`AssemblyStep::Done`].
     ///
     /// # Errors
     /// [`WriteError::Index`] where an index can't be.
-    pub fn step(&mut self) -> Result<Step> {
+    pub fn step(&mut self) -> Result<AssemblyStep> {
         loop {
             let flush = matches!(self.stage, Stage::Short(_) | Stage::Done) && !self.out.is_empty();
             if flush || self.out.len() >= CHUNK {
-                return Ok(Step::Bytes(std::mem::take(&mut self.out)));
+                return Ok(AssemblyStep::Bytes(std::mem::take(&mut self.out)));
             }
             match &self.stage {
                 Stage::Front(cluster) => self.front(*cluster),
@@ -127,7 +127,7 @@ impl Assembly {
                     match self.wanted(from, |b| b.place == place && b.len > 0) {
                         Some(k) => match self.given.take() {
                             Some(index) => self.counts(&index.refcounts()?, Stage::Counts(place, k + 1)),
-                            None => return Ok(Step::Index(k)),
+                            None => return Ok(AssemblyStep::Index(k)),
                         },
                         None if place == Place::First => {
                             let free = self.layout.own - self.layout.free;
@@ -143,7 +143,7 @@ impl Assembly {
                     self.stage = Stage::Tables(0, None);
                 }
                 Stage::Tables(from, _) => match self.wanted(*from, |b| !b.tables.is_empty()) {
-                    Some(k) if self.given.is_none() => return Ok(Step::Index(k)),
+                    Some(k) if self.given.is_none() => return Ok(AssemblyStep::Index(k)),
                     Some(k) => self.tables(k)?,
                     None => {
                         self.close_table()?;
@@ -153,7 +153,7 @@ impl Assembly {
                 Stage::Short(from) => match self.wanted(*from, |b| b.place == Place::First && b.len > 0) {
                     Some(k) => {
                         self.stage = Stage::Short(k + 1);
-                        return Ok(Step::Blob(k));
+                        return Ok(AssemblyStep::Blob(k));
                     }
                     None => self.stage = Stage::Free,
                 },
@@ -163,12 +163,12 @@ impl Assembly {
                     self.out.resize(usize::try_from(free).unwrap_or(0), 0);
                     self.stage = Stage::Done;
                 }
-                Stage::Done => return Ok(Step::Done),
+                Stage::Done => return Ok(AssemblyStep::Done),
             }
         }
     }
 
-    /// Takes the index that the last [`Step::Index`] asked for.
+    /// Takes the index that the last [`AssemblyStep::Index`] asked for.
     ///
     /// # Errors
     /// [`WriteError::Index`] if it isn't the one that was summed up.

@@ -27,7 +27,7 @@ mod index;
 mod layout;
 mod packer;
 
-pub use assembly::{Assembly, Step};
+pub use assembly::{Assembly, AssemblyStep};
 pub use blob::BlobWriter;
 pub use codec::Codec;
 pub use copy::CopyPlan;

@@ -1,0 +1,145 @@
+//! Parts whose places in the object are known before it is made, and the making of any piece.
+//!
+//! Invariant: no part is held in memory; its bytes pass from the source's stream to the upload's, or from object to object
+//! inside the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use image_tasks_domain::transfer::{Batch, TransferPlan};
+
+use super::{Site, byte_range, qcow2};
+use crate::disk::{self, Disk};
+use crate::error::{Flow, Stop};
+use crate::ports::{Body, Source};
+use crate::retry::retry;
+use crate::sink::CopyInto;
+use crate::sink::upload::{Expected, Upload, whole};
+use crate::source::Pinned;
+
+/// A part of an upload: its number, and the bytes of the origin (or of the disk inside it) that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) number: u32,
+    pub(crate) range: Range<u64>,
+}
+
+impl Part {
+    fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+/// The parts of an object that is cut evenly.
+pub(crate) fn of(cut: &TransferPlan) -> Vec<Part> {
+    let parts = (1..=cut.parts()).filter_map(|number| cut.part(number));
+    parts.map(|part| Part { number: part.number, range: part.offset..part.offset + part.len }).collect()
+}
+
+/// Pieces of a batch whose part isn't held at its planned size. Piece `n` makes the `n`th of `parts`.
+pub(crate) fn left(parts: &[Part], held: &BTreeMap<u32, u64>, batch: Batch) -> Flow<BTreeSet<u32>> {
+    let mut left = BTreeSet::new();
+    for piece in batch.first..=batch.last {
+        let part = at(parts, piece)?;
+        if held.get(&part.number) != Some(&part.len()) {
+            left.insert(piece);
+        }
+    }
+    Ok(left)
+}
+
+/// What an upload of exactly these parts holds.
+pub(crate) fn expected(parts: &[Part]) -> Expected {
+    Expected { spans: parts.iter().map(|part| (part.number..part.number + 1, part.len())).collect() }
+}
+
+fn at(parts: &[Part], piece: u32) -> Flow<&Part> {
+    let part = usize::try_from(piece).ok().and_then(|n| parts.get(n.checked_sub(1)?));
+    part.ok_or_else(|| Stop::internal(format!("piece {piece} is not in the plan")))
+}
+
+/// Bytes to be stored.
+pub(crate) enum SourceBytes {
+    /// The source's own.
+    AsIs(Box<dyn Source>),
+    /// The disk inside it.
+    Disk(Arc<Disk>),
+    /// What is in memory, whole.
+    Made(Box<dyn Fn() -> Body + Send + Sync>),
+}
+
+impl SourceBytes {
+    pub(crate) async fn body(&self, range: Range<u64>) -> Flow<Body> {
+        Ok(match self {
+            // No range of HTTP or S3 is empty.
+            Self::AsIs(_) if range.is_empty() => Box::pin(futures::stream::empty()),
+            Self::AsIs(source) => source.read(byte_range(&range)).await?,
+            Self::Disk(disk) => disk::body(Arc::clone(disk), range),
+            Self::Made(body) => body(),
+        })
+    }
+}
+
+/// What makes the pieces of a recipe.
+pub(crate) enum Maker {
+    /// Parts of bytes that pass this worker.
+    Bytes { parts: Vec<Part>, bytes: SourceBytes, zeros: Option<Pinned> },
+    /// Parts that S3 copies from the origin.
+    Copies { parts: Vec<Part>, from: Pinned },
+    /// Ranges of a disk that become blobs.
+    Blobs { blobs: qcow2::Blobs, disk: Arc<Disk> },
+}
+
+impl Maker {
+    /// Makes a piece; how many bytes that moved.
+    pub(crate) async fn make(&self, site: &Site<'_>, upload: Upload<'_>, piece: u32) -> Flow<u64> {
+        match self {
+            Self::Bytes { parts, bytes, zeros } => {
+                let part = at(parts, piece)?;
+                match (bytes, zeros) {
+                    (SourceBytes::Disk(disk), Some(zeros)) if disk.is_zero(part.range.clone()).await? => {
+                        copy_zeros(upload, part, zeros).await?;
+                    }
+                    _ => put(upload, part, bytes).await?,
+                }
+                Ok(part.len())
+            }
+            Self::Copies { parts, from } => {
+                let part = at(parts, piece)?;
+                retry(|| copy(site, upload, part, from)).await?;
+                Ok(part.len())
+            }
+            Self::Blobs { blobs, disk } => blobs.make(upload, disk, piece).await,
+        }
+    }
+}
+
+async fn put(upload: Upload<'_>, part: &Part, bytes: &SourceBytes) -> Flow<()> {
+    let Upload { sink, id } = upload;
+    let stored = retry(async || {
+        let body = bytes.body(part.range.clone()).await?;
+        let stored = sink.store().upload_part(sink.at(), id, part.number, part.len(), body).await;
+        stored.map_err(|e| sink.refused_part(e))
+    });
+    whole(&stored.await?, part.len())
+}
+
+async fn copy(site: &Site<'_>, upload: Upload<'_>, part: &Part, from: &Pinned) -> Flow<()> {
+    let Upload { sink, id } = upload;
+    let range = byte_range(&part.range);
+    match sink.store().copy_part(sink.at(), id, part.number, &from.at, &from.etag, range).await {
+        Ok(stored) => whole(&stored, part.len()),
+        Err(e) => Err(site.not_copied(e, CopyInto::Part).await),
+    }
+}
+
+async fn copy_zeros(upload: Upload<'_>, part: &Part, zeros: &Pinned) -> Flow<()> {
+    let Upload { sink, id } = upload;
+    let range = byte_range(&(0..part.len()));
+    let stored = retry(async || {
+        let copied = sink.store().copy_part(sink.at(), id, part.number, &zeros.at, &zeros.etag, range).await;
+        copied.map_err(|e| sink.refused_part(e))
+    });
+    whole(&stored.await?, part.len())
+}

@@ -1,0 +1,192 @@
+//! A bucket that a user names: an object made once, under a name that isn't ours.
+//!
+//! Invariants:
+//! - Nothing is ever overwritten: the object is made by one request that refuses to.
+//! - While a task is at work it alone may make an object of that name (its claim, `Settings::claim`), so every unfinished
+//!   upload to that name is its own, also one whose id got lost.
+//! - An object in the user's bucket is the task's own only if its metadata say so; no other is ever deleted.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use image_tasks_domain::export_input::ExportPolicy;
+use image_tasks_domain::{ExportInput, Failure, FailureCode, TaskId};
+
+use super::metadata::TASK;
+use super::{abort_uploads, one};
+use crate::error::{Flow, Stop};
+use crate::ports::{Metadata, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, Receivers};
+use crate::stores::Stores;
+
+/// The object that an export makes.
+pub(crate) struct BucketSink {
+    pub(crate) at: ObjectRef,
+    pub(crate) store: Arc<dyn Objects>,
+    task: TaskId,
+    location: String,
+    receivers: Arc<dyn Receivers>,
+    region: Option<String>,
+    /// Where claims are kept.
+    work: Arc<dyn Objects>,
+    claim: ObjectRef,
+}
+
+impl BucketSink {
+    /// The sink of an export, if its bucket may receive it now. It was allowed at the POST; since then the operator may have
+    /// changed that.
+    pub(crate) fn allowed(
+        input: &ExportInput,
+        task: TaskId,
+        stores: &Stores,
+        receivers: &Arc<dyn Receivers>,
+        policy: &ExportPolicy,
+    ) -> Flow<Self> {
+        let region = policy.region(&input.bucket);
+        let region = region.map_err(|message| Failure::new(FailureCode::BucketNotAllowed, message))?;
+        Ok(Self::new(input, task, stores, receivers, region))
+    }
+
+    /// The sink of an export that is to be undone. A bucket that isn't allowed any more is looked for in this region: nothing
+    /// says where else.
+    pub(crate) fn ended(
+        input: &ExportInput,
+        task: TaskId,
+        stores: &Stores,
+        receivers: &Arc<dyn Receivers>,
+        policy: &ExportPolicy,
+    ) -> Self {
+        Self::new(input, task, stores, receivers, policy.region(&input.bucket).ok().flatten())
+    }
+
+    fn new(
+        input: &ExportInput,
+        task: TaskId,
+        stores: &Stores,
+        receivers: &Arc<dyn Receivers>,
+        region: Option<&str>,
+    ) -> Self {
+        let at = ObjectRef { bucket: input.bucket.clone(), key: input.key.clone() };
+        Self {
+            claim: stores.settings.claim(&at),
+            at,
+            store: receivers.objects(region, &Metadata::new()),
+            task,
+            location: input.location(),
+            receivers: Arc::clone(receivers),
+            region: region.map(str::to_owned),
+            work: Arc::clone(&stores.objects),
+        }
+    }
+
+    pub(crate) fn beginning(&self, metadata: &Metadata) -> Arc<dyn Objects> {
+        self.receivers.objects(self.region.as_deref(), metadata)
+    }
+
+    /// The object as users write it.
+    pub(crate) fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Makes this task the only one that may make an object of that name.
+    pub(crate) async fn claim(&self) -> Flow<()> {
+        let by = self.task.to_string();
+        let body = one(Bytes::from(by.clone()));
+        match self.work.put_stream(&self.claim, by.len() as u64, body, true).await {
+            Ok(_) => Ok(()),
+            Err(ObjectError::Precondition(_)) if self.has_claim().await? => Ok(()),
+            Err(ObjectError::Precondition(_)) => Err(Stop::failed(
+                FailureCode::ObjectExists,
+                format!("another export to {} is under way", self.location),
+            )),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn has_claim(&self) -> Flow<bool> {
+        let claim = self.work.get(&self.claim).await?;
+        Ok(claim.is_some_and(|by| by == self.task.to_string()))
+    }
+
+    pub(crate) async fn made(&self) -> Flow<Option<ObjectInfo>> {
+        let Some(object) = self.store.head(&self.at).await.map_err(|e| self.refused(e))? else {
+            return Ok(None);
+        };
+        if self.is_own().await.map_err(|e| self.refused(e))? {
+            return Ok(Some(object));
+        }
+        let message =
+            format!("{} exists already and is never overwritten; remove it or name another", self.location);
+        Err(Stop::failed(FailureCode::ObjectExists, message))
+    }
+
+    async fn is_own(&self) -> ObjectResult<bool> {
+        let found = self.store.metadata(&self.at).await?;
+        Ok(found.is_some_and(|found| found.get(TASK) == Some(&self.task.to_string())))
+    }
+
+    /// Removes all that the task may have made here, and its claim.
+    pub(crate) async fn undo(&self) -> Flow<()> {
+        self.abort_claimed_uploads().await?;
+        if present(self.is_own().await)? == Some(true) {
+            self.store.delete(&self.at).await?;
+        }
+        self.give_up_claim().await
+    }
+
+    /// Removes what the task may have left beside its product: uploads under its claim, and the claim.
+    pub(crate) async fn release(&self) -> Flow<()> {
+        self.abort_claimed_uploads().await?;
+        self.give_up_claim().await
+    }
+
+    async fn abort_claimed_uploads(&self) -> Flow<()> {
+        if self.has_claim().await? {
+            let of_name = |at: &ObjectRef| *at == self.at;
+            present(abort_uploads(&*self.store, &self.at.bucket, &self.at.key, of_name).await)?;
+        }
+        Ok(())
+    }
+
+    async fn give_up_claim(&self) -> Flow<()> {
+        if self.has_claim().await? {
+            self.work.delete(&self.claim).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn refused(&self, error: ObjectError) -> Stop {
+        let bucket = &self.at.bucket;
+        match error {
+            ObjectError::NotFound(what) => {
+                tracing::warn!(%what, "the receiving bucket is not there");
+                Stop::failed(FailureCode::BucketNotFound, format!("there is no bucket '{bucket}'"))
+            }
+            ObjectError::Denied(what) => {
+                tracing::warn!(%what, "the receiving bucket refuses us");
+                let message =
+                    format!("bucket '{bucket}' refuses this service; its policy must let exports in");
+                Stop::failed(FailureCode::BucketNotAllowed, message)
+            }
+            ObjectError::Elsewhere(what) => {
+                tracing::error!(%what, "EXPORT_BUCKETS names a bucket with the wrong region");
+                let message = format!(
+                    "bucket '{bucket}' is not in the region that the operator named; tell the operator"
+                );
+                Stop::failed(FailureCode::BucketNotFound, message)
+            }
+            other => other.into(),
+        }
+    }
+}
+
+/// In a bucket that is gone, refuses us, or isn't where the operator says there is nothing that we could remove.
+fn present<T>(result: ObjectResult<T>) -> ObjectResult<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(e @ (ObjectError::NotFound(_) | ObjectError::Denied(_) | ObjectError::Elsewhere(_))) => {
+            tracing::warn!(error = %e, "a receiving bucket can't be cleaned up");
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,104 @@
+//! A multipart upload: parts that are put or copied into it, and the object from all of them.
+//!
+//! Invariants:
+//! - A part that the upload holds at its planned size is not made again: a repeated call does what is left.
+//! - The object is made of exactly the parts planned, by a request that refuses to overwrite.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use image_tasks_domain::Failure;
+
+use crate::digests::combined;
+use crate::error::{Flow, Stop};
+use crate::ports::{Body, ObjectError, ObjectInfo, StoredPart, UploadId};
+use crate::retry::retry;
+use crate::sink::Sink;
+
+/// An upload under way.
+#[derive(Clone, Copy)]
+pub(crate) struct Upload<'a> {
+    pub(crate) sink: &'a Sink,
+    pub(crate) id: &'a UploadId,
+}
+
+impl Upload<'_> {
+    /// Bytes of the parts that it holds, by number.
+    pub(crate) async fn held(&self) -> Flow<BTreeMap<u32, u64>> {
+        Ok(self.parts().await?.into_iter().map(|part| (part.number, part.size)).collect())
+    }
+
+    async fn parts(&self) -> Flow<Vec<StoredPart>> {
+        let parts = self.sink.store().parts(self.sink.at(), self.id).await;
+        parts.map_err(|e| self.sink.refused_part(e))
+    }
+
+    /// Uploads a part, again where a fault may pass.
+    pub(crate) async fn put(&self, number: u32, len: u64, body: impl Fn() -> Body) -> Flow<()> {
+        let (store, at) = (self.sink.store(), self.sink.at());
+        let part = retry(async || {
+            let part = store.upload_part(at, self.id, number, len, body()).await;
+            part.map_err(|e| self.sink.refused_part(e))
+        });
+        whole(&part.await?, len)
+    }
+
+    /// Makes the parts an object, unless an earlier call did. `check` is given the CRC64NVME of the whole first.
+    pub(crate) async fn seal(
+        &self,
+        expected: &Expected,
+        check: impl FnOnce(u64) -> Flow<()>,
+    ) -> Flow<ObjectInfo> {
+        let parts = self.parts().await?;
+        expected.check(&parts.iter().map(|part| (part.number, part.size)).collect())?;
+        let crc = combined(&parts);
+        check(crc)?;
+        match self.sink.store().complete(self.sink.at(), self.id, &parts, crc, true).await {
+            Ok(object) => Ok(object),
+            // An earlier call's answer was lost, or one beside this was quicker, or somebody else's object is there by now.
+            Err(e @ (ObjectError::Precondition(_) | ObjectError::NotFound(_))) => {
+                self.sink.made().await?.ok_or_else(|| match e {
+                    ObjectError::Precondition(_) => contended(),
+                    other => self.sink.refused_part(other),
+                })
+            }
+            Err(e) => Err(self.sink.refused_part(e)),
+        }
+    }
+}
+
+/// Whether a stored part is as long as what was sent.
+pub(crate) fn whole(part: &StoredPart, len: u64) -> Flow<()> {
+    if part.size == len {
+        return Ok(());
+    }
+    Err(Stop::internal("the store holds a part of another size than it was given"))
+}
+
+/// The parts that an upload must hold.
+pub(crate) struct Expected {
+    /// Numbers and the bytes that they have together.
+    pub(crate) spans: Vec<(Range<u32>, u64)>,
+}
+
+impl Expected {
+    fn check(&self, held: &BTreeMap<u32, u64>) -> Flow<()> {
+        let mut counted = 0;
+        for (numbers, bytes) in &self.spans {
+            let of_span: Vec<u64> = held.range(numbers.clone()).map(|(_, size)| *size).collect();
+            if of_span.iter().sum::<u64>() != *bytes {
+                return Err(Stop::internal(format!("parts {numbers:?} are not {bytes} bytes")));
+            }
+            counted += of_span.len();
+        }
+        if counted != held.len() {
+            return Err(Stop::internal("there are parts that nobody planned"));
+        }
+        Ok(())
+    }
+}
+
+/// S3 refuses a write while another to that name is under way (S3 user guide, "Conditional requests").
+pub(crate) fn contended() -> Stop {
+    Stop::Store(Failure::transient("another write to that name was under way"))
+}

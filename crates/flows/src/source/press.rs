@@ -1,0 +1,169 @@
+//! Unpacking and hashing of a stream, and finding its zeros, on a thread of its own.
+//!
+//! Threat model: the bytes are an attacker's. What comes out is bounded by the quota while it comes, not at the end; a
+//! decoder's memory is bounded before it starts; a stream that ends early is an error.
+
+use std::io::{self, Cursor, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use disk_image::{AllocationMap, AllocationScanner, Compression};
+use image_tasks_domain::progress::size as shown;
+use image_tasks_domain::{Failure, FailureCode, ImageHashes};
+use tokio::sync::mpsc;
+
+use crate::bounds::{CHUNK, DECODER_MEMORY, ZSTD_WINDOW_LOG};
+use crate::digests::Hasher;
+
+/// What went through.
+pub(crate) struct Pressed {
+    /// Bytes that came in.
+    pub(crate) came: u64,
+    /// Hashes of what came in.
+    pub(crate) source: ImageHashes,
+    /// Hashes of what came out.
+    pub(crate) unpacked: ImageHashes,
+    /// Where what came out holds data.
+    pub(crate) allocation: AllocationMap,
+}
+
+/// Hashes what comes, unpacks it if it is a compressed stream and is to be unpacked, hashes that, and sends it on.
+pub(crate) fn press(
+    input: mpsc::Receiver<Result<Bytes, Failure>>,
+    output: &mpsc::Sender<Bytes>,
+    most: u64,
+    unpack: bool,
+) -> Result<Pressed, Failure> {
+    let failure = Arc::new(Mutex::new(None));
+    let hasher = Arc::new(Mutex::new(Hasher::new()));
+    let reader =
+        Chunks { input, now: Bytes::new(), failure: Arc::clone(&failure), hasher: Arc::clone(&hasher) };
+    let mut output = Output { to: output, most, total: 0, scanner: AllocationScanner::default() };
+    let result = pass(reader, &mut output, unpack);
+    // The source's own failure comes before what the decoder made of it.
+    if let Some(failure) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(failure);
+    }
+    let unpacked = result?;
+    let hasher = hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (came, source) = (hasher.bytes(), hasher.hashes());
+    let unpacked = unpacked.unwrap_or_else(|| source.clone());
+    Ok(Pressed { came, unpacked, source, allocation: output.scanner.finish() })
+}
+
+/// Where what comes out goes.
+struct Output<'a> {
+    to: &'a mpsc::Sender<Bytes>,
+    most: u64,
+    total: u64,
+    scanner: AllocationScanner,
+}
+
+/// The hashes of what came out, where that isn't what came in.
+fn pass(mut reader: Chunks, output: &mut Output<'_>, unpack: bool) -> Result<Option<ImageHashes>, Failure> {
+    let mut head = Vec::new();
+    let broken = |e: io::Error| Failure::transient(e.to_string());
+    (&mut reader).take(6).read_to_end(&mut head).map_err(broken)?;
+    let compression = compression(&head).filter(|_| unpack);
+    let whole = Cursor::new(head).chain(reader);
+    let Some(compression) = compression else {
+        copy(whole, output, None).map_err(|e| told(e, None))?;
+        return Ok(None);
+    };
+    let mut hasher = Hasher::new();
+    let copied = match compression {
+        Compression::Gzip => copy(flate2::read::MultiGzDecoder::new(whole), output, Some(&mut hasher)),
+        Compression::Xz => {
+            liblzma::stream::Stream::new_stream_decoder(DECODER_MEMORY, liblzma::stream::CONCATENATED)
+                .map_err(io::Error::from)
+                .and_then(|stream| {
+                    let decoder = liblzma::read::XzDecoder::new_stream(whole, stream);
+                    copy(decoder, output, Some(&mut hasher))
+                })
+        }
+        Compression::Zstd => zstd::stream::read::Decoder::new(whole).and_then(|mut decoder| {
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            copy(decoder, output, Some(&mut hasher))
+        }),
+    };
+    copied.map_err(|e| told(e, Some(compression)))?;
+    Ok(Some(hasher.hashes()))
+}
+
+/// By the first bytes: RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1; RFC 8878, section 3.1.1.
+fn compression(head: &[u8]) -> Option<Compression> {
+    match head {
+        [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Some(Compression::Xz),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
+        _ => None,
+    }
+}
+
+/// A failure that passes through a decoder's `io::Error`.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Carried(Failure);
+
+fn copy(mut from: impl Read, output: &mut Output<'_>, mut hasher: Option<&mut Hasher>) -> io::Result<()> {
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let read = (&mut from).take(CHUNK as u64).read_to_end(&mut chunk)?;
+        if read == 0 {
+            return Ok(());
+        }
+        output.total = output.total.saturating_add(read as u64);
+        if output.total > output.most {
+            let message = format!("the source has more than {}, the quota", shown(output.most));
+            return Err(io::Error::other(Carried(Failure::new(FailureCode::SourceTooLarge, message))));
+        }
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&chunk);
+        }
+        output.scanner.update(&chunk);
+        // The receiver goes when the step is over for another reason.
+        if output.to.blocking_send(Bytes::from(chunk)).is_err() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+    }
+}
+
+fn told(error: io::Error, compression: Option<Compression>) -> Failure {
+    match (error.downcast::<Carried>(), compression) {
+        (Ok(Carried(failure)), _) => failure,
+        (Err(error), Some(compression)) => Failure::new(
+            FailureCode::BadData,
+            format!("the source's {compression} stream can't be unpacked: {error}"),
+        ),
+        (Err(error), None) => Failure::transient(error.to_string()),
+    }
+}
+
+/// The source's chunks as a reader.
+struct Chunks {
+    input: mpsc::Receiver<Result<Bytes, Failure>>,
+    now: Bytes,
+    failure: Arc<Mutex<Option<Failure>>>,
+    hasher: Arc<Mutex<Hasher>>,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.now.is_empty() {
+            match self.input.blocking_recv() {
+                Some(Ok(chunk)) => {
+                    self.hasher.lock().unwrap_or_else(PoisonError::into_inner).update(&chunk);
+                    self.now = chunk;
+                }
+                Some(Err(failure)) => {
+                    *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                    return Err(io::Error::other("the source failed"));
+                }
+                None => return Ok(0),
+            }
+        }
+        let now = self.now.split_to(self.now.len().min(buffer.len()));
+        buffer.get_mut(..now.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(&now);
+        Ok(now.len())
+    }
+}

@@ -1,0 +1,109 @@
+//! Spooling: a source that can't be read by range, or that is compressed, becomes an object of ours that can.
+//!
+//! The whole source has to come within one invocation, since such a stream can't be resumed. Its hashes are made on the way,
+//! so an image that is stored as spooled isn't read again to be hashed.
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use image_tasks_domain::progress::Step;
+use image_tasks_domain::{Failure, FailureCode};
+use tokio::sync::mpsc;
+
+use super::Pinned;
+use super::press::{Pressed, press};
+use super::remote::Remote;
+use super::writer::ObjectWriter;
+use crate::bounds::{QUEUE, REPORT_EVERY};
+use crate::error::{Flow, Stop};
+use crate::job::{Job, RemoteAsk, Spooled};
+use crate::ports::{Body, SourceInfo};
+use crate::recipe::maps::Attempt;
+use crate::retry::retry;
+use crate::stores::Stores;
+
+impl Remote {
+    /// Spools a job's source, of which that much is known; and how many bytes came.
+    pub(crate) async fn spool(
+        &self,
+        stores: &Stores,
+        job: &Job,
+        ask: &RemoteAsk,
+        info: &SourceInfo,
+    ) -> Flow<(Spooled, u64)> {
+        let attempt = Attempt::new(stores, job.id(), self.policy.cut.stage_part);
+        let (object, pressed) = retry(|| self.try_spool(stores, attempt, job, ask, info)).await?;
+        ask.given_hashes().check(&pressed.source)?;
+        let allocation = attempt.put("spooled.allocation", pressed.allocation.encode()).await?;
+        Ok((Spooled { object, hashes: pressed.unpacked, allocation }, pressed.came))
+    }
+
+    async fn try_spool(
+        &self,
+        stores: &Stores,
+        attempt: Attempt<'_>,
+        job: &Job,
+        ask: &RemoteAsk,
+        info: &SourceInfo,
+    ) -> Flow<(Pinned, Pressed)> {
+        let source = self.open(stores, job.id(), ask, Some(&info.pin)).await?;
+        let body = source.stream().await?;
+        let (chunks_in, input) = mpsc::channel(QUEUE);
+        let (output, mut chunks_out) = mpsc::channel(QUEUE);
+        let (most, unpack) = (self.policy.max_image_bytes, ask.record.is_none());
+        let pressing = tokio::task::spawn_blocking(move || press(input, &output, most, unpack));
+        let mut writer = attempt.writer("spooled");
+        let write = async {
+            while let Some(chunk) = chunks_out.recv().await {
+                writer.write(chunk).await?;
+            }
+            Ok::<_, Stop>(())
+        };
+        let fed = tokio::try_join!(feed(stores, job, body, info.size, chunks_in), write);
+        let pressed = match fed {
+            Ok(_) => pressing.await.map_err(Stop::internal).and_then(|pressed| Ok(pressed?)),
+            Err(stop) => Err(stop),
+        };
+        finish(writer, pressed).await
+    }
+}
+
+async fn finish(writer: ObjectWriter, pressed: Flow<Pressed>) -> Flow<(Pinned, Pressed)> {
+    match pressed {
+        Ok(pressed) => Ok((writer.finish().await?, pressed)),
+        Err(stop) => {
+            writer.give_up().await;
+            Err(stop)
+        }
+    }
+}
+
+/// Hands the source's bytes on, and the fact that they broke off.
+async fn feed(
+    stores: &Stores,
+    job: &Job,
+    mut body: Body,
+    size: Option<u64>,
+    to: mpsc::Sender<Result<Bytes, Failure>>,
+) -> Flow<()> {
+    let (mut seen, mut reported) = (0u64, 0u64);
+    while let Some(chunk) = body.next().await {
+        seen = seen.saturating_add(chunk.as_ref().map_or(0, |c| c.len() as u64));
+        // Gone when the bytes can't be used; its own result says why.
+        if to.send(chunk).await.is_err() {
+            return Ok(());
+        }
+        if seen - reported >= REPORT_EVERY {
+            stores.tasks.advance(job.id(), Step::Staged, seen - reported).await?;
+            reported = seen;
+        }
+    }
+    if size.is_some_and(|size| size != seen) {
+        let message = format!("the source said {} bytes and sent {seen}", size.unwrap_or(0));
+        // Also gone already where the bytes before it can't be used.
+        let _ = to.send(Err(Failure::new(FailureCode::Transient, message))).await;
+    }
+    if seen > reported {
+        stores.tasks.advance(job.id(), Step::Staged, seen - reported).await?;
+    }
+    Ok(())
+}
