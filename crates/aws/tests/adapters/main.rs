@@ -1,0 +1,13 @@
+//! The adapters against what they speak to; one binary, so that the SDKs are linked once.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
+#[path = "../objects/mod.rs"]
+mod objects;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod dynamo;
+mod glance;
+mod s3;
+mod sources;

@@ -1,0 +1,103 @@
+//! What ends badly is seen: by the lifecycle function, then by an operator.
+
+use std::collections::BTreeSet;
+
+use image_tasks_domain::FailureCode;
+use serde_json::{Value, json};
+use template_tests::{Architecture, Template, code_spans};
+
+#[test]
+fn every_machine_that_ends_badly_calls_the_lifecycle_function() {
+    let template = Template::load();
+    let rule = template.at("/Resources/ExecutionEndedRule/Properties");
+    let pattern = &rule["EventPattern"];
+    assert_eq!(pattern["detail"]["status"], json!(["FAILED", "TIMED_OUT", "ABORTED"]));
+    let machines: Vec<Value> =
+        template.resources("AWS::Serverless::StateMachine").map(|(id, _)| json!({ "Ref": id })).collect();
+    assert_eq!(pattern["detail"]["stateMachineArn"], json!(machines));
+    assert_eq!(rule["Targets"][0]["Arn"], json!({ "Fn::GetAtt": "LifecycleFunction.Arn" }));
+    assert!(rule["Targets"][0]["DeadLetterConfig"]["Arn"].is_object());
+}
+
+#[test]
+fn the_sweep_is_scheduled_with_the_input_of_the_sweep() {
+    let template = Template::load();
+    let rule = template.at("/Resources/SweepRule/Properties");
+    assert_eq!(rule["ScheduleExpression"], "rate(5 minutes)");
+    let input: Value = serde_json::from_str(rule["Targets"][0]["Input"].as_str().unwrap()).unwrap();
+    assert_eq!(input, json!({ "phase": "sweep" }));
+}
+
+#[test]
+fn a_rule_may_call_what_it_targets() {
+    let template = Template::load();
+    for (id, rule) in template.resources("AWS::Events::Rule") {
+        let source = json!({ "Fn::GetAtt": format!("{id}.Arn") });
+        let (_, permission) = template
+            .resources("AWS::Lambda::Permission")
+            .find(|(_, permission)| permission["SourceArn"] == source)
+            .unwrap_or_else(|| panic!("{id} may call nothing"));
+        let function = permission["FunctionName"]["Ref"].as_str().unwrap();
+        assert_eq!(rule["Targets"][0]["Arn"]["Fn::GetAtt"], format!("{function}.Arn"), "{id}");
+    }
+}
+
+#[test]
+fn every_alarm_tells_the_topic_and_says_what_it_means() {
+    let template = Template::load();
+    let alarms: Vec<_> = template.resources("AWS::CloudWatch::Alarm").collect();
+    for (id, alarm) in &alarms {
+        assert_eq!(alarm["AlarmActions"]["Fn::If"][0], "HasAlarmTopic", "{id}");
+        assert!(alarm["AlarmDescription"].as_str().is_some_and(|d| d.len() > 15), "{id}");
+        assert_eq!(alarm["TreatMissingData"], "notBreaching", "{id}");
+    }
+    let metrics: Vec<_> = alarms.iter().map(|(_, alarm)| alarm["MetricName"].as_str().unwrap()).collect();
+    for metric in [
+        "TasksFailedByUs",
+        "TasksRepaired",
+        "ExecutionsFailed",
+        "ExecutionsTimedOut",
+        "Errors",
+        "Throttles",
+        "5xx",
+    ] {
+        assert!(metrics.contains(&metric), "no alarm on {metric}");
+    }
+}
+
+#[test]
+fn failures_of_ours_are_counted_by_codes_that_exist() {
+    let template = Template::load();
+    let pattern = template.at("/Resources/TasksFailedByUsFilter/Properties/FilterPattern").as_str().unwrap();
+    let codes: Vec<&str> = pattern.split('"').skip(1).step_by(2).collect();
+    assert!(!codes.is_empty());
+    for code in codes {
+        assert!(FailureCode::from_name(code).is_some(), "{code}");
+    }
+}
+
+#[test]
+fn alarms_are_those_of_the_document() {
+    let template = Template::load();
+    let deployed: BTreeSet<String> =
+        template.resources("AWS::CloudWatch::Alarm").map(|(id, _)| id.to_owned()).collect();
+    let architecture = Architecture::load();
+    let documented: BTreeSet<String> = architecture
+        .table("## Alarms")
+        .iter()
+        .flat_map(|row| code_spans(row[0]))
+        .map(|name| format!("{name}Alarm"))
+        .collect();
+    assert_eq!(deployed, documented);
+}
+
+#[test]
+fn the_dashboard_is_json_over_resources_that_exist() {
+    let template = Template::load();
+    let body = template.at("/Resources/Dashboard/Properties/DashboardBody/Fn::Sub").as_str().unwrap();
+    serde_json::from_str::<Value>(body).expect("JSON");
+    for reference in body.split("${").skip(1).map(|rest| rest.split_once('}').unwrap().0) {
+        let id = reference.split('.').next().unwrap();
+        assert!(id.starts_with("AWS::") || !template.at(&format!("/Resources/{id}")).is_null(), "{id}");
+    }
+}
