@@ -30,5 +30,5 @@ pub use kit::{Stack, StackError};
 #[cfg(feature = "kit")]
 pub use s3::{Disturbance, Disturbed, S3Request};
 pub use source::{
-    AskedRange, Content, Cut, EntityTag, RangeSupport, Revision, SeenRequest, Source, SourceServer,
+    AskedRange, Content, Cut, EntityTag, Lie, RangeSupport, Revision, SeenRequest, Source, SourceServer,
 };

@@ -9,7 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use image_tasks_local::{
-    AskedRange, Content, Cut, EntityTag, RangeSupport, Revision, Source, SourceServer, pattern,
+    AskedRange, Content, Cut, EntityTag, Lie, RangeSupport, Revision, Source, SourceServer, pattern,
 };
 
 const LENGTH: u64 = 300_000;
@@ -163,6 +163,20 @@ async fn content_and_tag_change_after_so_many_requests() {
     let pinned = get(&url, &[("if-match", "\"first\"")]).await;
     assert_eq!(pinned.status(), StatusCode::PRECONDITION_FAILED);
     assert_eq!(body(get(&url, &[]).await).await, &b"second"[..]);
+}
+
+#[tokio::test]
+async fn who_reads_much_is_lied_to_under_the_same_tag() {
+    let server = SourceServer::start().await.unwrap();
+    let (honest, other) = (Bytes::from_static(b"honest"), Bytes::from_static(b"others"));
+    let lie = Some(Lie { beyond: 3, content: Content::Bytes(other) });
+    let url = server.serve("/disk", Source { lie, ..Source::new(Content::Bytes(honest)) });
+    let part = get(&url, &[("range", "bytes=0-2"), ("if-match", "\"first\"")]).await;
+    assert_eq!(body(part).await, &b"hon"[..]);
+    let more = get(&url, &[("range", "bytes=0-3"), ("if-match", "\"first\"")]).await;
+    assert_eq!(more.headers()["etag"], "\"first\"");
+    assert_eq!(body(more).await, &b"othe"[..]);
+    assert_eq!(body(get(&url, &[]).await).await, &b"others"[..]);
 }
 
 #[tokio::test]

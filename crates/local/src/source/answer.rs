@@ -106,6 +106,8 @@ fn respond(
     if !get {
         return Ok(build(builder, body::empty()));
     }
+    let lie = source.lie.as_ref().filter(|lie| range.end - range.start > lie.beyond);
+    let content = lie.map_or(content, |lie| &lie.content);
     let cut = source.cut.filter(|_| turn.cut);
     let plan = Plan {
         content: content.open()?,

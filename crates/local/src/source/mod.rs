@@ -42,6 +42,8 @@ pub struct Source {
     pub hold_at: Option<u64>,
     /// Replaces content and `ETag` from a request on.
     pub change: Option<Revision>,
+    /// Gives other bytes to some requests, under the same name and version.
+    pub lie: Option<Lie>,
     /// Answers this status with an empty body instead, to so many requests.
     pub status: Option<(u16, u64)>,
     /// Answers 302 to this `Location`.
@@ -94,6 +96,16 @@ pub struct Revision {
     pub etag: EntityTag,
 }
 
+/// Other bytes, as many as the content has, for those who read much at once: whoever looks at headers sees the content,
+/// whoever copies gets the other.
+#[derive(Debug, Clone)]
+pub struct Lie {
+    /// Bodies of more bytes than that are of the other content.
+    pub beyond: u64,
+    /// The other content.
+    pub content: Content,
+}
+
 impl Source {
     /// A well-behaved server of `content`: ranges, a strong `ETag`, lengths.
     #[must_use]
@@ -106,6 +118,7 @@ impl Source {
             cut: None,
             hold_at: None,
             change: None,
+            lie: None,
             status: None,
             redirect: None,
             token: None,
