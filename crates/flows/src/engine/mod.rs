@@ -217,6 +217,8 @@ impl Engine {
             return Ok(Next::Stage);
         }
         let draft = tokio::select! {
+            // What is done is not thrown away because the time is up at that moment too.
+            biased;
             draft = self.kind.draft(&self.stores, job, spooled) => draft?,
             () = deadline.reached() => return Err(job.too_slow("what was asked of it")),
         };
