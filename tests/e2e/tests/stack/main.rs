@@ -11,4 +11,5 @@ mod export;
 mod failures;
 mod glance;
 mod import;
+mod lies;
 mod regions;

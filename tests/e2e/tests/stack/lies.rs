@@ -1,7 +1,5 @@
 //! Servers that show one image and hand over another, and disks that begin like an image: neither becomes active.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
 use disk_image_fixtures::{Sparse, nested};
 use image_tasks_e2e::Tenant;
 use image_tasks_local::{Content, EntityTag, Lie, RangeSupport, Source, SourceServer};
