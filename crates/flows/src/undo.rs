@@ -64,7 +64,7 @@ impl Undo<'_> {
     pub(crate) async fn work(&self, id: TaskId) -> Flow<()> {
         let (objects, bucket) = (&*self.stores.objects, &self.stores.settings.work_bucket);
         let prefix = Settings::work_prefix(id);
-        abort_uploads(objects, bucket, &prefix, |_| true).await?;
+        abort_uploads(objects, bucket, &prefix).await?;
         Ok(objects.delete_prefix(bucket, &prefix).await?)
     }
 

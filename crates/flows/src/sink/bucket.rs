@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Nothing is ever overwritten: the object is made by one request that refuses to.
 //! - While a task is at work it alone may make an object of that name (its claim, `Settings::claim`), so every unfinished
-//!   upload to that name is its own, also one whose id got lost.
+//!   upload to that name is its own or a remnant, also one whose id got lost.
 //! - An object in the user's bucket is the task's own only if its metadata say so; no other is ever deleted.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::{ExportInput, Failure, FailureCode, TaskId};
 
 use super::metadata::TASK;
-use super::{abort_uploads, one};
+use super::one;
 use crate::error::{Flow, Stop};
 use crate::ports::{Metadata, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, Receivers};
 use crate::stores::Stores;
@@ -126,7 +126,7 @@ impl BucketSink {
 
     /// Removes all that the task may have made here, and its claim.
     pub(crate) async fn undo(&self) -> Flow<()> {
-        self.abort_claimed_uploads().await?;
+        self.abort_uploads().await?;
         if present(self.is_own().await)? == Some(true) {
             self.store.delete(&self.at).await?;
         }
@@ -135,16 +135,29 @@ impl BucketSink {
 
     /// Removes what the task may have left beside its product: uploads under its claim, and the claim.
     pub(crate) async fn release(&self) -> Flow<()> {
-        self.abort_claimed_uploads().await?;
+        self.abort_uploads().await?;
         self.give_up_claim().await
     }
 
-    async fn abort_claimed_uploads(&self) -> Flow<()> {
-        if self.has_claim().await? {
-            let of_name = |at: &ObjectRef| *at == self.at;
-            present(abort_uploads(&*self.store, &self.at.bucket, &self.at.key, of_name).await)?;
+    /// Gives up the unfinished uploads to that name, unless another task claims it: then they may be its own, and its end
+    /// gives them up. A worker that outlives its task can begin one when the task's claim is gone already.
+    async fn abort_uploads(&self) -> Flow<()> {
+        let listed = present(self.store.uploads(&self.at.bucket, &self.at.key).await)?;
+        let mut uploads = listed.unwrap_or_default();
+        uploads.retain(|(at, _)| *at == self.at);
+        // Looked at after they were listed: whoever claims the name from here on begins others.
+        if uploads.is_empty() || self.is_claimed_by_another().await? {
+            return Ok(());
+        }
+        for (at, upload) in uploads {
+            present(self.store.abort(&at, &upload).await)?;
         }
         Ok(())
+    }
+
+    async fn is_claimed_by_another(&self) -> Flow<bool> {
+        let claim = self.work.get(&self.claim).await?;
+        Ok(claim.is_some_and(|by| by != self.task.to_string()))
     }
 
     async fn give_up_claim(&self) -> Flow<()> {

@@ -39,6 +39,6 @@ impl ImageSink {
 
     /// Gives up uploads that are under way.
     pub(crate) async fn abort_uploads(&self) -> Flow<()> {
-        Ok(abort_uploads(&*self.store, &self.at.bucket, &self.at.key, |_| true).await?)
+        Ok(abort_uploads(&*self.store, &self.at.bucket, &self.at.key).await?)
     }
 }

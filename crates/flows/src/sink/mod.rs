@@ -104,17 +104,14 @@ pub(crate) fn one(bytes: Bytes) -> Body {
     Box::pin(futures::stream::iter((!bytes.is_empty()).then_some(Ok(bytes))))
 }
 
-/// Gives up the unfinished uploads below a prefix that `of` picks.
+/// Gives up the unfinished uploads below a prefix.
 pub(crate) async fn abort_uploads(
     objects: &dyn Objects,
     bucket: &str,
     prefix: &str,
-    of: impl Fn(&ObjectRef) -> bool,
 ) -> Result<(), ObjectError> {
     for (at, upload) in objects.uploads(bucket, prefix).await? {
-        if of(&at) {
-            objects.abort(&at, &upload).await?;
-        }
+        objects.abort(&at, &upload).await?;
     }
     Ok(())
 }
