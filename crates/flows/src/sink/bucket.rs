@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use image_tasks_domain::export_input::ExportPolicy;
-use image_tasks_domain::{ExportInput, Failure, FailureCode, TaskId};
+use image_tasks_domain::ports::TaskStore;
+use image_tasks_domain::{ExportInput, Failure, FailureCode, TaskId, Unsettled};
 
 use super::metadata::TASK;
 use super::one;
@@ -24,6 +25,7 @@ pub(crate) struct BucketSink {
     pub(crate) store: Arc<dyn Objects>,
     task: TaskId,
     location: String,
+    tasks: Arc<dyn TaskStore>,
     receivers: Arc<dyn Receivers>,
     region: Option<String>,
     /// Where claims are kept.
@@ -72,6 +74,7 @@ impl BucketSink {
             store: receivers.objects(region, &Metadata::new()),
             task,
             location: input.location(),
+            tasks: Arc::clone(&stores.tasks),
             receivers: Arc::clone(receivers),
             region: region.map(str::to_owned),
             work: Arc::clone(&stores.objects),
@@ -93,13 +96,28 @@ impl BucketSink {
         let body = one(Bytes::from(by.clone()));
         match self.work.put_stream(&self.claim, by.len() as u64, body, true).await {
             Ok(_) => Ok(()),
-            Err(ObjectError::Precondition(_)) if self.has_claim().await? => Ok(()),
-            Err(ObjectError::Precondition(_)) => Err(Stop::failed(
+            Err(ObjectError::Precondition(_)) => self.claimed().await,
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Whether the claim that is there is this task's.
+    async fn claimed(&self) -> Flow<()> {
+        let claim = self.work.get(&self.claim).await?;
+        let by = claim.as_deref().map(|by| String::from_utf8_lossy(by).parse::<TaskId>());
+        match by {
+            Some(Ok(by)) if by == self.task => Ok(()),
+            Some(Ok(by)) if !self.has_ended(by).await? => Err(Stop::failed(
                 FailureCode::ObjectExists,
                 format!("another export to {} is under way", self.location),
             )),
-            Err(e) => Err(e.into()),
+            // Given up in between, or about to be.
+            _ => Err(Stop::Store(Failure::transient("another export to that name was just ending"))),
         }
+    }
+
+    async fn has_ended(&self, id: TaskId) -> Flow<bool> {
+        Ok(self.tasks.get(id).await?.is_none_or(|task| task.status.is_end()))
     }
 
     async fn has_claim(&self) -> Flow<bool> {
@@ -111,8 +129,15 @@ impl BucketSink {
         let Some(object) = self.store.head(&self.at).await.map_err(|e| self.refused(e))? else {
             return Ok(None);
         };
-        if self.is_own().await.map_err(|e| self.refused(e))? {
+        let metadata = self.store.metadata(&self.at).await.map_err(|e| self.refused(e))?;
+        // Removed in between.
+        let Some(metadata) = metadata else { return Ok(None) };
+        if self.names_task(&metadata) {
             return Ok(Some(object));
+        }
+        if self.is_remains(&metadata).await? {
+            let message = "what a failed export has left under that name was about to be removed";
+            return Err(Stop::Store(Failure::transient(message)));
         }
         let message =
             format!("{} exists already and is never overwritten; remove it or name another", self.location);
@@ -121,7 +146,18 @@ impl BucketSink {
 
     async fn is_own(&self) -> ObjectResult<bool> {
         let found = self.store.metadata(&self.at).await?;
-        Ok(found.is_some_and(|found| found.get(TASK) == Some(&self.task.to_string())))
+        Ok(found.is_some_and(|found| self.names_task(&found)))
+    }
+
+    fn names_task(&self, metadata: &Metadata) -> bool {
+        metadata.get(TASK) == Some(&self.task.to_string())
+    }
+
+    /// Whether an object is of a task that failed. A worker that outlived it has made it, and removes it in a moment.
+    async fn is_remains(&self, metadata: &Metadata) -> Flow<bool> {
+        let Some(Ok(id)) = metadata.get(TASK).map(|id| id.parse()) else { return Ok(false) };
+        let task = self.tasks.get(id).await?;
+        Ok(task.is_some_and(|task| matches!(task.unsettled, Some(Unsettled::Cleaning { .. }))))
     }
 
     /// Removes all that the task may have made here, and its claim.
