@@ -121,6 +121,8 @@ impl Engine {
     async fn stopped(&self, id: TaskId, stop: Stop) -> Result<Found, Failure> {
         let found = match stop {
             Stop::Ended => self.settle(id).await,
+            // What it lacked may be what the task's end removed, after which it has made something itself.
+            _ if self.has_ended(id).await => self.settle(id).await,
             stop => Err(stop),
         };
         found.map_err(|stop| {
@@ -131,6 +133,10 @@ impl Engine {
             tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "phase failed");
             failure
         })
+    }
+
+    async fn has_ended(&self, id: TaskId) -> bool {
+        matches!(self.stores.tasks.get(id).await, Ok(Some(task)) if task.status.is_end())
     }
 
     async fn settle(&self, id: TaskId) -> Flow<Found> {
