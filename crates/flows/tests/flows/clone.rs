@@ -29,8 +29,8 @@ const RULES: CopyRules = CopyRules { whole: 1000, part: 1000 };
 const MAP: &[u8] = b"where the data is";
 
 /// Two regions over one store of objects, as S3 is one.
-struct TwoRegions {
-    world: World,
+pub(crate) struct TwoRegions {
+    pub world: World,
     there: Arc<Stores>,
     engine: Engine,
     bytes: Vec<u8>,
@@ -84,7 +84,7 @@ fn source_image(bytes: &[u8], stored: StoredObject, now: image_tasks_domain::Tim
 }
 
 impl TwoRegions {
-    async fn new(len: usize, input: Value) -> Self {
+    pub(crate) async fn new(len: usize, input: Value) -> Self {
         let world = World::new(Script::of(Vec::new()), json!({}), CUT).await;
         let bytes = pattern(len);
         let objects = world.objects.clone();
@@ -138,7 +138,7 @@ impl TwoRegions {
         self.world.task().await
     }
 
-    async fn phase(&self, event: Value) -> Result<Value, Failure> {
+    pub(crate) async fn phase(&self, event: Value) -> Result<Value, Failure> {
         self.engine.handle(Event::try_from(event)?, Deadline::after(self.world.time)).await
     }
 
@@ -150,7 +150,7 @@ impl TwoRegions {
     }
 
     /// The task has ended, the image is whole or gone, and nothing else is left.
-    async fn check_ended(&self, context: &str) -> TaskStatus {
+    pub(crate) async fn check_ended(&self, context: &str) -> TaskStatus {
         let task = self.world.task().await;
         let image = self.world.image().await;
         match task.status {

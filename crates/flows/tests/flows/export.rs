@@ -177,7 +177,7 @@ impl Scenario {
 }
 
 impl World {
-    fn post(&self, id: TaskId, input: Value, owner: &str) {
+    pub(crate) fn post(&self, id: TaskId, input: Value, owner: &str) {
         let now = Timestamp::from_epoch(1_795_000_000);
         self.stores.inner.put_task(Task {
             id,
@@ -213,7 +213,7 @@ impl World {
         execution.run().await;
     }
 
-    async fn phase(&self, event: Value) -> Result<Value, Failure> {
+    pub(crate) async fn phase(&self, event: Value) -> Result<Value, Failure> {
         let deadline = Deadline::after(Duration::from_secs(900));
         let exports = Exports { receivers: self.objects.clone(), rules: self.rules.clone() };
         Engine::exports(self.flow_stores.clone(), exports).handle(Event::try_from(event)?, deadline).await

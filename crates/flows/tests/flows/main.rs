@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 mod allocation;
+mod cases;
 mod clone;
 mod convert;
 mod disks;
@@ -17,6 +18,7 @@ mod lies;
 mod lifecycle;
 mod nested;
 mod objects;
+mod outlive;
 mod property;
 mod qcow2;
 mod resilience;

@@ -1,0 +1,334 @@
+//! A task of every kind and way, called one phase after the other, for tests that put calls beside one another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use image_tasks_domain::memory::{ManualClock, MemoryStore};
+use image_tasks_domain::ports::{ExecutionStatus, TaskStore};
+use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus};
+use image_tasks_flows::Lifecycle;
+use serde_json::{Value, json};
+
+use crate::clone::TwoRegions;
+use crate::disks::qcow2;
+use crate::execution::end;
+use crate::export;
+use crate::faults::{Faults, Machines};
+use crate::glance;
+use crate::import::gzip;
+use crate::objects::MemoryObjects;
+use crate::sources::Script;
+use crate::world::{CUT, World, pattern};
+
+/// How often the state machine calls again where a fault may pass.
+const AGAIN: usize = 5;
+
+/// A task, and what it runs on.
+pub(crate) enum Play {
+    /// An import, or a clone from a Glance.
+    Image(World),
+    /// A clone of a region.
+    Region(TwoRegions),
+    /// An export.
+    Export(export::World),
+}
+
+/// A call of the function, and what it answers where nothing is beside it.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub event: Value,
+    pub answer: Value,
+    /// Port calls that it makes.
+    pub calls: u64,
+}
+
+/// A kind of task.
+pub(crate) struct Case {
+    pub name: &'static str,
+    make: Box<dyn Fn() -> BoxFuture<'static, Play>>,
+    /// Its calls, in order.
+    pub steps: Vec<Step>,
+    /// The bytes that it makes.
+    pub made: Bytes,
+    /// How many places are left out after one that is tried: where a run takes long.
+    pub stride: u64,
+}
+
+impl Play {
+    pub(crate) fn faults(&self) -> &Arc<Faults> {
+        match self {
+            Self::Image(world) => &world.faults,
+            Self::Region(regions) => &regions.world.faults,
+            Self::Export(world) => &world.faults,
+        }
+    }
+
+    pub(crate) fn objects(&self) -> &Arc<MemoryObjects> {
+        match self {
+            Self::Image(world) => &world.objects,
+            Self::Region(regions) => &regions.world.objects,
+            Self::Export(world) => &world.objects,
+        }
+    }
+
+    pub(crate) fn store(&self) -> &MemoryStore {
+        match self {
+            Self::Image(world) => &world.stores.inner,
+            Self::Region(regions) => &regions.world.stores.inner,
+            Self::Export(world) => &world.stores.inner,
+        }
+    }
+
+    pub(crate) fn machines(&self) -> &Arc<Machines> {
+        match self {
+            Self::Image(world) => &world.machines,
+            Self::Region(regions) => &regions.world.machines,
+            Self::Export(world) => &world.machines,
+        }
+    }
+
+    pub(crate) fn lifecycle(&self) -> &Lifecycle {
+        match self {
+            Self::Image(world) => &world.lifecycle,
+            Self::Region(regions) => &regions.world.lifecycle,
+            Self::Export(world) => &world.lifecycle,
+        }
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<ManualClock> {
+        match self {
+            Self::Image(world) => &world.clock,
+            Self::Region(regions) => &regions.world.clock,
+            Self::Export(world) => &world.clock,
+        }
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        match self {
+            Self::Image(world) => world.id,
+            Self::Region(regions) => regions.world.id,
+            Self::Export(_) => export::task_id(1),
+        }
+    }
+
+    pub(crate) async fn task(&self) -> Task {
+        TaskStore::get(self.store(), self.id()).await.unwrap().unwrap()
+    }
+
+    /// One call of the function.
+    pub(crate) async fn call(&self, event: &Value) -> Result<Value, Failure> {
+        self.call_of(self.id(), event).await
+    }
+
+    /// The same for another task.
+    pub(crate) async fn call_of(&self, id: TaskId, event: &Value) -> Result<Value, Failure> {
+        let mut event = event.clone();
+        (event["version"], event["task_id"]) = (json!(1), json!(id));
+        match self {
+            Self::Image(world) => world.phase(event).await,
+            Self::Region(regions) => regions.phase(event).await,
+            Self::Export(world) => world.phase(event).await,
+        }
+    }
+
+    /// A call, made again as the state machine does.
+    pub(crate) async fn called(&self, id: TaskId, event: &Value) -> Result<Value, Failure> {
+        let mut last = Failure::transient("never called");
+        for _ in 0..=AGAIN {
+            match self.call_of(id, event).await {
+                Err(failure) if failure.code == FailureCode::Transient => last = failure,
+                answer => return answer,
+            }
+        }
+        Err(last)
+    }
+
+    /// Calls of a task that must all be answered as they are without anything beside them, or by its end.
+    pub(crate) async fn rest(&self, id: TaskId, steps: &[Step], context: &str) {
+        for step in steps {
+            let answer = self.called(id, &step.event).await;
+            let answer = answer.unwrap_or_else(|e| panic!("{context}: {}: {e}", step.event));
+            assert!(
+                answer["next"] == step.answer["next"] || answer["next"] == "done",
+                "{context}: {answer} instead of {}",
+                step.answer
+            );
+            assert_eq!(answer["remaining"], Value::Null, "{context}");
+        }
+    }
+
+    /// The lifecycle function with that event.
+    pub(crate) async fn end(&self, event: Value) {
+        end(self.faults(), self.lifecycle(), &event, 3).await.unwrap_or_else(|e| panic!("{event}: {e}"));
+    }
+
+    /// Its execution is stopped by a user, and EventBridge tells.
+    pub(crate) async fn aborted(&self) {
+        let (error, cause) = ("Cancelled".to_owned(), "cancelled by alice".to_owned());
+        let status = ExecutionStatus::Aborted { error: error.clone(), cause: cause.clone() };
+        self.machines().inner.set_status(self.id(), status);
+        let detail = json!({"name": self.id(), "status": "ABORTED", "error": error, "cause": cause});
+        self.end(json!({"detail": detail})).await;
+    }
+
+    /// The time passes after which no worker lives any longer, and the sweep comes by.
+    pub(crate) async fn settle(&self) {
+        self.clock().advance(Duration::from_secs(25 * 60));
+        self.end(json!({"phase": "sweep"})).await;
+        self.end(json!({"phase": "sweep"})).await;
+    }
+
+    /// The task has ended, what it made is whole or gone, and nothing else is left.
+    pub(crate) async fn check(&self, made: &Bytes, context: &str) -> TaskStatus {
+        assert_eq!(self.task().await.unsettled, None, "{context}");
+        match self {
+            Self::Image(world) => world.check_ended(made, context).await,
+            Self::Region(regions) => regions.check_ended(context).await,
+            Self::Export(world) => world.check(Some(made), context).await,
+        }
+    }
+}
+
+impl Case {
+    async fn new(
+        name: &'static str,
+        make: impl Fn() -> BoxFuture<'static, Play> + 'static,
+        bytes: Option<Vec<u8>>,
+    ) -> Self {
+        let play = make().await;
+        let mut steps = Vec::new();
+        let mut left = vec![json!({"phase": "plan"})];
+        while let Some(event) = left.pop() {
+            let before = play.faults().calls();
+            let answer = play.call(&event).await.unwrap_or_else(|e| panic!("{name}: {event}: {e}"));
+            match answer["next"].as_str() {
+                Some(next @ ("plan" | "stage" | "next")) => left.push(json!({"phase": next})),
+                Some("round") => {
+                    left.push(json!({"phase": "next"}));
+                    let items = answer["items"].as_array().unwrap().iter().rev();
+                    left.extend(items.map(|item| json!({"phase": "round", "range": item})));
+                }
+                Some("done") => assert!(left.is_empty(), "{name}"),
+                _ => assert_eq!(answer, json!({"remaining": null}), "{name}"),
+            }
+            steps.push(Step { event, answer, calls: play.faults().calls() - before });
+        }
+        let found = match &play {
+            Play::Image(world) => {
+                let image = world.image().await.unwrap();
+                world.objects.bytes("images", &image.id.object_key(world.id))
+            }
+            Play::Region(_) => Some(Bytes::new()),
+            Play::Export(world) => world.exported(),
+        };
+        let made = bytes.map_or_else(|| found.unwrap(), Bytes::from);
+        assert_eq!(play.check(&made, name).await, TaskStatus::Success, "{name}");
+        Self { name, make: Box::new(make), steps, made, stride: 1 }
+    }
+
+    /// A task of this kind that is pending.
+    pub(crate) async fn play(&self) -> Play {
+        (self.make)().await
+    }
+
+    /// A task of which the first of its calls have been made.
+    pub(crate) async fn after(&self, steps: usize) -> Play {
+        let play = self.play().await;
+        play.rest(play.id(), &self.steps[..steps], self.name).await;
+        play
+    }
+
+    /// The places at which a call of that number stops: each of its port calls, or some, if they are many.
+    pub(crate) fn places(&self, step: usize) -> impl Iterator<Item = u64> + use<> {
+        (0..self.steps[step].calls).step_by(usize::try_from(self.stride).unwrap())
+    }
+}
+
+/// An import of a script, and how it is asked for.
+fn import(script: fn() -> Script, input: Value, later: bool) -> impl Fn() -> BoxFuture<'static, Play> {
+    move || {
+        let input = input.clone();
+        async move {
+            let mut world = World::new(script(), input, CUT).await;
+            if later {
+                world.policy.hash_before_active = 0;
+            }
+            Play::Image(world)
+        }
+        .boxed()
+    }
+}
+
+fn whole() -> Script {
+    Script::of(pattern(1500))
+}
+
+fn parts() -> Script {
+    Script::of(pattern(3500))
+}
+
+fn stream() -> Script {
+    Script { ranges: false, ..parts() }
+}
+
+/// Data in the middle of a disk of four parts and a bit.
+fn disk() -> Vec<u8> {
+    let mut disk = vec![0; 4096];
+    disk[1000..3000].copy_from_slice(&pattern(2000));
+    disk
+}
+
+/// Each way that an import goes.
+pub(crate) async fn imports() -> Vec<Case> {
+    let raw = json!({"import_from_format": "raw"});
+    let as_format = |from: &str, to: &str| {
+        let properties = json!({"disk_format": to});
+        json!({"import_from_format": from, "image_properties": properties})
+    };
+    let of_qcow2 = || Script::of(qcow2(4096, &vec![(1000, pattern(2000))]));
+    let packed = || Script::of(gzip(&pattern(3500)));
+    let (small, large) = (Some(pattern(1500)), Some(pattern(3500)));
+    vec![
+        Case::new("import, one call", import(whole, raw.clone(), false), small).await,
+        Case::new("import, parts", import(parts, raw.clone(), false), large.clone()).await,
+        Case::new("import, to raw", import(of_qcow2, as_format("qcow2", "raw"), false), Some(disk())).await,
+        Case::new("import, to qcow2", import(parts, as_format("raw", "qcow2"), false), None).await,
+        Case::new("import, spooled", import(stream, raw.clone(), false), large.clone()).await,
+        Case::new("import, compressed", import(packed, raw.clone(), false), large.clone()).await,
+        Case::new("import, hashed later", import(parts, raw, true), large).await,
+    ]
+}
+
+/// Each way that a clone goes.
+pub(crate) async fn clones() -> Vec<Case> {
+    let region = |len| move || async move { Play::Region(TwoRegions::new(len, json!({})).await) }.boxed();
+    let elsewhere = |script: fn() -> Script| {
+        move || async move { Play::Image(glance::world(script(), |_| {}).await) }.boxed()
+    };
+    let (small, large) = (Some(pattern(1500)), Some(pattern(3500)));
+    vec![
+        Case::new("clone, whole", region(900), Some(pattern(900))).await,
+        Case::new("clone, parts", region(3500), Some(pattern(3500))).await,
+        Case::new("clone from a Glance, one call", elsewhere(whole), small).await,
+        Case::new("clone from a Glance, parts", elsewhere(parts), large).await,
+    ]
+}
+
+/// Each way that an export goes.
+pub(crate) async fn exports() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for scenario in export::scenarios() {
+        // A run takes tens of milliseconds, most of them for its bytes.
+        let stride = if scenario.stored.len() > 400_000 { 4 } else { 1 };
+        let name = scenario.name;
+        let make = move || {
+            let scenario = scenario.clone();
+            async move { Play::Export(scenario.world().await) }.boxed()
+        };
+        cases.push(Case { stride, ..Case::new(name, make, None).await });
+    }
+    cases
+}
