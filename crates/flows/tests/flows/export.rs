@@ -50,6 +50,7 @@ pub(crate) struct World {
     /// Where exports may go, and how they are cut.
     pub rules: ExportRules,
     flow_stores: image_tasks_flows::Stores,
+    pub clock: Arc<ManualClock>,
     pub lifecycle: Lifecycle,
     pub key: String,
     pub twice: bool,
@@ -166,6 +167,7 @@ impl Scenario {
             machines,
             rules,
             flow_stores,
+            clock,
             lifecycle,
             key: format!("{IMAGE}.{format}"),
             twice: false,
