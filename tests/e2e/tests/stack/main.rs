@@ -13,3 +13,4 @@ mod glance;
 mod import;
 mod lies;
 mod regions;
+mod same_id;
