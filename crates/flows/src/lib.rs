@@ -1,8 +1,8 @@
 //! One transfer engine: the phases of import, export and clone, and the life of a task around them.
 //!
 //! Goal: what happens to an image's bytes, over ports: the same code runs in a Lambda over S3 and in a test over memory.
-//! A task is a job: a [source](source), a [recipe](recipe) and a [sink](sink). These know nothing of each other and nothing of
-//! tasks; [`tasks`] makes a job of a task's input, the [engine](Engine) takes it through the phases.
+//! A task is a job: a source, a recipe and a sink. These know nothing of each other and nothing of tasks; the module of a
+//! task's type makes a job of its input, the [engine](Engine) takes it through the phases.
 //!
 //! Invariants:
 //! - Every phase may be repeated or run twice at once, and a fault at any call of any port leaves a state from which repeating
