@@ -144,38 +144,46 @@ impl Lifecycle {
     /// Where the tasks can't be listed at all.
     pub async fn sweep(&self, deadline: Deadline) -> Result<Swept, Failure> {
         let now = self.stores.clock.now();
-        let before = minus(now, YOUNG);
         let mut swept = Swept::default();
         // From where the last one stopped, so that none is left out however many there are.
-        let mut after = self.position().take();
-        loop {
-            let page = self.stores.tasks.unsettled(before, after.as_ref(), SWEEP_PAGE).await;
-            let page = page.map_err(|e| told(e.into()))?;
-            let last = page.last().copied();
-            let looks = futures::stream::iter(page.clone())
-                .map(|OpenTask { id, .. }| async move { (id, self.look(id, now).await) })
-                .buffer_unordered(SWEEP_AT_ONCE);
-            let counted = looks.for_each(|(id, looked)| {
-                swept.count(id, looked);
-                std::future::ready(())
-            });
-            tokio::select! {
-                biased;
-                () = deadline.reached() => {
-                    tracing::warn!(checked = swept.checked, "a sweep ran out of time; the next goes on from here");
-                    *self.position() = after;
-                    break;
-                }
-                () = counted => {}
+        let mut reached = self.position().take();
+        tokio::select! {
+            biased;
+            () = deadline.reached() => {
+                tracing::warn!(checked = swept.checked, "a sweep ran out of time; the next goes on from here");
+                // Behind what is done, not before what isn't: a task that can't be looked at keeps none behind it waiting.
+                *self.position() = reached;
             }
-            if page.len() < SWEEP_PAGE {
-                break;
-            }
-            after = last;
+            all = self.look_at_all(now, &mut swept, &mut reached) => all.map_err(told)?,
         }
         let Swept { checked, started, failed, cleaned, hashing, errors } = swept;
         tracing::info!(checked, started, failed, cleaned, hashing, errors, "swept");
         Ok(swept)
+    }
+
+    /// Looks at all tasks behind the one that was reached.
+    async fn look_at_all(
+        &self,
+        now: Timestamp,
+        swept: &mut Swept,
+        reached: &mut Option<OpenTask>,
+    ) -> Flow<()> {
+        let mut after = *reached;
+        loop {
+            let page = self.stores.tasks.unsettled(minus(now, YOUNG), after.as_ref(), SWEEP_PAGE).await?;
+            let (last, is_full) = (page.last().copied(), page.len() == SWEEP_PAGE);
+            let mut looks = futures::stream::iter(page)
+                .map(|task| async move { (task, self.look(task.id, now).await) })
+                .buffer_unordered(SWEEP_AT_ONCE);
+            while let Some((task, looked)) = looks.next().await {
+                swept.count(task.id, looked);
+                *reached = reached.filter(|reached| place(reached) > place(&task)).or(Some(task));
+            }
+            if !is_full {
+                return Ok(());
+            }
+            after = last;
+        }
     }
 
     fn position(&self) -> std::sync::MutexGuard<'_, Option<OpenTask>> {
@@ -273,6 +281,11 @@ fn told(stop: Stop) -> Failure {
         Stop::Failed(failure) | Stop::Store(failure) => failure,
         Stop::Ended => internal("a task's end was asked for what is gone"),
     }
+}
+
+/// In the order of sweeps.
+fn place(task: &OpenTask) -> (Timestamp, TaskId) {
+    (task.created_at, task.id)
 }
 
 fn minus(now: Timestamp, by: Duration) -> Timestamp {

@@ -16,7 +16,7 @@ use crate::clone::TwoRegions;
 use crate::disks::qcow2;
 use crate::execution::end;
 use crate::export;
-use crate::faults::{Faults, Machines};
+use crate::faults::{Faults, Machines, Stores};
 use crate::glance;
 use crate::import::gzip;
 use crate::objects::MemoryObjects;
@@ -74,12 +74,17 @@ impl Play {
         }
     }
 
-    pub(crate) fn store(&self) -> &MemoryStore {
+    pub(crate) fn stores(&self) -> &Arc<Stores> {
         match self {
-            Self::Image(world) => &world.stores.inner,
-            Self::Region(regions) => &regions.world.stores.inner,
-            Self::Export(world) => &world.stores.inner,
+            Self::Image(world) => &world.stores,
+            Self::Region(regions) => &regions.world.stores,
+            Self::Export(world) => &world.stores,
         }
+    }
+
+    /// The records, without faults.
+    pub(crate) fn store(&self) -> &MemoryStore {
+        &self.stores().inner
     }
 
     pub(crate) fn machines(&self) -> &Arc<Machines> {
@@ -127,10 +132,15 @@ impl Play {
     pub(crate) async fn call_of(&self, id: TaskId, event: &Value) -> Result<Value, Failure> {
         let mut event = event.clone();
         (event["version"], event["task_id"]) = (json!(1), json!(id));
+        self.call_as(&event).await
+    }
+
+    /// A call with all that the state machine says.
+    pub(crate) async fn call_as(&self, event: &Value) -> Result<Value, Failure> {
         match self {
-            Self::Image(world) => world.phase(event).await,
-            Self::Region(regions) => regions.phase(event).await,
-            Self::Export(world) => world.phase(event).await,
+            Self::Image(world) => world.phase(event.clone()).await,
+            Self::Region(regions) => regions.phase(event.clone()).await,
+            Self::Export(world) => world.phase(event.clone()).await,
         }
     }
 

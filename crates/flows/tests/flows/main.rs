@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 mod allocation;
+mod cancels;
 mod cases;
 mod clone;
 mod convert;
@@ -22,6 +23,9 @@ mod outlive;
 mod property;
 mod qcow2;
 mod resilience;
+mod same_id;
 mod side_by_side;
 mod sources;
+mod sweeps;
+mod versions;
 mod world;
