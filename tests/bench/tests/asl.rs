@@ -49,10 +49,8 @@ fn error(outcome: &Outcome) -> &str {
 }
 
 #[test]
-fn the_deployed_machines_are_understood() {
-    for name in ["import", "export", "clone"] {
-        Machine::deployed(name).unwrap();
-    }
+fn the_deployed_machine_is_understood() {
+    Machine::deployed("task").unwrap();
 }
 
 #[test]
