@@ -200,12 +200,12 @@ async fn the_second_image_is_its_own_whenever_the_first_ones_worker_goes_on() {
         let way = Way { cut, ranges, later };
         let steps = ticking(way.steps()).await;
         let mut points: Vec<Point> = (0..=steps.len()).map(|steps| Point { steps, call: None }).collect();
-        for n in steps.len().saturating_sub(2)..steps.len() {
-            points.extend((0..steps[n].1).map(|call| Point { steps: n, call: Some(call) }));
+        for (n, (_, calls)) in steps.iter().enumerate().skip(steps.len().saturating_sub(2)) {
+            points.extend((0..*calls).map(|call| Point { steps: n, call: Some(call) }));
         }
         let mut turn = 0;
-        for n in 0..steps.len() {
-            for call in 0..steps[n].1 {
+        for (n, (_, calls)) in steps.iter().enumerate() {
+            for call in 0..*calls {
                 for point in points.iter().skip(turn % 5).step_by(5) {
                     let owner = if turn % 2 == 0 { "demo" } else { "other" };
                     if ticking(run(way, &steps, (n, call), *point, owner)).await {
