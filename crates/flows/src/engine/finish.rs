@@ -74,7 +74,10 @@ impl Engine {
         let most = self.kind.remote().map_or(u64::MAX, |remote| remote.limits().max_virtual_size);
         let limits = Limits { max_virtual_size: most };
         // Hashing begins only once an object has been judged: where a call goes on with it, that is done.
-        let begun = stores.hashes_begun(task.id).await?;
+        let begun = match (&plan.hashing, &seen) {
+            (Hashing::First, None) => stores.hashes_begun(task.id).await?,
+            _ => None,
+        };
         if begun.as_ref().is_none_or(|begun| begun.etag != object.etag) {
             judge::sealed(&StoredSource::new(&stores.objects, &object), plan, &limits).await?;
         }
