@@ -40,11 +40,7 @@ impl RunningStack {
     ) -> Result<Self> {
         emulator::end_stale(layout)?;
         let _stale = fs::remove_file(coordinates_path(layout));
-        let endpoints = Endpoints {
-            aws_port: free_port(options.aws_port, "--aws-port").await?,
-            s3_port: free_port(options.s3_port, "--s3-port").await?,
-            glance_port: free_port(0, "a Glance").await?,
-        };
+        let endpoints = free_endpoints(options).await?;
         let (mut placements, mut listeners) = (Vec::new(), Vec::new());
         for (port, region) in (options.port..).zip(&options.regions(tests)) {
             let listener = listen(port, "--port").await?;
@@ -160,7 +156,48 @@ async fn listen(port: u16, flag: &str) -> Result<TcpListener> {
     })
 }
 
-/// The port if it is free, a free one for 0.
-async fn free_port(port: u16, flag: &str) -> Result<u16> {
-    Ok(listen(port, flag).await?.local_addr()?.port())
+/// Ports that are free now, for those who listen there only minutes later.
+async fn free_endpoints(options: &Options) -> Result<Endpoints> {
+    // Held until all are chosen, so that no two are the same.
+    let aws = listen_later(options.aws_port, "--aws-port").await?;
+    let s3 = listen_later(options.s3_port, "--s3-port").await?;
+    let glance = listen_later(0, "").await?;
+    Ok(Endpoints {
+        aws_port: aws.local_addr()?.port(),
+        s3_port: s3.local_addr()?.port(),
+        glance_port: glance.local_addr()?.port(),
+    })
+}
+
+/// Ports that no system hands out by itself: Linux does from 32,768 on, macOS and Windows from 49,152.
+/// A free port of those may be any connection's a moment later.
+const NEVER_HANDED_OUT: std::ops::Range<u16> = 20_000..32_000;
+
+/// The port if it is free, for 0 a free one that stays free.
+async fn listen_later(port: u16, flag: &str) -> Result<TcpListener> {
+    if port != 0 {
+        return listen(port, flag).await;
+    }
+    // Runners that start together begin their search at places of their own.
+    let own = usize::try_from(std::process::id()).unwrap_or_default() * 7 % NEVER_HANDED_OUT.len();
+    for port in NEVER_HANDED_OUT.skip(own).chain(NEVER_HANDED_OUT.take(own)) {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            return Ok(listener);
+        }
+    }
+    anyhow::bail!("no port of {NEVER_HANDED_OUT:?} is free")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_for_later_is_none_that_a_connection_may_be_given() {
+        let mut held = Vec::new();
+        for _ in 0..50 {
+            held.push(listen_later(0, "").await.unwrap());
+        }
+        assert!(held.iter().all(|one| NEVER_HANDED_OUT.contains(&one.local_addr().unwrap().port())));
+    }
 }
