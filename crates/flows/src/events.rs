@@ -3,7 +3,7 @@
 //! The shapes are those of `infra/statemachines/task.asl.json`. An event of another shape or version is an error that says so:
 //! it comes from a state machine newer or older than the function.
 
-use image_tasks_domain::transfer::Batch;
+use image_tasks_domain::transfer::{Batch, batches};
 use image_tasks_domain::{ExecutionName, Failure, FailureCode, TaskId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,10 +32,36 @@ pub enum Phase {
     /// Make pieces of the object.
     Round {
         /// Which ones.
-        range: Batch,
+        item: RoundItem,
     },
     /// What the sink asks for once they are made.
     Next,
+}
+
+/// Pieces that one worker makes; the state machine passes it on as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundItem {
+    /// Of which round.
+    pub round: Round,
+    /// Which ones.
+    #[serde(flatten)]
+    pub pieces: Batch,
+}
+
+/// What the pieces of a round are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Round {
+    /// Pieces of the recipe: they move the origin's bytes.
+    Move,
+}
+
+impl Round {
+    /// A round of so many pieces, handed out.
+    pub(crate) fn of(self, pieces: u32) -> Next {
+        let items = batches(pieces).into_iter().map(|pieces| RoundItem { round: self, pieces });
+        Next::Round { items: items.collect() }
+    }
 }
 
 /// What comes after a phase.
@@ -50,8 +76,8 @@ pub enum Next {
     Plan,
     /// Make pieces.
     Round {
-        /// Ranges of them, one for each worker.
-        items: Vec<Batch>,
+        /// One for each worker.
+        items: Vec<RoundItem>,
     },
     /// Go on with what the sink asks for.
     Next,
@@ -61,7 +87,7 @@ pub enum Next {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Remaining {
     /// Pieces not made for want of time.
-    pub remaining: Option<Batch>,
+    pub remaining: Option<RoundItem>,
 }
 
 impl TryFrom<Value> for Event {
@@ -203,23 +229,23 @@ mod tests {
             let event = json!({"version": 1, "phase": name, "task_id": ID});
             assert_eq!(read(event), Event { task_id, phase });
         }
-        let range = Batch { first: 1, last: 4 };
+        let item = RoundItem { round: Round::Move, pieces: Batch { first: 1, last: 4 } };
+        let sent = json!({"round": "move", "first": 1, "last": 4});
         assert_eq!(
-            read(json!({"version": 1, "phase": "round", "task_id": ID, "range": {"first": 1, "last": 4}})),
-            Event { task_id, phase: Phase::Round { range } }
+            read(json!({"version": 1, "phase": "round", "task_id": ID, "item": sent})),
+            Event { task_id, phase: Phase::Round { item } }
         );
         for (answer, expected) in [
             (Next::Done, json!({"next": "done"})),
             (Next::Stage, json!({"next": "stage"})),
             (Next::Plan, json!({"next": "plan"})),
             (Next::Next, json!({"next": "next"})),
-            (
-                Next::Round { items: vec![range] },
-                json!({"next": "round", "items": [{"first": 1, "last": 4}]}),
-            ),
+            (Next::Round { items: vec![item] }, json!({"next": "round", "items": [sent]})),
         ] {
             assert_eq!(serde_json::to_value(answer).unwrap(), expected);
         }
+        let some = Remaining { remaining: Some(item) };
+        assert_eq!(serde_json::to_value(some).unwrap(), json!({"remaining": sent}));
         let none = Remaining { remaining: None };
         assert_eq!(serde_json::to_value(none).unwrap(), json!({"remaining": null}));
     }

@@ -26,7 +26,7 @@ use image_tasks_domain::{Failure, Secret, Task, TaskId, TaskType, Timestamp};
 use image_tasks_flows::bounds::{
     Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, PARTS_AT_ONCE, PROBE_BYTES, READS_AT_ONCE, WINDOW,
 };
-use image_tasks_flows::events::{Event, Phase};
+use image_tasks_flows::events::{Event, Phase, Round, RoundItem};
 use image_tasks_flows::ports::*;
 use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Remote, Settings, Stores};
 use peak_alloc::PeakAlloc;
@@ -300,8 +300,8 @@ impl Worker {
     }
 
     async fn transfer(&self, first: u32) -> usize {
-        let range = Batch { first, last: first + 1 };
-        let (transfer, left) = self.phase(Phase::Round { range }, 600).await;
+        let item = RoundItem { round: Round::Move, pieces: Batch { first, last: first + 1 } };
+        let (transfer, left) = self.phase(Phase::Round { item }, 600).await;
         assert_eq!(left, json!({"remaining": null}));
         transfer
     }

@@ -19,13 +19,13 @@ mod finish;
 mod whole;
 
 use image_tasks_domain::progress::{Meter, Progress, Step};
-use image_tasks_domain::transfer::{Batch, batches};
+use image_tasks_domain::transfer::Batch;
 use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus, Unsettled};
 use serde_json::{Value, json};
 
 use crate::deadline::Deadline;
 use crate::error::{Flow, Stop, internal};
-use crate::events::{Event, Next, Phase, Remaining};
+use crate::events::{Event, Next, Phase, Remaining, Round, RoundItem};
 use crate::job::{Draft, Hashing, Job, Plan, Saved};
 use crate::recipe::{Site, at_once};
 use crate::rounds::make;
@@ -75,8 +75,9 @@ impl Engine {
             Phase::Plan => serde_json::to_value(self.ended(id, self.plan(id, deadline).await).await?),
             Phase::Stage => serde_json::to_value(self.ended(id, self.stage(id, deadline).await).await?),
             Phase::Next => serde_json::to_value(self.ended(id, self.next(id, deadline).await).await?),
-            Phase::Round { range } => {
-                let remaining = self.round_ended(id, self.round(id, range, deadline).await).await?;
+            Phase::Round { item } => {
+                let made = self.round_ended(id, self.round(id, item, deadline).await).await?;
+                let remaining = made.map(|pieces| RoundItem { pieces, ..item });
                 serde_json::to_value(Remaining { remaining })
             }
         };
@@ -290,7 +291,7 @@ impl Engine {
         };
         let work = Progress { copied: meter(bytes), hashed: meter(to_hash), ..job.task.progress };
         self.stores.tasks.set_work(job.id(), &work).await?;
-        Ok(Next::Round { items: batches(pieces) })
+        Ok(Round::Move.of(pieces))
     }
 
     /// The meter's total. Called after a save: where the task has ended meanwhile, it stops, and what was saved is removed.
@@ -325,7 +326,8 @@ impl Engine {
     }
 
     /// Makes pieces of a batch; what is left when the time is up.
-    async fn round(&self, id: TaskId, batch: Batch, deadline: Deadline) -> Flow<Option<Batch>> {
+    async fn round(&self, id: TaskId, item: RoundItem, deadline: Deadline) -> Flow<Option<Batch>> {
+        let RoundItem { round: Round::Move, pieces: batch } = item;
         let job = &self.at_work(id).await?;
         let plan = self.stores.plan(id).await?.ok_or(Stop::Ended)?;
         let upload = plan.upload.as_ref().ok_or_else(|| Stop::internal("a round without an upload"))?;

@@ -219,7 +219,7 @@ impl Case {
                 Some("round") => {
                     left.push(json!({"phase": "next"}));
                     let items = answer["items"].as_array().unwrap().iter().rev();
-                    left.extend(items.map(|item| json!({"phase": "round", "range": item})));
+                    left.extend(items.map(|item| json!({"phase": "round", "item": item})));
                 }
                 Some("done") => assert!(left.is_empty(), "{name}"),
                 _ => assert_eq!(answer, json!({"remaining": null}), "{name}"),

@@ -326,8 +326,8 @@ async fn of_two_twins_that_are_told_different_things_neither_publishes_what_was_
                 let honest = way.world(Script::of(way.clean.clone()), size).await;
                 let planned = ticking(phase(&honest, json!({"phase": "plan"}))).await.unwrap();
                 let mut steps = vec![json!({"phase": "plan"})];
-                for range in planned["items"].as_array().into_iter().flatten() {
-                    steps.push(json!({"phase": "round", "range": range}));
+                for item in planned["items"].as_array().into_iter().flatten() {
+                    steps.push(json!({"phase": "round", "item": item}));
                 }
                 if steps.len() > 1 {
                     steps.push(json!({"phase": "next"}));

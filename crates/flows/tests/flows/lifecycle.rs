@@ -24,7 +24,7 @@ pub(crate) async fn phase(world: &World, mut event: Value) -> Result<Value, imag
 
 /// The calls of an import in parts, one after the other.
 pub(crate) fn steps() -> Vec<Value> {
-    let round = |n| json!({"phase": "round", "range": {"first": n, "last": n}});
+    let round = |n| json!({"phase": "round", "item": {"round": "move", "first": n, "last": n}});
     let mut steps = vec![json!({"phase": "plan"})];
     steps.extend((1..=4).map(round));
     steps.push(json!({"phase": "next"}));

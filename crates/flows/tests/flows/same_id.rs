@@ -80,7 +80,7 @@ impl Way {
                 Some("round") => {
                     left.push(json!({"phase": "next"}));
                     let items = answer["items"].as_array().unwrap().iter().rev();
-                    left.extend(items.map(|item| json!({"phase": "round", "range": item})));
+                    left.extend(items.map(|item| json!({"phase": "round", "item": item})));
                 }
                 _ => {}
             }

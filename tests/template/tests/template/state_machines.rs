@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use image_tasks_domain::FailureCode;
 use image_tasks_domain::transfer::Batch;
-use image_tasks_flows::events::{Event, LifecycleEvent, Next};
+use image_tasks_flows::events::{Event, LifecycleEvent, Next, Round, RoundItem};
 use serde_json::{Value, json};
 use template_tests::{Architecture, State, StateMachine, Template, code_spans};
 
@@ -195,7 +195,7 @@ fn payload(state: State<'_>) -> Value {
     let parameters = state.body["Parameters"].as_object().unwrap();
     let filled = parameters.iter().map(|(name, value)| match (name.as_str(), value.as_str()) {
         (_, Some("$.task_id")) => ("task_id".to_owned(), json!("0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b")),
-        (_, Some("$.work.remaining")) => ("range".to_owned(), json!({"first": 1, "last": 4})),
+        (_, Some("$.work.remaining")) => ("item".to_owned(), json!({"round": "move", "first": 1, "last": 4})),
         (_, Some("$.error")) => ("error".to_owned(), json!({"Error": "Transient", "Cause": "{}"})),
         (name, _) => {
             assert!(!name.ends_with(".$"), "{}: {name} is not known here", state.name);
@@ -224,8 +224,8 @@ fn functions_know_every_call_and_refuse_it_in_another_version() {
 
 #[test]
 fn every_answer_leads_somewhere_and_an_unknown_one_to_the_end() {
-    let range = Batch { first: 1, last: 4 };
-    let answers = [Next::Done, Next::Stage, Next::Plan, Next::Round { items: vec![range] }, Next::Next];
+    let item = RoundItem { round: Round::Move, pieces: Batch { first: 1, last: 4 } };
+    let answers = [Next::Done, Next::Stage, Next::Plan, Next::Round { items: vec![item] }, Next::Next];
     let answers: BTreeSet<_> = answers
         .iter()
         .map(|answer| serde_json::to_value(answer).unwrap()["next"].as_str().unwrap().to_owned())
@@ -254,7 +254,7 @@ fn phases_are_called_as_the_document_says() {
             let call = code_spans(row[1]).into_iter().find(|span| span.starts_with('{')).expect("a call");
             let phase = call.split("\"phase\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
             // `{"phase":"plan","task_id"}`: the other fields by name, values left out.
-            let fields: BTreeSet<_> = ["version", "task_id", "range", "error"]
+            let fields: BTreeSet<_> = ["version", "task_id", "item", "error"]
                 .into_iter()
                 .filter(|field| call.contains(&format!("\"{field}\"")))
                 .collect();
