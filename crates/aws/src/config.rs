@@ -2,7 +2,7 @@
 //!
 //! Goal: nothing after cold start looks at the environment; each function has a
 //! struct with exactly what it needs. [`VARIABLES`] is the one list of names,
-//! held by tests against ARCHITECTURE.md's table and template.yaml.
+//! held by tests against the table of docs/deployment.md and template.yaml.
 //!
 //! Invariants:
 //! - A variable that is missing or can't be read stops the function with its name.

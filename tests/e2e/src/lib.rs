@@ -79,6 +79,24 @@ impl Tenant {
         request.send().await.expect("the API answers")
     }
 
+    /// One request with just these headers.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Option<String>,
+    ) -> Response {
+        let mut request = self.http.request(method, format!("{}{path}", self.stack.endpoint()));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        request.send().await.expect("the API answers")
+    }
+
     /// GET of a JSON document.
     pub async fn get(&self, path: &str) -> Answer {
         answer(self.request(Method::GET, path, None).await).await

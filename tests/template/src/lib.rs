@@ -1,4 +1,4 @@
-//! `template.yaml`, the state machines and the tables of `ARCHITECTURE.md`, read for tests.
+//! `template.yaml`, the state machines and the tables of `docs/`, read for tests.
 //!
 //! Invariant: what is read is what is deployed. Intrinsic functions are kept,
 //! in their long form (`!Ref X` is `{"Ref": "X"}`), and nothing is resolved.
@@ -163,14 +163,19 @@ fn collect<'a>(machine: &'a Value, map: Option<&'a Value>, found: &mut Vec<State
     }
 }
 
-/// `ARCHITECTURE.md`, the contract between the rooms.
+/// The pages of `docs/`, the contract between the rooms.
 #[derive(Debug)]
-pub struct Architecture(String);
+pub struct Docs(String);
 
-impl Architecture {
-    /// The document.
+impl Docs {
+    /// All pages, one behind the other.
     pub fn load() -> Self {
-        Self(read("ARCHITECTURE.md"))
+        let pages = fs::read_dir(repository_file("docs")).expect("docs");
+        Self(
+            pages
+                .map(|page| fs::read_to_string(page.expect("a page").path()).expect("a page") + "\n")
+                .collect(),
+        )
     }
 
     /// The text below this heading (with its `#`s), up to the next one of the same or a higher level.

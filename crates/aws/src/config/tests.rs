@@ -1,4 +1,4 @@
-//! The configuration against the environment and against ARCHITECTURE.md.
+//! The configuration against the environment and against docs/deployment.md.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ fn each_function_reads_exactly_the_variables_listed_for_it() {
 
 #[test]
 fn the_document_has_the_same_table() {
-    let document = include_str!("../../../../ARCHITECTURE.md");
+    let document = include_str!("../../../../docs/deployment.md");
     let section = document.split("\n## ").find(|s| s.starts_with("Configuration")).unwrap();
     let rows: Vec<String> = section.lines().filter(|l| l.starts_with("| `")).map(str::to_owned).collect();
     let expected: Vec<String> = VARIABLES

@@ -1,6 +1,6 @@
 //! Tasks and images in DynamoDB.
 //!
-//! Tables and indexes are in ARCHITECTURE.md and template.yaml; a test makes
+//! Tables and indexes are in docs/data.md and template.yaml; a test makes
 //! its tables from the latter.
 //!
 //! Invariants:

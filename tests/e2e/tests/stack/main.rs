@@ -14,3 +14,4 @@ mod import;
 mod lies;
 mod regions;
 mod same_id;
+mod semantics;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use image_tasks_domain::import_input::OutputFormat;
 use serde_json::Value;
-use template_tests::{Architecture, Template, code_spans};
+use template_tests::{Docs, Template, code_spans};
 
 const FUNCTIONS: &str = "AWS::Serverless::Function";
 
@@ -32,8 +32,8 @@ fn each_variable_is_set_for_the_functions_that_read_it_and_for_no_other() {
         }
     }
 
-    let architecture = Architecture::load();
-    let documented: BTreeMap<String, BTreeSet<String>> = architecture
+    let docs = Docs::load();
+    let documented: BTreeMap<String, BTreeSet<String>> = docs
         .table("## Configuration")
         .iter()
         .map(|row| {
@@ -51,9 +51,9 @@ fn each_variable_is_set_for_the_functions_that_read_it_and_for_no_other() {
 #[test]
 fn a_variable_that_is_a_parameter_has_the_default_that_the_document_names() {
     let template = Template::load();
-    let architecture = Architecture::load();
+    let docs = Docs::load();
     let mut compared = 0;
-    for row in architecture.table("## Configuration") {
+    for row in docs.table("## Configuration") {
         let variable = code_spans(row[0])[0];
         let pointer = format!("Environment/Variables/{variable}/Ref");
         let parameter = template

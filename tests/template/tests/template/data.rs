@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use template_tests::{Architecture, StateMachine, Template, code_spans};
+use template_tests::{Docs, StateMachine, Template, code_spans};
 
 const TABLE: &str = "AWS::DynamoDB::Table";
 const BUCKET: &str = "AWS::S3::Bucket";
@@ -46,16 +46,16 @@ fn attributes(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_indexes_of_tasks_are_those_of_the_document() {
-    let architecture = Architecture::load();
-    let heading = "### tasks";
-    let shown = architecture
+    let docs = Docs::load();
+    let heading = "### Indexes of tasks";
+    let shown = docs
         .section(heading)
         .lines()
         .find_map(|line| line.strip_prefix("\"What a list shows\":"))
         .map(attributes)
         .expect("what a list shows");
 
-    let documented: BTreeMap<String, Index> = architecture
+    let documented: BTreeMap<String, Index> = docs
         .table(heading)
         .iter()
         .map(|row| {
@@ -75,8 +75,8 @@ fn the_indexes_of_tasks_are_those_of_the_document() {
 
 #[test]
 fn the_indexes_of_images_are_those_of_the_document() {
-    let architecture = Architecture::load();
-    let line = architecture
+    let docs = Docs::load();
+    let line = docs
         .section("### images")
         .lines()
         .find(|line| line.starts_with("Indexes: "))
@@ -106,9 +106,9 @@ fn tables_are_encrypted_recoverable_and_on_demand() {
 #[test]
 fn tasks_and_credentials_expire_and_images_do_not() {
     let template = Template::load();
-    let architecture = Architecture::load();
+    let docs = Docs::load();
     for (heading, table) in [("### tasks", "TasksTable"), ("### credentials", "CredentialsTable")] {
-        let heading = architecture.section(heading).lines().next().unwrap();
+        let heading = docs.section(heading).lines().next().unwrap();
         let attribute = code_spans(heading).last().copied().unwrap();
         assert_eq!(
             *template.at(&format!("/Resources/{table}/Properties/TimeToLiveSpecification")),

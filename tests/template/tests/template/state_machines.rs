@@ -6,7 +6,7 @@ use image_tasks_domain::FailureCode;
 use image_tasks_domain::transfer::Batch;
 use image_tasks_flows::events::{Event, LifecycleEvent, Next, Round, RoundItem};
 use serde_json::{Value, json};
-use template_tests::{Architecture, State, StateMachine, Template, code_spans};
+use template_tests::{Docs, State, StateMachine, Template, code_spans};
 
 /// Errors of a called function that pass (Step Functions developer guide,
 /// "Handling errors in Step Functions workflows" and best practices for Lambda).
@@ -247,8 +247,8 @@ fn every_answer_leads_somewhere_and_an_unknown_one_to_the_end() {
 
 #[test]
 fn phases_are_called_as_the_document_says() {
-    let documented: BTreeMap<String, Value> = Architecture::load()
-        .table("## Phases of a task")
+    let documented: BTreeMap<String, Value> = Docs::load()
+        .table("## Which phases does an execution run?")
         .iter()
         .map(|row| {
             let call = code_spans(row[1]).into_iter().find(|span| span.starts_with('{')).expect("a call");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use image_tasks_domain::FailureCode;
 use serde_json::{Value, json};
-use template_tests::{Architecture, Template, code_spans};
+use template_tests::{Docs, Template, code_spans};
 
 #[test]
 fn every_machine_that_ends_badly_calls_the_lifecycle_function() {
@@ -81,8 +81,8 @@ fn alarms_are_those_of_the_document() {
     let template = Template::load();
     let deployed: BTreeSet<String> =
         template.resources("AWS::CloudWatch::Alarm").map(|(id, _)| id.to_owned()).collect();
-    let architecture = Architecture::load();
-    let documented: BTreeSet<String> = architecture
+    let docs = Docs::load();
+    let documented: BTreeSet<String> = docs
         .table("## Alarms")
         .iter()
         .flat_map(|row| code_spans(row[0]))
