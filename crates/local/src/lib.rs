@@ -10,8 +10,8 @@
 //!   processes, what S3 was asked.
 //!
 //! The runner (`cargo local`) is the binary of this package. It brings up the
-//! emulators, deploys `template.yaml` and serves the API; ARCHITECTURE.md,
-//! "Local stack", says what differs from AWS.
+//! emulators, deploys `template.yaml` and serves the API; docs/local-stack.md
+//! says what differs from AWS.
 
 mod coordinates;
 pub mod pattern;

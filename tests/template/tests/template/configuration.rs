@@ -1,4 +1,4 @@
-//! The environment of the functions is what ARCHITECTURE.md says, and comes from documented parameters.
+//! The environment of the functions is what docs say, and comes from documented parameters.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Tables, buckets and logs: indexes as ARCHITECTURE.md names them, nothing public, nothing kept for ever by neglect.
+//! Tables, buckets and logs: indexes as the docs name them, nothing public, nothing kept for ever by neglect.
 
 use std::collections::{BTreeMap, BTreeSet};
 
