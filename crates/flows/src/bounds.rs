@@ -20,6 +20,8 @@ use image_tasks_domain::transfer::{PART, SINGLE, TooLarge, TransferPlan};
 
 /// Bytes of headers and tables held at once while an image is inspected.
 pub const PROBE_BYTES: usize = disk_image::drive::MAX_OPEN_BYTES;
+/// Reads of headers and tables on their way at once. A full disk of 1 TiB has some thousand tables, all over its file.
+pub const TABLES_AT_ONCE: usize = 32;
 /// Parts that a transfer worker moves at once: one waits for its source while the other is stored.
 pub const PARTS_AT_ONCE: usize = 2;
 /// Part size of a staged object. 10,000 of them are 156 GiB, more than one invocation of 15 minutes can fetch.
