@@ -138,9 +138,15 @@ pub(crate) fn stream() -> Sparse {
 
 pub(crate) fn sound() -> Vec<Sound> {
     let in_place = stream_from(STREAM_DIRECTORY);
-    [("vmdk-monolithic", monolithic()), ("vmdk-stream-footer", stream()), ("vmdk-stream-in-place", in_place)]
-        .map(|(name, file)| Sound { name, format: Format::Vmdk, file })
-        .to_vec()
+    let converted = "# Description file created by VMDK stream converter";
+    [
+        ("vmdk-monolithic", monolithic()),
+        ("vmdk-stream-footer", stream()),
+        ("vmdk-stream-in-place", in_place),
+        ("vmdk-title-of-a-converter", with_text("# Disk DescriptorFile", converted)),
+    ]
+    .map(|(name, file)| Sound { name, format: Format::Vmdk, file })
+    .to_vec()
 }
 
 pub(crate) fn hostile() -> Vec<Hostile> {
