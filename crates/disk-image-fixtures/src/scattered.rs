@@ -1,4 +1,4 @@
-//! Large images whose tables lie all over the file, computed while they are read: nothing of their size is held or stored.
+//! Large images whose tables lie all over the file, computed while they are read: nothing of their size is held.
 
 use std::io;
 
@@ -22,8 +22,8 @@ impl std::fmt::Debug for Scattered {
 }
 
 impl Scattered {
-    /// A full qcow2 of a disk of `disk` bytes. Each L2 table lies in front of its data; the order of these pairs in the file
-    /// has nothing to do with their order on the disk. `disk` and the bytes of a table's data are powers of two.
+    /// A full qcow2 of a disk of `disk` bytes, a power of two. Each L2 table lies in front of its data; the order of these
+    /// pairs in the file has nothing to do with their order on the disk.
     pub fn qcow2(disk: u64, cluster_bits: u32) -> Self {
         let cluster = 1u64 << cluster_bits;
         let entries = cluster / 8;
@@ -66,8 +66,8 @@ impl Scattered {
         Self { size: first + tables * pair, sector: Box::new(sector) }
     }
 
-    /// A full streamOptimized VMDK of a disk of `disk` bytes, whole grain tables of 64 KiB grains, as VMware writes it: each
-    /// table behind its grains, directory and footer last. Each grain takes 10 KiB.
+    /// A full streamOptimized VMDK of a disk of `disk` bytes, whole grain tables of 64 KiB grains, as VMware writes it:
+    /// each table behind its grains, directory and footer last. Each grain takes 10 KiB.
     pub fn stream_optimized(disk: u64) -> Self {
         const GRAIN: u64 = 128;
         const STORED: u64 = 20;

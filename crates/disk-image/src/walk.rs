@@ -11,7 +11,8 @@ use crate::{
     regions::{ByteRange, Regions},
 };
 
-/// How far ahead a walker asks for tables in one [`Error::Need`]: bytes of tables. Gaps between them may take as many again.
+/// How far ahead a walker asks for tables in one [`Error::Need`]: bytes of tables. Gaps between them may take as many
+/// again.
 pub(crate) const READ_AHEAD: u64 = 4 << 20;
 /// Tables asked for in one [`Error::Need`].
 pub(crate) const MAX_NEEDS: usize = 1024;

@@ -4,7 +4,7 @@
 //!
 //! | phase | holds at most |
 //! |---|---|
-//! | plan | [`PROBE_BYTES`] of the image's headers or tables |
+//! | plan, judge | [`PROBE_BYTES`] of the image's headers or tables |
 //! | stage | a decoder's window ([`DECODER_MEMORY`]), [`STAGE_UPLOADS`] + 1 parts of [`STAGE_PART`], [`QUEUE`] chunks of [`CHUNK`] on each side of the decoder |
 //! | transfer, as is | [`PARTS_AT_ONCE`] streams of network chunks |
 //! | transfer, converting | for each of [`PARTS_AT_ONCE`] parts a [`WINDOW`], [`READS_AT_ONCE`] reads of at most 8 MiB, the extents of a [`STRIDE`] |

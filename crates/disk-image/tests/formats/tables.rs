@@ -1,5 +1,5 @@
-//! What it costs to read the tables of large images whose tables lie all over the file: requests, how many of them wait for
-//! each other, bytes held, bytes read twice.
+//! What it costs to read the tables of large images, which lie all over the file: requests, how many of them wait for each
+//! other, bytes held, bytes read twice.
 
 use std::{collections::BTreeMap, fs::File};
 

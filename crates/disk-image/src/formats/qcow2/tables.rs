@@ -114,8 +114,8 @@ impl Qcow2Tables {
         self.l1.first().copied().ok_or_else(|| bad("the L1 table is empty".into()))
     }
 
-    /// The pieces from the current one on, in virtual order, as many as are held at once; those near each other as one range.
-    /// What lies outside of the file is left to the check that refuses it.
+    /// The pieces from the current one on, in virtual order, as many as are held at once; those near each other as one
+    /// range. What lies outside of the file is left to the check that refuses it.
     fn pieces_ahead(&self, table: u64, len: u64) -> Vec<ByteRange> {
         let cluster = self.layout.cluster();
         let pieces =

@@ -1,8 +1,9 @@
 //! Grain directory and grain tables, in virtual order.
 //!
-//! Goal: of a compressed grain only its first sector is in the tables; its length is in front of its bytes. Reading that from each grain
-//! would be a request a grain, so a grain's bytes are taken to end where the next one known begins, and whoever decodes it checks the
-//! marker. Only the last grain of a window has no next one: its marker is read here, which also finds a file that was cut.
+//! Goal: of a compressed grain only its first sector is in the tables; its length is in front of its bytes. Reading that
+//! from each grain would be a request a grain. So a grain's bytes are taken to end where the next one known begins, and
+//! whoever decodes it checks the marker. Only the last grain of a window has no next one: its marker is read here, which
+//! also finds a file that was cut.
 //!
 //! Memory: one window of grain tables.
 
