@@ -33,6 +33,8 @@ const STREAM_GRAINS: [u64; 3] = [32, 33, 34];
 const STREAM_TABLES: [u64; 2] = [36, 41];
 const STREAM_DIRECTORY: u64 = 46;
 const FOOTER: u64 = 48;
+/// Sector of the first grain of what [`stream_optimized`] writes.
+pub(crate) const FIRST_GRAIN: u64 = 32;
 
 const fn at(sector: u64) -> u64 {
     sector * 512
@@ -136,9 +138,15 @@ pub(crate) fn stream() -> Sparse {
 
 pub(crate) fn sound() -> Vec<Sound> {
     let in_place = stream_from(STREAM_DIRECTORY);
-    [("vmdk-monolithic", monolithic()), ("vmdk-stream-footer", stream()), ("vmdk-stream-in-place", in_place)]
-        .map(|(name, file)| Sound { name, format: Format::Vmdk, file })
-        .to_vec()
+    let converted = "# Description file created by VMDK stream converter";
+    [
+        ("vmdk-monolithic", monolithic()),
+        ("vmdk-stream-footer", stream()),
+        ("vmdk-stream-in-place", in_place),
+        ("vmdk-title-of-a-converter", with_text("# Disk DescriptorFile", converted)),
+    ]
+    .map(|(name, file)| Sound { name, format: Format::Vmdk, file })
+    .to_vec()
 }
 
 pub(crate) fn hostile() -> Vec<Hostile> {
@@ -422,12 +430,8 @@ fn flipped(grain: &[u8]) -> Vec<u8> {
 /// the last table, its place in the footer.
 pub fn stream_optimized(disk: &[u8]) -> Vec<u8> {
     const GRAIN_BYTES: usize = 64 << 10;
-    let sectors = disk.len().div_ceil(512) as u64;
-    let text = text("streamOptimized").replace(&SECTORS.to_string(), &sectors.to_string());
-    let head =
-        header(0x3_0001, 1, AT_END).le64(CAPACITY, sectors).le64(GRAIN, 128).with(TEXT, text.as_bytes());
-    let mut file = head.read(ByteRange { start: 0, end: 32 * 512 });
-    file.resize(32 * 512, 0);
+    let head = stream_head(disk.len().div_ceil(512) as u64);
+    let mut file = head.read(ByteRange { start: 0, end: at(FIRST_GRAIN) });
     let sector = |file: &Vec<u8>| u32::try_from(file.len() / 512).unwrap_or_default();
     let mut directory = Vec::new();
     for (n, part) in disk.chunks(512 * GRAIN_BYTES).enumerate() {
@@ -455,10 +459,21 @@ pub fn stream_optimized(disk: &[u8]) -> Vec<u8> {
     let place = sector(&file);
     file.extend(directory);
     file.extend(marker(1, 3));
-    let footer = head.le64(DIRECTORY, u64::from(place));
-    file.extend(footer.read(ByteRange { start: 0, end: 512 }));
+    file.extend(stream_footer(head, u64::from(place)));
     file.resize(file.len() + 512, 0);
     file
+}
+
+/// All that lies in front of the first grain, of a disk of so many sectors in grains of 64 KiB.
+pub(crate) fn stream_head(sectors: u64) -> Sparse {
+    let text = text("streamOptimized").replace(&SECTORS.to_string(), &sectors.to_string());
+    let head = header(0x3_0001, 1, AT_END).le64(CAPACITY, sectors).le64(GRAIN, 128);
+    head.with(TEXT, text.as_bytes()).with(at(FIRST_GRAIN) - 1, &[0])
+}
+
+/// The footer that says where the directory is.
+pub(crate) fn stream_footer(head: Sparse, directory: u64) -> Vec<u8> {
+    head.le64(DIRECTORY, directory).read(ByteRange { start: 0, end: 512 })
 }
 
 /// A sector that says what the next `sectors` hold.

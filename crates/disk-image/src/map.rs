@@ -1,7 +1,8 @@
 //! The range map: a layout's extents as a sidecar object, cut so that a worker loads only its part.
 //!
-//! Goal: an image's own tables are read once, by the planner. A worker makes three small reads of the sidecar whatever the
-//! image's size, and memory is bounded by one segment and an index of at most 1 MiB.
+//! Goal: an image's own tables are read once, by the planner. A worker reads the sidecar's index once, then one run of
+//! segments for each stretch of the disk, whatever the image's size. Memory is bounded by those segments and an index of
+//! at most 1 MiB.
 //!
 //! Bytes, integers little-endian:
 //! ```text
@@ -206,6 +207,16 @@ impl ExtentMap {
             && map.virtual_size.div_ceil(map.span) == map.segments
             && map.index_offset.checked_add(map.segments * ENTRY) == Some(at);
         if sound { Ok(map) } else { Err(broken("its trailer contradicts itself".into())) }
+    }
+
+    /// Asks for the whole index, at most 1 MiB. Who reads several ranges keeps it, and then needs only the segments.
+    ///
+    /// # Errors
+    /// [`Error::Need`], or [`Code::BadMap`].
+    pub fn need_index(&self, regions: &Regions) -> Result<()> {
+        let len = self.segments.checked_mul(ENTRY).and_then(|len| usize::try_from(len).ok());
+        let len = len.ok_or_else(|| broken("too many segments".into()))?;
+        regions.read(self.index_offset, len).map(|_| ())
     }
 
     /// The extents of `range` of the disk, cut to it. Needs the index entries first, then the segments, each as one range.

@@ -8,11 +8,33 @@
 use crate::{
     error::{Code, Error, Result},
     extent::{Extent, Stored},
-    regions::Regions,
+    regions::{ByteRange, Regions},
 };
 
-/// How far ahead a walker asks for tables in one [`Error::Need`]: bytes.
+/// How far ahead a walker asks for tables in one [`Error::Need`]: bytes of tables. Gaps between them may take as many
+/// again.
 pub(crate) const READ_AHEAD: u64 = 4 << 20;
+/// Tables asked for in one [`Error::Need`].
+pub(crate) const MAX_NEEDS: usize = 1024;
+/// Bytes between two tables that are read rather than making another request.
+const MAX_GAP: u64 = 64 << 10;
+
+/// Tables in the order of the file, those that overlap, touch or nearly touch as one range.
+pub(crate) fn joined(mut tables: Vec<ByteRange>) -> Vec<ByteRange> {
+    tables.sort_unstable();
+    let mut ranges: Vec<ByteRange> = Vec::new();
+    let mut spare = READ_AHEAD;
+    for table in tables {
+        match ranges.last_mut() {
+            Some(last) if table.start.saturating_sub(last.end) <= spare.min(MAX_GAP) => {
+                spare -= table.start.saturating_sub(last.end);
+                last.end = last.end.max(table.end);
+            }
+            _ => ranges.push(table),
+        }
+    }
+    ranges
+}
 
 /// One format's tables, read a stretch at a time.
 pub(crate) trait Tables: std::fmt::Debug + Send {
@@ -103,5 +125,29 @@ impl Walker {
             ));
         }
         Ok(Some(extent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(start: u64) -> ByteRange {
+        ByteRange { start, end: start + 2048 }
+    }
+
+    #[test]
+    fn tables_join_whatever_their_order() {
+        let near = 2048 + MAX_GAP;
+        let tables = vec![table(2 * near + 1), table(near), table(0), table(0), table(10 * near)];
+        let ranges = [(0, near + 2048), (2 * near + 1, 2 * near + 2049), (10 * near, 10 * near + 2048)];
+        assert_eq!(joined(tables), ranges.map(|(start, end)| ByteRange { start, end }));
+    }
+
+    #[test]
+    fn gaps_take_as_much_as_tables_at_most() {
+        let ranges = joined((0..1024).map(|n| table(n * (2048 + MAX_GAP))).collect());
+        let bytes: u64 = ranges.iter().map(|r| r.len()).sum();
+        assert_eq!(bytes, 1024 * 2048 + READ_AHEAD);
     }
 }

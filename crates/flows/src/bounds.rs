@@ -4,7 +4,7 @@
 //!
 //! | phase | holds at most |
 //! |---|---|
-//! | plan | [`PROBE_BYTES`] of the image's headers or tables |
+//! | plan, judge | [`PROBE_BYTES`] of the image's headers or tables |
 //! | stage | a decoder's window ([`DECODER_MEMORY`]), [`STAGE_UPLOADS`] + 1 parts of [`STAGE_PART`], [`QUEUE`] chunks of [`CHUNK`] on each side of the decoder |
 //! | transfer, as is | [`PARTS_AT_ONCE`] streams of network chunks |
 //! | transfer, converting | for each of [`PARTS_AT_ONCE`] parts a [`WINDOW`], [`READS_AT_ONCE`] reads of at most 8 MiB, the extents of a [`STRIDE`] |
@@ -20,6 +20,8 @@ use image_tasks_domain::transfer::{PART, SINGLE, TooLarge, TransferPlan};
 
 /// Bytes of headers and tables held at once while an image is inspected.
 pub const PROBE_BYTES: usize = disk_image::drive::MAX_OPEN_BYTES;
+/// Reads of headers and tables on their way at once. A full disk of 1 TiB has some thousand tables, all over its file.
+pub const TABLES_AT_ONCE: usize = 32;
 /// Parts that a transfer worker moves at once: one waits for its source while the other is stored.
 pub const PARTS_AT_ONCE: usize = 2;
 /// Part size of a staged object. 10,000 of them are 156 GiB, more than one invocation of 15 minutes can fetch.

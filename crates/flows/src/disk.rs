@@ -11,6 +11,7 @@ use bytes::Bytes;
 use disk_image::{AllocationMap, ByteRange, Decoder, Extent, ExtentMap, Fetch, Regions, Stored};
 use futures::StreamExt as _;
 use image_tasks_domain::Failure;
+use tokio::sync::OnceCell;
 
 use crate::bounds::{CHUNK, READS_AT_ONCE, STRIDE, WINDOW};
 use crate::error::{Flow, Stop, internal, unsound};
@@ -30,12 +31,15 @@ pub(crate) enum Places {
     /// The image is the disk. Outside of the map's runs it holds zeros; without a map, nothing is known.
     Verbatim(Option<AllocationMap>),
     /// As a sidecar says.
-    Mapped {
-        /// Its numbers.
-        map: ExtentMap,
-        /// Its bytes.
-        sidecar: Box<dyn Source>,
-    },
+    Mapped(Mapped),
+}
+
+/// A sidecar that says where a disk's bytes are.
+pub(crate) struct Mapped {
+    map: ExtentMap,
+    bytes: Box<dyn Source>,
+    /// Its index, from the first question on.
+    index: OnceCell<Regions>,
 }
 
 /// The next bytes of a disk.
@@ -57,15 +61,29 @@ pub(crate) struct DiskReader {
     decoder: Decoder,
 }
 
+impl Mapped {
+    pub(crate) fn new(map: ExtentMap, bytes: Box<dyn Source>) -> Self {
+        Self { map, bytes, index: OnceCell::new() }
+    }
+
+    /// One read; for the first range another.
+    async fn extents(&self, range: Range<u64>) -> Flow<Vec<Extent>> {
+        let index = self.index.get_or_try_init(|| async {
+            let mut regions = Regions::new(self.bytes.info().size.unwrap_or(0));
+            drive(&*self.bytes, &mut regions, |regions| self.map.need_index(regions)).await?;
+            Ok::<_, Stop>(regions)
+        });
+        let mut regions = index.await?.clone();
+        drive(&*self.bytes, &mut regions, |regions| self.map.extents(regions, range.clone())).await
+    }
+}
+
 impl Disk {
     /// The extents of a range, in order, without gaps.
     async fn extents(&self, range: Range<u64>) -> Flow<Vec<Extent>> {
         match &self.places {
             Places::Verbatim(allocation) => Ok(verbatim(range, allocation.as_ref())),
-            Places::Mapped { map, sidecar } => {
-                let mut regions = Regions::new(sidecar.info().size.unwrap_or(0));
-                drive(&**sidecar, &mut regions, |regions| map.extents(regions, range.clone())).await
-            }
+            Places::Mapped(sidecar) => sidecar.extents(range).await,
         }
     }
 
@@ -241,7 +259,59 @@ fn verbatim(range: Range<u64>, allocation: Option<&AllocationMap>) -> Vec<Extent
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use disk_image::MapWriter;
+
     use super::*;
+
+    /// Bytes in memory, their reads counted.
+    struct Counted {
+        bytes: Bytes,
+        info: SourceInfo,
+        reads: Arc<AtomicU64>,
+    }
+
+    #[async_trait]
+    impl Source for Counted {
+        fn info(&self) -> &SourceInfo {
+            &self.info
+        }
+
+        async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let [start, end] = [range.start, range.end].map(|n| usize::try_from(n).unwrap());
+            Ok(Box::pin(futures::stream::iter([Ok(self.bytes.slice(start..end))])))
+        }
+
+        async fn stream(&self) -> Result<Body, Failure> {
+            self.read(ByteRange { start: 0, end: self.bytes.len() as u64 }).await
+        }
+    }
+
+    #[tokio::test]
+    async fn the_index_of_a_map_is_read_once_and_a_stretch_costs_one_read() {
+        let size = 6 * STRIDE;
+        let mut writer = MapWriter::new(size, size);
+        let mut bytes = Vec::new();
+        for start in (0..size).step_by(1 << 16) {
+            writer
+                .push(&Extent { start, len: 1 << 16, stored: Stored::Raw { offset: size - start - 65_536 } })
+                .unwrap();
+            bytes.extend(writer.take());
+        }
+        let (rest, map) = writer.finish().unwrap();
+        bytes.extend(rest);
+        let reads = Arc::new(AtomicU64::new(0));
+        let info = SourceInfo { size: Some(bytes.len() as u64), ranges: true, pin: SourcePin::default() };
+        let sidecar =
+            Mapped::new(map, Box::new(Counted { bytes: bytes.into(), info, reads: Arc::clone(&reads) }));
+        for at in (0..size).step_by(1 << 26) {
+            let extents = sidecar.extents(at..at + STRIDE).await.unwrap();
+            assert_eq!((extents.len(), extents[0].start), (1024, at));
+        }
+        assert_eq!(reads.load(Ordering::Relaxed), 1 + 6);
+    }
 
     #[test]
     fn chunks_of_any_size_get_to_their_place_in_any_order() {

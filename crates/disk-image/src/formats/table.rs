@@ -8,8 +8,8 @@ use crate::{
     limits::MAX_TABLE_BYTES,
 };
 
-/// Bytes of a piece.
-const PIECE: u64 = 1 << 20;
+/// Bytes of a piece: a block map of 1 TiB in blocks of 1 MiB is one.
+const PIECE: u64 = 4 << 20;
 
 /// `count` entries of `N` bytes.
 #[derive(Debug)]
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn each_piece_is_read_once_and_nothing_is_past_the_end() {
-        let count = 600_000_u64;
-        let bytes: Vec<u8> = (0..600_000_u32).flat_map(u32::to_le_bytes).collect();
+        let count = 2_400_000_u64;
+        let bytes: Vec<u8> = (0..2_400_000_u32).flat_map(u32::to_le_bytes).collect();
         let mut regions = Regions::new(100 + bytes.len() as u64);
         let mut table = Table::<4>::new("table", 100, count);
         let mut asked = 0;

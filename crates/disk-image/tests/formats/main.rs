@@ -12,4 +12,5 @@ mod mutated;
 mod ova;
 mod plain;
 mod qcow2;
+mod tables;
 mod write;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::bounds::CHUNK;
-use crate::disk::Places;
+use crate::disk::{Mapped, Places};
 use crate::error::Flow;
 use crate::ports::{Body, ObjectRef, Objects, Source};
 use crate::retry::retry;
@@ -44,7 +44,7 @@ impl DiskMap {
             Self::Verbatim(None) => Places::Verbatim(None),
             Self::Verbatim(Some(map)) => Places::Verbatim(Some(allocation(objects, map).await?)),
             Self::Mapped { map, sidecar } => {
-                Places::Mapped { map: map.clone(), sidecar: Box::new(StoredSource::new(objects, sidecar)) }
+                Places::Mapped(Mapped::new(map.clone(), Box::new(StoredSource::new(objects, sidecar))))
             }
         })
     }

@@ -5,7 +5,7 @@ use disk_image::{ByteRange, Code, Error, Extent, Layout, Refusal, Regions};
 use futures::StreamExt as _;
 use image_tasks_domain::{Failure, FailureCode};
 
-use crate::bounds::PROBE_BYTES;
+use crate::bounds::{PROBE_BYTES, TABLES_AT_ONCE};
 use crate::error::{Flow, Stop};
 use crate::ports::Source;
 use crate::retry::retry;
@@ -52,7 +52,7 @@ pub(crate) async fn whole(source: &dyn Source) -> Flow<Vec<u8>> {
     Ok(read_chunks(source, ByteRange { start: 0, end }).await?.concat())
 }
 
-/// Runs a step of a parser over a source, fetching what it needs, holding at most [`PROBE_BYTES`].
+/// Runs a step of a parser over a source, fetching what it needs side by side, holding at most [`PROBE_BYTES`].
 pub(crate) async fn drive<T>(
     source: &dyn Source,
     regions: &mut Regions,
@@ -73,9 +73,11 @@ async fn fetch(source: &dyn Source, regions: &mut Regions, ranges: &[ByteRange])
         let message = format!("the image's headers take more than {PROBE_BYTES} bytes");
         return Err(Refusal { code: Code::TableTooLarge, message }.into());
     }
-    for range in ranges {
-        let chunks = read_chunks(source, *range).await?;
-        regions.insert(range.start, chunks.concat());
+    let mut came = futures::stream::iter(ranges.to_vec())
+        .map(move |range| async move { Ok::<_, Stop>((range.start, read_chunks(source, range).await?)) })
+        .buffer_unordered(TABLES_AT_ONCE);
+    while let Some((start, chunks)) = came.next().await.transpose()? {
+        regions.insert(start, chunks.concat());
     }
     Ok(())
 }
@@ -111,5 +113,89 @@ pub(crate) async fn walk(source: &dyn Source, layout: &Layout, extents: &mut dyn
                 fetch(source, &mut regions, &ranges).await?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use disk_image::{Format, Limits, inspect};
+    use disk_image_fixtures::Scattered;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::ports::{Body, SourceInfo, SourcePin};
+
+    /// Of each request, by the test's own clock.
+    const LATENCY: Duration = Duration::from_millis(100);
+
+    /// A far server.
+    struct Far {
+        file: Scattered,
+        info: SourceInfo,
+        asked: Mutex<Asked>,
+    }
+
+    #[derive(Debug, Default)]
+    struct Asked {
+        requests: u64,
+        now: usize,
+        /// Most requests at one time.
+        at_once: usize,
+    }
+
+    impl Far {
+        fn new(file: Scattered) -> Self {
+            let info = SourceInfo { size: Some(file.len()), ranges: true, pin: SourcePin::default() };
+            Self { file, info, asked: Mutex::default() }
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Source for Far {
+        fn info(&self) -> &SourceInfo {
+            &self.info
+        }
+
+        async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
+            {
+                let mut asked = self.asked.lock().unwrap();
+                asked.requests += 1;
+                asked.now += 1;
+                asked.at_once = asked.at_once.max(asked.now);
+            }
+            sleep(LATENCY).await;
+            self.asked.lock().unwrap().now -= 1;
+            Ok(Box::pin(futures::stream::iter([Ok(self.file.read(range).into())])))
+        }
+
+        async fn stream(&self) -> Result<Body, Failure> {
+            Err(Failure::transient("only ranges"))
+        }
+    }
+
+    /// Looks at an image and walks its tables: requests, and how long it took.
+    async fn planned(file: Scattered, format: Format) -> (u64, Duration) {
+        let (source, begun) = (Far::new(file), Instant::now());
+        let mut regions = Regions::new(source.file.len());
+        drive(&source, &mut regions, |r| inspect(r, Some(format))).await.unwrap();
+        let limits = Limits::default();
+        let layout = drive(&source, &mut regions, |r| Layout::open(r, format, &limits)).await.unwrap();
+        walk(&source, &layout, &mut Unused).await.unwrap();
+        let asked = source.asked.into_inner().unwrap();
+        assert_eq!(asked.at_once, TABLES_AT_ONCE);
+        (asked.requests, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tebibyte_with_scattered_tables_is_planned_within_a_call() {
+        // One request after the other: 205 s.
+        let (requests, took) = planned(Scattered::qcow2(1 << 40, 16), Format::Qcow2).await;
+        assert_eq!((requests, took.as_secs()), (2052, 6));
+        // 27 minutes.
+        let (requests, took) = planned(Scattered::stream_optimized(500 << 30), Format::Vmdk).await;
+        assert_eq!((requests, took.as_secs()), (16_019, 51));
     }
 }

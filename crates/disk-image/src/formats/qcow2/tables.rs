@@ -1,6 +1,6 @@
 //! The qcow2 map: L1, L2, and the refcount table's own place.
 //!
-//! In memory at a time: 64 KiB of the L1 or refcount table, 64 KiB of one L2 table, and the claims.
+//! In memory at a time: 1 MiB of the L1 or refcount table, the L2 tables that were asked for at once, and the claims.
 
 use super::Qcow2Layout;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     extent::Stored,
     fields::be64,
     regions::{ByteRange, Regions},
-    walk::{READ_AHEAD, Stretch, Tables},
+    walk::{MAX_NEEDS, READ_AHEAD, Stretch, Tables, joined},
 };
 
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
@@ -17,10 +17,10 @@ const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
 const SUBCLUSTERS: u32 = 32;
-/// Bytes of a table read and turned into extents in one step.
-const PIECE: u64 = 64 << 10;
-/// Ranges named at once in a `Need`: as many requests the planner can have under way.
-const MAX_NEEDS: usize = 64;
+/// Bytes of the L1 or refcount table read at once.
+const PIECE: u64 = 1 << 20;
+/// Bytes of an L2 table turned into extents in one step.
+const L2_PIECE: u64 = 64 << 10;
 
 /// Reads the map of a [`Qcow2Layout`].
 #[derive(Debug)]
@@ -114,38 +114,27 @@ impl Qcow2Tables {
         self.l1.first().copied().ok_or_else(|| bad("the L1 table is empty".into()))
     }
 
-    /// The piece of the current L2 table, or a request for it and for the tables after it.
-    fn l2_piece<'a>(&self, regions: &'a Regions, table: u64, len: u64) -> Result<&'a [u8]> {
-        let wanted = table + self.l2_at;
-        match regions.read(wanted, to_usize(len)) {
-            Err(Error::Need(mut needs)) => {
-                let mut bytes = len;
-                let rest = self.l1.iter().skip(to_usize(self.l1_at - self.l1_from) + 1);
-                let ahead = (self.l2_at + len..self.layout.cluster())
-                    .step_by(to_usize(len))
-                    .map(|at| table + at)
-                    .chain(rest.map(|entry| entry & OFFSET).filter(|offset| *offset != 0));
-                for offset in ahead {
-                    bytes += len;
-                    let inside = ByteRange::at(offset, len).filter(|r| r.end <= self.file_size);
-                    let Some(range) = inside.filter(|_| bytes <= READ_AHEAD && needs.len() < MAX_NEEDS)
-                    else {
-                        break;
-                    };
-                    match needs.last_mut() {
-                        Some(last) if last.end == range.start => last.end = range.end,
-                        _ => needs.push(range),
-                    }
-                }
-                Err(Error::Need(needs))
-            }
-            read => read,
-        }
+    /// The pieces from the current one on, in virtual order, as many as are held at once; those near each other as one
+    /// range. What lies outside of the file is left to the check that refuses it.
+    fn pieces_ahead(&self, table: u64, len: u64) -> Vec<ByteRange> {
+        let cluster = self.layout.cluster();
+        let pieces =
+            |table: u64, from: u64| (from..cluster).step_by(to_usize(len)).map(move |at| (table, at));
+        let after = self.l1.iter().skip(to_usize(self.l1_at - self.l1_from) + 1);
+        let tables = after.map(|entry| entry & OFFSET).filter(|table| *table != 0);
+        let all = pieces(table, self.l2_at).chain(tables.flat_map(|table| pieces(table, 0)));
+        let inside = all
+            .filter_map(|(table, at)| ByteRange::at(table.checked_add(at)?, len))
+            .filter(|range| range.end <= self.file_size);
+        joined(inside.take(MAX_NEEDS.min(to_usize(READ_AHEAD / len))).collect())
     }
 
     fn l2_step(&mut self, regions: &Regions, table: u64, out: &mut Stretch) -> Result<()> {
-        let len = PIECE.min(self.layout.cluster());
-        let piece = self.l2_piece(regions, table, len)?;
+        let len = L2_PIECE.min(self.layout.cluster());
+        let piece = match regions.read(table + self.l2_at, to_usize(len)) {
+            Err(Error::Need(_)) => return Err(Error::Need(self.pieces_ahead(table, len))),
+            read => read?,
+        };
         if self.l2_at == 0 {
             self.claims.claim(table, self.layout.cluster(), "qcow2 L2 table")?;
         }
@@ -291,7 +280,7 @@ impl Tables for Qcow2Tables {
 }
 
 fn to_usize(n: u64) -> usize {
-    // Lengths of pieces, at most 64 KiB.
+    // Lengths of pieces, at most 1 MiB, and entries in one.
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 

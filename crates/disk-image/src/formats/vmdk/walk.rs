@@ -1,10 +1,11 @@
 //! Grain directory and grain tables, in virtual order.
 //!
-//! Goal: of a compressed grain only its first sector is in the tables; its length is in front of its bytes. Reading that from each grain
-//! would be a request a grain, so a grain's bytes are taken to end where the next one known begins, and whoever decodes it checks the
-//! marker. Only the last grain of a batch has no next one: its marker is read here, which also finds a file that was cut.
+//! Goal: of a compressed grain only its first sector is in the tables; its length is in front of its bytes. Reading that
+//! from each grain would be a request a grain. So a grain's bytes are taken to end where the next one known begins, and
+//! whoever decodes it checks the marker. Only the last grain of a window has no next one: its marker is read here, which
+//! also finds a file that was cut.
 //!
-//! Memory: one batch of grain tables.
+//! Memory: one window of grain tables.
 
 use super::{SECTOR, TABLE_ENTRIES, VmdkLayout};
 use crate::{
@@ -15,13 +16,13 @@ use crate::{
     formats::table::Table,
     formats::view::View,
     regions::{ByteRange, Regions},
-    walk::{Stretch, Tables},
+    walk::{MAX_NEEDS, Stretch, Tables, joined},
 };
 
-/// Grain tables read at once: 8 GiB of the disk at the usual grain of 64 KiB, one range of 512 KiB where they are neighbours.
-const BATCH: u64 = 256;
-/// Tables of a batch that lie this close are read as one range.
-const GAP: u64 = 16 << 10;
+/// Grain tables of a window: 32 GiB of the disk at the usual grain of 64 KiB, 2 MiB where all are there.
+const WINDOW: u64 = MAX_NEEDS as u64;
+/// Grains given out in one step.
+const STEP: usize = 4096;
 const TABLE_BYTES: u64 = TABLE_ENTRIES * 4;
 /// Sector of the disk (u64) and length (u32), in front of the compressed bytes.
 const MARKER_BYTES: u64 = 12;
@@ -33,19 +34,33 @@ const ZERO_GRAIN: u32 = 1;
 pub(crate) struct VmdkTables {
     layout: VmdkLayout,
     directory: Table<4>,
-    /// With the directory, from the first batch on. Header and descriptor lie before the first grain's place.
+    /// With the directory, from the first window on. Header and descriptor lie before the first grain's place.
     claims: Option<Claims>,
     /// Next entry of the directory.
     next: u64,
-    /// Grain tables whose grains aren't given out yet: directory entries from `next`.
-    batch: Option<Vec<u32>>,
+    /// Tables that were read and whose grains aren't all given out yet.
+    window: Option<Window>,
+}
+
+/// What some grain tables say.
+#[derive(Debug)]
+struct Window {
+    /// Number of the first grain that isn't given out.
+    next: u64,
+    /// The grains' sectors in virtual order, and how many of them are given out.
+    sectors: Vec<u32>,
+    given: usize,
+    /// Of compressed grains: where they begin, in the order of the file.
+    begins: Vec<u32>,
+    /// Where the last of them ends, once its marker was read.
+    end: Option<u64>,
 }
 
 impl VmdkTables {
     pub(super) fn new(layout: VmdkLayout) -> Self {
         let count = layout.grains().div_ceil(TABLE_ENTRIES);
         let directory = Table::new("VMDK grain directory", layout.directory, count);
-        Self { layout, directory, claims: None, next: 0, batch: None }
+        Self { layout, directory, claims: None, next: 0, window: None }
     }
 
     fn claim(&mut self, offset: u64, len: u64, what: &str) -> Result<()> {
@@ -62,14 +77,10 @@ impl VmdkTables {
         claims.claim(layout.base + offset, len, what)
     }
 
-    fn tables_left(&self) -> u64 {
-        (self.directory.count() - self.next).min(BATCH)
-    }
-
-    /// Reads the next tables; the sectors of all their grains, 0 where a table is absent. Nothing where all are.
-    fn load(&mut self, view: View<'_>) -> Result<Vec<u32>> {
+    /// Reads the next `count` tables. Nothing where all are absent.
+    fn load(&mut self, view: View<'_>, count: u64) -> Result<Option<Window>> {
         let mut tables = Vec::new();
-        for index in self.next..self.next + self.tables_left() {
+        for index in self.next..self.next + count {
             let sector = u32::from_le_bytes(self.directory.entry(view, index)?);
             let offset = u64::from(sector) * SECTOR;
             if sector != 0 && !view.holds(offset, TABLE_BYTES) {
@@ -80,11 +91,13 @@ impl VmdkTables {
             }
             tables.push(offset);
         }
-        let mut sectors = Vec::new();
-        if tables.iter().all(|offset| *offset == 0) {
-            return Ok(sectors);
+        let present = tables.iter().filter(|offset| **offset != 0);
+        let ranges: Vec<_> = present.filter_map(|offset| ByteRange::at(*offset, TABLE_BYTES)).collect();
+        if ranges.is_empty() {
+            return Ok(None);
         }
-        view.need(&joined(&tables))?;
+        view.need(&joined(ranges))?;
+        let mut sectors = Vec::new();
         for offset in tables {
             if offset == 0 {
                 sectors.resize(sectors.len() + 512, 0);
@@ -94,32 +107,27 @@ impl VmdkTables {
             let table = view.read(offset, TABLE_BYTES, "VMDK grain table")?;
             sectors.extend(table.chunks_exact(4).map_while(|e| e.try_into().ok()).map(u32::from_le_bytes));
         }
-        Ok(sectors)
+        let next = self.next * TABLE_ENTRIES;
+        // Entries behind the disk's last grain are nobody's.
+        sectors.truncate(usize::try_from(self.layout.grains() - next).unwrap_or(usize::MAX));
+        let mut begins = Vec::new();
+        if self.layout.compressed {
+            begins.extend(sectors.iter().copied().filter(|sector| !self.is_zero(*sector)));
+            begins.sort_unstable();
+        }
+        Ok(Some(Window { next, sectors, given: 0, begins, end: None }))
     }
 
     fn is_zero(&self, sector: u32) -> bool {
         sector == 0 || (self.layout.zero_grains && sector == ZERO_GRAIN)
     }
 
-    /// Where each stored grain ends at most, sorted by where it begins.
-    fn ends(&self, view: View<'_>, sectors: &[u32], first: u64) -> Result<Vec<(u32, u64)>> {
-        let mut begins: Vec<(u32, u64)> = sectors
-            .iter()
-            .zip(first..)
-            .filter(|(s, _)| !self.is_zero(**s))
-            .map(|(s, grain)| (*s, grain))
-            .collect();
-        begins.sort_unstable();
-        let Some(&(last, grain)) = begins.last() else { return Ok(Vec::new()) };
-        self.check_place(view, last, MARKER_BYTES + 1)?;
-        let end = self.marked_end(view, last, grain)?;
-        let nexts = begins.iter().skip(1).map(|(s, _)| u64::from(*s) * SECTOR).chain([end]);
-        let most = self.longest();
-        Ok(begins
-            .iter()
-            .zip(nexts)
-            .map(|((s, _), end)| (*s, end.min(u64::from(*s) * SECTOR + most)))
-            .collect())
+    /// Where the last grain of a window ends; 0 where that is asked of none.
+    fn last_end(&self, view: View<'_>, window: &Window) -> Result<u64> {
+        let Some(last) = window.begins.last() else { return Ok(0) };
+        self.check_place(view, *last, MARKER_BYTES + 1)?;
+        let at = window.sectors.iter().zip(window.next..).find(|(sector, _)| *sector == last);
+        self.marked_end(view, *last, at.map_or(0, |(_, grain)| grain))
     }
 
     /// Marker and stream of a grain: deflate's fixed codes need 9 bits a byte at worst; stored blocks less.
@@ -179,51 +187,39 @@ impl VmdkTables {
         Ok(offset)
     }
 
-    fn push_raw(&mut self, view: View<'_>, sectors: &[u32], first: u64, out: &mut Stretch) -> Result<()> {
-        for (sector, grain) in sectors.iter().zip(first..) {
-            let len = self.grain_len(grain);
-            if self.is_zero(*sector) {
-                out.push(len, Stored::Zero);
-                continue;
-            }
-            let offset = self.check_place(view, *sector, len)?;
-            self.claim(offset, len, "VMDK grain")?;
-            out.push(len, Stored::Raw { offset: view.base() + offset });
+    /// Gives out the next grains of a window.
+    fn push(&mut self, view: View<'_>, window: &mut Window, out: &mut Stretch) -> Result<()> {
+        let to = window.sectors.len().min(window.given + STEP);
+        for sector in &window.sectors[window.given..to] {
+            let len = self.grain_len(window.next);
+            window.next += 1;
+            let stored = if self.is_zero(*sector) {
+                Stored::Zero
+            } else if self.layout.compressed {
+                self.compressed(view, *sector, window)?
+            } else {
+                let offset = self.check_place(view, *sector, len)?;
+                self.claim(offset, len, "VMDK grain")?;
+                Stored::Raw { offset: view.base() + offset }
+            };
+            out.push(len, stored);
         }
+        window.given = to;
         Ok(())
     }
 
-    fn push_compressed(
-        &mut self,
-        view: View<'_>,
-        sectors: &[u32],
-        first: u64,
-        out: &mut Stretch,
-    ) -> Result<()> {
-        let ends = self.ends(view, sectors, first)?;
-        for (sector, grain) in sectors.iter().zip(first..) {
-            let len = self.grain_len(grain);
-            if self.is_zero(*sector) {
-                out.push(len, Stored::Zero);
-                continue;
-            }
-            let offset = self.check_place(view, *sector, MARKER_BYTES + 1)?;
-            // Only where it begins is sure here; two grains can't begin in one sector.
-            self.claim(offset, SECTOR, "VMDK grain")?;
-            let end = ends
-                .binary_search_by_key(sector, |(s, _)| *s)
-                .ok()
-                .and_then(|at| ends.get(at))
-                .map(|(_, end)| *end);
-            let stored = end
-                .and_then(|end| u32::try_from(end - offset).ok())
-                .zip(u32::try_from(self.layout.grain).ok());
-            let (stored, unit) = stored.ok_or_else(|| {
-                Error::refused(Code::BadTable, format!("VMDK: the grain at sector {sector} has no end"))
-            })?;
-            out.push(len, Stored::Grain { offset: view.base() + offset, len: stored, skip: 0, unit });
-        }
-        Ok(())
+    fn compressed(&mut self, view: View<'_>, sector: u32, window: &Window) -> Result<Stored> {
+        let offset = self.check_place(view, sector, MARKER_BYTES + 1)?;
+        // Only where it begins is sure here; two grains can't begin in one sector.
+        self.claim(offset, SECTOR, "VMDK grain")?;
+        let behind = window.begins.partition_point(|begin| *begin <= sector);
+        let next = window.begins.get(behind).map(|begin| u64::from(*begin) * SECTOR).or(window.end);
+        let len = next.and_then(|next| next.checked_sub(offset)).map(|len| len.min(self.longest()));
+        let sizes = len.and_then(|len| u32::try_from(len).ok()).zip(u32::try_from(self.layout.grain).ok());
+        let (len, unit) = sizes.ok_or_else(|| {
+            Error::refused(Code::BadTable, format!("VMDK: the grain at sector {sector} has no end"))
+        })?;
+        Ok(Stored::Grain { offset: view.base() + offset, len, skip: 0, unit })
     }
 
     /// Bytes of the disk in a grain; the last one may be cut.
@@ -238,48 +234,30 @@ impl VmdkTables {
 impl Tables for VmdkTables {
     fn step(&mut self, regions: &Regions, out: &mut Stretch) -> Result<()> {
         let view = View::part(regions, self.layout.base, self.layout.size)?;
-        let count = self.tables_left();
-        if count == 0 {
-            return Ok(());
-        }
-        let first = self.next * TABLE_ENTRIES;
-        let sectors = match self.batch.take() {
-            Some(sectors) => sectors,
-            None => self.load(view)?,
+        let mut window = match self.window.take() {
+            Some(window) => window,
+            None => {
+                let count = WINDOW.min(self.directory.count() - self.next);
+                let loaded = self.load(view, count)?;
+                self.next += count;
+                let Some(window) = loaded else {
+                    out.push(count * TABLE_ENTRIES * self.layout.grain, Stored::Zero);
+                    return Ok(());
+                };
+                window
+            }
         };
-        if sectors.is_empty() {
-            out.push(count * TABLE_ENTRIES * self.layout.grain, Stored::Zero);
-            self.next += count;
-            return Ok(());
+        if window.end.is_none() {
+            match self.last_end(view, &window) {
+                Ok(end) => window.end = Some(end),
+                Err(error) => {
+                    self.window = Some(window);
+                    return Err(error);
+                }
+            }
         }
-        // Entries behind the disk's last grain are nobody's.
-        let used = usize::try_from(self.layout.grains() - first).unwrap_or(usize::MAX).min(sectors.len());
-        let pushed = if self.layout.compressed {
-            self.push_compressed(view, &sectors[..used], first, out)
-        } else {
-            self.push_raw(view, &sectors[..used], first, out)
-        };
-        // Only the marker of the last grain is asked for after the tables were read, before anything is given out.
-        if let Err(Error::Need(_)) = pushed {
-            self.batch = Some(sectors);
-            return pushed;
-        }
-        self.next += count;
-        pushed
+        self.push(view, &mut window, out)?;
+        self.window = Some(window).filter(|window| window.given < window.sectors.len());
+        Ok(())
     }
-}
-
-/// The tables at `offsets` (0: none) as few ranges.
-fn joined(offsets: &[u64]) -> Vec<ByteRange> {
-    let mut sorted: Vec<u64> = offsets.iter().copied().filter(|o| *o != 0).collect();
-    sorted.sort_unstable();
-    let mut ranges: Vec<ByteRange> = Vec::new();
-    for start in sorted {
-        let end = start + TABLE_BYTES;
-        match ranges.last_mut() {
-            Some(last) if start <= last.end + GAP => last.end = last.end.max(end),
-            _ => ranges.push(ByteRange { start, end }),
-        }
-    }
-    ranges
 }
