@@ -85,6 +85,8 @@ codes! {
     BadData,
     /// An archive whose members can't be taken as one disk.
     BadArchive,
+    /// The id asked for is another image's.
+    ImageExists,
     /// There is no such image, or none that the caller may see.
     ImageNotFound,
     /// Only the image's owner may have this done.

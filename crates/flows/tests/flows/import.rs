@@ -262,7 +262,7 @@ async fn an_id_in_use_by_another_image_is_left_alone() {
     let second = World::new(Script::of(bytes), input, CUT).await;
     second.stores.inner.put_image(image.clone());
     second.run().await;
-    assert!(second.task().await.message.starts_with("StartFailed: the id given in image_properties"));
+    assert!(second.task().await.message.starts_with("ImageExists: the id given in image_properties"));
     let kept = image_tasks_domain::ports::ImageStore::get(&second.stores.inner, image.id).await.unwrap();
     assert_eq!(kept, Some(image));
 }
