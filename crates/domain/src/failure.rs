@@ -97,7 +97,7 @@ codes! {
     BucketNotFound,
     /// The receiving bucket is not allowed, or refuses us.
     BucketNotAllowed,
-    /// An object of that name exists: nothing is ever overwritten.
+    /// An object of that name exists, or somebody else was writing it: nothing is ever overwritten.
     ObjectExists,
     /// A user asked for the task to end.
     Cancelled,
