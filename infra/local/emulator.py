@@ -12,11 +12,14 @@ makes. What is done here has no option in the emulators:
 - LocalStack answers in any region for a bucket of any. S3 answers 301
   (PermanentRedirect) where a request isn't signed for the bucket's own;
 - S3 writes down each request with what was sent and received (REQUESTS), and
-  copies can be held or refused (DISTURBANCES), so that tests can count bytes
-  and be in the middle of a copy. crates/local/src/s3.rs is the other side.
+  calls can be held, or made to fail in any way of S3's, also inside a 200
+  (DISTURBANCES), so that tests can count bytes and be in the middle of a copy.
+  crates/local/src/s3.rs is the other side;
+- what AWS refuses and the emulators take is refused (strict.py).
 """
 
 import collections
+import contextlib
 import ctypes
 import functools
 import json
@@ -27,6 +30,8 @@ import signal
 import sys
 import threading
 import time
+
+import strict
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -40,6 +45,7 @@ def end_with_parent() -> None:
 def ministack() -> None:
     from ministack.app import main
 
+    strict.refuse_large_answers()
     sys.argv = ["ministack"]
     main()
 
@@ -50,7 +56,7 @@ def watch_s3(requests: str, disturbances: str) -> None:
 
     log = open(requests, "a", buffering=1)
     lock = threading.Lock()
-    copies = collections.Counter()
+    turns = collections.Counter()
 
     def asked(context) -> dict:
         parameters = context.service_request or {}
@@ -76,27 +82,36 @@ def watch_s3(requests: str, disturbances: str) -> None:
         received = 0 if head else int(response.headers.get("Content-Length") or 0)
         write(asked(context) | {"status": response.status_code, "sent": sent, "received": received})
 
+    def wanted(record: dict) -> list[tuple[str, dict]]:
+        """What tests want done to a call, by the file that says so."""
+        found = []
+        for entry in os.scandir(disturbances):
+            if entry.name.endswith(".draft"):
+                continue
+            # Gone meanwhile: it is over.
+            with contextlib.suppress(FileNotFoundError), open(entry.path) as file:
+                found.append((entry.path, json.load(file)))
+        about = record["copy_source"] or f"{record['bucket']}/{record['key']}"
+        return [
+            (path, one)
+            for path, one in found
+            if record["operation"] in one["operations"] and re.fullmatch(one["about"], about)
+        ]
+
     def disturb(_chain, context, _response) -> None:
         record = asked(context)
-        # `bucket/images/{image}/{task}`, which a map beside an image isn't.
-        object_of = re.fullmatch(r"[^/]+/images/([^/]+)/[^/.]+", record["copy_source"])
-        image = object_of[1] if object_of else ""
-        path = os.path.join(disturbances, image)
-        if not image or not os.path.exists(path):
-            return
-        with open(path) as file:
-            wanted = json.load(file)
-        with lock:
-            copies[image] += 1
-            turn = copies[image] - wanted["pass"]
-        if turn <= 0:
-            return
-        if not wanted["code"]:
-            write(record | {"status": 0, "sent": 0, "received": 0})
-            while os.path.exists(path):
-                time.sleep(0.02)
-        elif turn <= wanted["times"]:
-            raise CommonServiceException(wanted["code"], "made for a test", status_code=wanted["status"])
+        for path, one in wanted(record):
+            with lock:
+                turns[path] += 1
+                turn = turns[path] - one["pass"]
+            if turn <= 0:
+                continue
+            if not one["code"]:
+                write(record | {"status": 0, "sent": 0, "received": 0})
+                while os.path.exists(path):
+                    time.sleep(0.02)
+            elif turn <= one["times"]:
+                raise CommonServiceException(one["code"], "made for a test", status_code=one["status"])
 
     handlers.run_custom_response_handlers.append(answered)
     handlers.serve_custom_service_request_handlers.append(disturb)
@@ -133,6 +148,7 @@ def s3() -> None:
     endpoints.TCP4ServerEndpoint = functools.partial(listen, interface="127.0.0.1")
     provider.DEFAULT_S3_TMP_DIR = os.path.join(os.environ["TMPDIR"], "s3-objects")
     keep_regions_apart()
+    strict.refuse_in_s3()
     watch_s3(os.environ["REQUESTS"], os.environ["DISTURBANCES"])
     sys.argv = ["localstack"]
     runpy.run_module("localstack.runtime.main", run_name="__main__")

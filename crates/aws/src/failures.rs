@@ -1,7 +1,9 @@
 //! What an SDK's error means to a caller.
 //!
 //! Goal: one place that tells faults that pass (throttling, broken connections,
-//! 5xx) from those that don't, by the stable error codes of AWS.
+//! 5xx) from those that don't, by the stable error codes of AWS. What passes is
+//! tried again by the SDK where it can send the call again, then by the flows
+//! (`image_tasks_flows::retry`), then by the state machine.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -9,8 +11,9 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use image_tasks_domain::ports::StoreError;
 
-/// Codes by which AWS services say "later" with a 4xx (DynamoDB developer guide, "Error handling"; S3 and
-/// Step Functions API references, "Error responses").
+/// Codes by which AWS services say "later" with a 4xx, or inside a 200 (DynamoDB developer guide, "Error handling"; S3
+/// and Step Functions API references, "Error responses"; of a 200: S3 API reference, `CopyObject`, `UploadPartCopy` and
+/// `CompleteMultipartUpload`).
 const LATER: &[&str] = &[
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
@@ -19,6 +22,8 @@ const LATER: &[&str] = &[
     "TransactionConflictException",
     "TransactionInProgressException",
     "ExecutionLimitExceeded",
+    "InternalError",
+    "ServiceUnavailable",
     "SlowDown",
     "RequestTimeout",
     "RequestTimeoutException",

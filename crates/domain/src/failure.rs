@@ -85,6 +85,8 @@ codes! {
     BadData,
     /// An archive whose members can't be taken as one disk.
     BadArchive,
+    /// The id asked for is another image's.
+    ImageExists,
     /// There is no such image, or none that the caller may see.
     ImageNotFound,
     /// Only the image's owner may have this done.
@@ -95,7 +97,7 @@ codes! {
     BucketNotFound,
     /// The receiving bucket is not allowed, or refuses us.
     BucketNotAllowed,
-    /// An object of that name exists: nothing is ever overwritten.
+    /// An object of that name exists, or somebody else was writing it: nothing is ever overwritten.
     ObjectExists,
     /// A user asked for the task to end.
     Cancelled,

@@ -66,6 +66,10 @@ pub const REPORT_EVERY: u64 = 64 << 20;
 pub const TRIES: u32 = 5;
 /// Wait before the second try; it doubles from try to try.
 pub const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// How long [`LEAST_AT_ONCE`] bytes may keep a store waiting that they are streamed into: S3 gives up after about 20 s.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+/// Bytes of a stream that its store sees at once: what S3's SDK gathers before it sends.
+pub const LEAST_AT_ONCE: u64 = 64 << 10;
 /// Time kept at an invocation's end to save what was done and to answer.
 pub const TIME_TO_ANSWER: Duration = Duration::from_secs(15);
 

@@ -8,6 +8,7 @@ use image_tasks_domain::ports::StoreError;
 use image_tasks_domain::{Failure, FailureCode};
 
 use crate::ports::ObjectError;
+use crate::sink::upload::contended;
 
 /// Why a step of a phase did not end as planned.
 #[derive(Debug)]
@@ -106,6 +107,10 @@ impl From<ObjectError> for Stop {
             ObjectError::Transient(what) => {
                 tracing::warn!(%what, "the object store is out of reach");
                 Self::Store(Failure::transient("the object store was out of reach"))
+            }
+            ObjectError::Conflict(what) => {
+                tracing::warn!(%what, "another write was under way");
+                contended()
             }
             ObjectError::Body(failure) => Self::Failed(failure),
             ObjectError::Checksum(what) => {

@@ -22,6 +22,7 @@ mod hash;
 mod job;
 mod judge;
 mod lifecycle;
+mod pace;
 pub mod ports;
 mod recipe;
 mod retry;

@@ -123,6 +123,26 @@ pub struct StoredPart {
     pub crc64nvme: u64,
 }
 
+/// What a part is copied from: a range of one version of an object.
+#[derive(Debug, Clone, Copy)]
+pub struct CopiedRange<'a> {
+    /// The object.
+    pub from: &'a ObjectRef,
+    /// The version.
+    pub etag: &'a str,
+    /// Its bytes in all.
+    pub size: u64,
+    /// Those that are copied; not empty.
+    pub range: ByteRange,
+}
+
+impl CopiedRange<'_> {
+    /// Whether that is all of it. S3 takes a range only of what has more than 5 MiB (S3 API reference, `UploadPartCopy`).
+    pub fn is_whole(&self) -> bool {
+        self.range == (ByteRange { start: 0, end: self.size })
+    }
+}
+
 /// What a store said: which call it was about, and its error as it came.
 #[derive(Debug)]
 pub struct Said {
@@ -186,6 +206,10 @@ pub enum ObjectError {
     /// Throttled, a broken connection, a 5xx: may pass.
     #[error("the store can't be reached now: {0}")]
     Transient(#[source] Said),
+    /// Another write to that name was under way. A put or copy is tried again; an upload whose completion meets this can't
+    /// be completed any more (S3 API reference, `CompleteMultipartUpload`: begin a new one).
+    #[error("another write was under way: {0}")]
+    Conflict(#[source] Said),
     /// The body that was to be stored failed first.
     #[error(transparent)]
     Body(Failure),
@@ -232,9 +256,7 @@ pub trait Objects: Send + Sync {
         at: &ObjectRef,
         upload: &UploadId,
         number: u32,
-        from: &ObjectRef,
-        etag: &str,
-        range: ByteRange,
+        from: CopiedRange<'_>,
     ) -> ObjectResult<StoredPart>;
     /// Copies a whole object of at most 5 GiB, pinned by its ETag; `new` refuses to overwrite.
     async fn copy(&self, at: &ObjectRef, from: &ObjectRef, etag: &str, new: bool)

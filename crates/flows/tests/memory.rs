@@ -168,11 +168,9 @@ impl Objects for FileObjects {
         _: &ObjectRef,
         _: &UploadId,
         number: u32,
-        _: &ObjectRef,
-        _: &str,
-        range: ByteRange,
+        copied: CopiedRange<'_>,
     ) -> ObjectResult<StoredPart> {
-        Ok(self.part(number, range.len()))
+        Ok(self.part(number, copied.range.len()))
     }
     async fn copy(&self, _: &ObjectRef, _: &ObjectRef, _: &str, _: bool) -> ObjectResult<ObjectInfo> {
         Err(ObjectError::Fault("not part of this test".into()))

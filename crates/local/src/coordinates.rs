@@ -11,7 +11,7 @@ pub const COORDINATES_VARIABLE: &str = "IMAGE_TASKS_LOCAL";
 
 /// In the directory of logs: each request to S3, a JSON object a line.
 pub const S3_REQUESTS: &str = "s3-requests.jsonl";
-/// In the directory of logs: which copies S3 shall hold or refuse, a file for each source image.
+/// In the directory of logs: which calls S3 shall hold or fail, a file for each disturbance.
 pub const S3_DISTURBANCES: &str = "s3-disturbances";
 
 /// `HashBeforeActiveBytes` of the stack that tests run on, so that some of their images are larger.

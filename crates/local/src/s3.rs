@@ -1,4 +1,4 @@
-//! What S3 was asked, and copies that it holds or refuses: `infra/local/emulator.py` is the other side.
+//! What S3 was asked, and calls that it holds or fails: `infra/local/emulator.py` is the other side.
 
 use std::fs;
 use std::io;
@@ -40,17 +40,26 @@ impl S3Request {
     }
 }
 
-/// What shall become of copies of an image.
+/// What shall become of some calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Disturbance {
-    /// Copies (parts, or whole ones) that pass first.
+    /// Those that pass first.
     pub pass: u64,
     /// What the next ones are refused with; empty: they are held until the end of the disturbance.
     pub code: &'static str,
-    /// Status of the refusal.
+    /// Status of the refusal; 200 where S3 has begun to answer before it fails.
     pub status: u16,
     /// How many are refused.
     pub times: u64,
+}
+
+/// Which calls, and what becomes of them.
+#[derive(Serialize)]
+struct Wanted<'a> {
+    operations: &'a [&'a str],
+    about: &'a str,
+    #[serde(flatten)]
+    disturbance: Disturbance,
 }
 
 /// A disturbance, until it is dropped.
@@ -81,10 +90,27 @@ impl Stack {
     /// # Errors
     /// S3 can't be told.
     pub fn disturb_copies(&self, image: &str, disturbance: Disturbance) -> io::Result<Disturbed> {
+        // `bucket/images/{image}/{task}`, which a map beside an image isn't.
+        let about = format!("[^/]+/images/{image}/[^/.]+");
+        self.disturb(image, &["CopyObject", "UploadPartCopy"], &about, disturbance)
+    }
+
+    /// Disturbs calls of these operations on what a regular expression says: `bucket/key`, of copies that of their source.
+    /// Once for each name: S3 goes on counting.
+    ///
+    /// # Errors
+    /// S3 can't be told.
+    pub fn disturb(
+        &self,
+        name: &str,
+        operations: &[&str],
+        about: &str,
+        disturbance: Disturbance,
+    ) -> io::Result<Disturbed> {
         let directory = self.coordinates().logs.join(S3_DISTURBANCES);
         // Never seen half written.
-        let (draft, path) = (directory.join(format!("{image}.draft")), directory.join(image));
-        fs::write(&draft, serde_json::to_vec(&disturbance)?)?;
+        let (draft, path) = (directory.join(format!("{name}.draft")), directory.join(name));
+        fs::write(&draft, serde_json::to_vec(&Wanted { operations, about, disturbance })?)?;
         fs::rename(&draft, &path)?;
         Ok(Disturbed(path))
     }

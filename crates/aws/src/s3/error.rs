@@ -20,8 +20,8 @@ where
 fn classify(code: &str, status: Option<u16>, passes: bool, said: Said) -> ObjectError {
     match (code, status) {
         _ if passes => ObjectError::Transient(said),
-        // Another write of the same key is under way; which one wins is open.
-        ("ConditionalRequestConflict" | "OperationAborted", _) => ObjectError::Transient(said),
+        ("OperationAborted", _) => ObjectError::Transient(said),
+        ("ConditionalRequestConflict", _) => ObjectError::Conflict(said),
         ("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "XAmzContentSHA256Mismatch", _) => {
             ObjectError::Checksum(said)
         }
@@ -29,8 +29,9 @@ fn classify(code: &str, status: Option<u16>, passes: bool, said: Said) -> Object
         // S3 user guide, "Request routing": a bucket answers so in any region but its own.
         ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
         | (_, Some(301 | 307)) => ObjectError::Elsewhere(said),
-        (_, Some(404)) => ObjectError::NotFound(said),
-        (_, Some(401 | 403)) => ObjectError::Denied(said),
+        // By code too: an error inside a 200 has no other status.
+        ("NoSuchKey" | "NoSuchUpload" | "NoSuchBucket", _) | (_, Some(404)) => ObjectError::NotFound(said),
+        ("AccessDenied", _) | (_, Some(401 | 403)) => ObjectError::Denied(said),
         _ => ObjectError::Fault(said),
     }
 }
@@ -47,6 +48,7 @@ mod tests {
             ObjectError::Denied(_) => "denied",
             ObjectError::Checksum(_) => "checksum",
             ObjectError::Transient(_) => "transient",
+            ObjectError::Conflict(_) => "conflict",
             ObjectError::Body(_) => "body",
             ObjectError::Elsewhere(_) => "elsewhere",
             ObjectError::Fault(_) => "fault",
@@ -63,7 +65,13 @@ mod tests {
             ("", Some(403), false, "denied"),
             ("BadDigest", Some(400), false, "checksum"),
             ("XAmzContentChecksumMismatch", Some(400), false, "checksum"),
-            ("ConditionalRequestConflict", Some(409), false, "transient"),
+            ("ConditionalRequestConflict", Some(409), false, "conflict"),
+            ("OperationAborted", Some(409), false, "transient"),
+            ("NoSuchUpload", Some(200), false, "not found"),
+            ("NoSuchKey", Some(200), false, "not found"),
+            ("AccessDenied", Some(200), false, "denied"),
+            ("PreconditionFailed", Some(200), false, "precondition"),
+            ("InternalError", Some(200), true, "transient"),
             ("SlowDown", Some(503), true, "transient"),
             ("RequestTimeTooSkewed", Some(403), true, "transient"),
             ("", None, true, "transient"),

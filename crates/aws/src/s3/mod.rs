@@ -16,6 +16,7 @@ mod upload;
 pub use self::receivers::S3Receivers;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -29,7 +30,8 @@ use disk_image::ByteRange;
 use futures::StreamExt;
 use image_tasks_domain::Failure;
 use image_tasks_flows::ports::{
-    Body, Metadata, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, Said, StoredPart, UploadId,
+    Body, CopiedRange, Metadata, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, Said, StoredPart,
+    UploadId,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -88,6 +90,13 @@ impl S3Objects {
 /// For calls that are quiet while S3 works: the SDK would take that for a broken connection.
 fn quiet() -> Builder {
     Builder::new().stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+}
+
+/// For streamed bodies: the SDK gives up after 5 s in which a body's source is quiet, and calls that a broken connection.
+/// A body tells its source's silence itself, before this and before S3 gives up.
+fn patient() -> Builder {
+    let longer = StalledStreamProtectionConfig::enabled().grace_period(Duration::from_secs(20)).build();
+    Builder::new().stalled_stream_protection(longer)
 }
 
 fn shown(at: &ObjectRef) -> String {
@@ -195,6 +204,8 @@ impl Objects for S3Objects {
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
             .set_metadata(self.metadata.clone())
             .set_if_none_match(new.then(|| "*".to_owned()))
+            .customize()
+            .config_override(patient())
             .send()
             .await;
         let put = put.map_err(|e| multipart::sent(e, &passed, &what))?;
@@ -223,11 +234,9 @@ impl Objects for S3Objects {
         at: &ObjectRef,
         upload: &UploadId,
         number: u32,
-        from: &ObjectRef,
-        etag: &str,
-        range: ByteRange,
+        from: CopiedRange<'_>,
     ) -> ObjectResult<StoredPart> {
-        self.part_from(at, upload, number, from, etag, range).await
+        self.part_from(at, upload, number, from).await
     }
 
     async fn copy(

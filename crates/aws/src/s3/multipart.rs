@@ -3,14 +3,13 @@
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use disk_image::ByteRange;
 use image_tasks_flows::ports::{
-    Body, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, StoredPart, UploadId,
+    Body, CopiedRange, ObjectError, ObjectInfo, ObjectRef, ObjectResult, Objects, StoredPart, UploadId,
 };
 
 use super::error::object_error;
 use super::upload::Passed;
-use super::{S3Objects, checksum, copy_source, quiet, range_header, shown, unsigned, upload};
+use super::{S3Objects, checksum, copy_source, patient, quiet, range_header, shown, unsigned, upload};
 
 impl S3Objects {
     pub(super) async fn begin_upload(&self, at: &ObjectRef) -> ObjectResult<UploadId> {
@@ -51,6 +50,8 @@ impl S3Objects {
             .content_length(i64::try_from(len).unwrap_or(i64::MAX))
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
             .body(stream)
+            .customize()
+            .config_override(patient())
             .send()
             .await
             .map_err(|e| sent(e, &passed, &what))?;
@@ -63,13 +64,13 @@ impl S3Objects {
         at: &ObjectRef,
         id: &UploadId,
         number: u32,
-        from: &ObjectRef,
-        etag: &str,
-        range: ByteRange,
+        copied: CopiedRange<'_>,
     ) -> ObjectResult<StoredPart> {
+        let CopiedRange { from, etag, range, .. } = copied;
         let what = format!("part {number} of {} from {}", shown(at), shown(from));
         let header =
             range_header(range).ok_or_else(|| ObjectError::Fault(format!("{what}: empty range").into()))?;
+        let header = (!copied.is_whole()).then_some(header);
         let copied = self
             .client
             .upload_part_copy()
@@ -79,7 +80,7 @@ impl S3Objects {
             .part_number(part_number(number, &what)?)
             .copy_source(copy_source(from))
             .copy_source_if_match(etag)
-            .copy_source_range(header)
+            .set_copy_source_range(header)
             .customize()
             .config_override(quiet())
             .send()

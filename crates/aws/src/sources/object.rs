@@ -58,7 +58,9 @@ fn failure(error: ObjectError, at: &ObjectRef) -> Failure {
             let message = format!("{what} may not be read: access denied, or the bucket can't be listed");
             Failure::new(FailureCode::SourceDenied, message)
         }
-        ObjectError::Transient(_) => Failure::transient(format!("{what} can't be read now")),
+        ObjectError::Transient(_) | ObjectError::Conflict(_) => {
+            Failure::transient(format!("{what} can't be read now"))
+        }
         ObjectError::Checksum(_) => {
             Failure::new(FailureCode::ChecksumMismatch, format!("{what} arrives damaged"))
         }

@@ -10,4 +10,5 @@ mod support;
 mod dynamo;
 mod glance;
 mod s3;
+mod s3_strict;
 mod sources;

@@ -8,7 +8,7 @@ use image_tasks_domain::conformance::{active, importing};
 use image_tasks_domain::image::StoredObject;
 use image_tasks_domain::ports::ImageLinks;
 use image_tasks_domain::{Failure, Image};
-use image_tasks_flows::ports::{Body, ObjectError, ObjectRef, ObjectResult, Objects};
+use image_tasks_flows::ports::{Body, CopiedRange, ObjectError, ObjectRef, ObjectResult, Objects};
 use image_tasks_local::pattern;
 
 async fn whole(body: ObjectResult<Body>) -> Vec<u8> {
@@ -96,13 +96,14 @@ async fn parts_make_one_object_whose_checksum_is_theirs() {
     let third = store.upload_part(&target, &upload, 3, 9, body(1, 11 * MIB, 9)).await.unwrap();
     store.upload_part(&target, &upload, 1, 5 * MIB, body(9, 0, 5 * MIB)).await.unwrap();
     let first = store.upload_part(&target, &upload, 1, 5 * MIB, body(1, 0, 5 * MIB)).await.unwrap();
-    let range_of_source = range(0, 6 * MIB);
-    let second = store.copy_part(&target, &upload, 2, &source, &etag, range_of_source).await.unwrap();
+    let whole_source = CopiedRange { from: &source, etag: &etag, size: 6 * MIB, range: range(0, 6 * MIB) };
+    let second = store.copy_part(&target, &upload, 2, whole_source).await.unwrap();
     assert_eq!(first.crc64nvme, crc(&pattern::bytes(1, 0, 5 << 20)));
     assert_eq!(second.crc64nvme, crc(&pattern::bytes(7, 0, 6 << 20)));
     let parts = vec![first, second, third];
     assert_eq!(store.parts(&target, &upload).await.unwrap(), parts);
-    let stale = store.copy_part(&target, &upload, 2, &source, "\"0\"", range_of_source).await.unwrap_err();
+    let other_version = CopiedRange { etag: "\"0\"", ..whole_source };
+    let stale = store.copy_part(&target, &upload, 2, other_version).await.unwrap_err();
     assert!(matches!(stale, ObjectError::Precondition(_)), "{stale:?}");
     let open = store.uploads(&target.bucket, &target.key).await.unwrap();
     assert_eq!(open, [(target.clone(), upload.clone())]);
@@ -123,6 +124,9 @@ async fn parts_make_one_object_whose_checksum_is_theirs() {
 
     let copied = store.copy(&at("copy"), &target, &done.etag, true).await.unwrap();
     assert_eq!((copied.size, copied.crc64nvme), (done.size, done.crc64nvme));
+    let taken = store.copy(&at("copy"), &target, &done.etag, true).await.unwrap_err();
+    assert!(matches!(taken, ObjectError::Precondition(_)), "{taken:?}");
+    store.copy(&at("copy"), &target, &done.etag, false).await.unwrap();
 }
 
 #[tokio::test]
@@ -172,4 +176,7 @@ async fn a_link_gives_the_bytes_to_who_knows_nothing_else() {
     let url = store.download_url(&image, Duration::from_secs(60)).await.unwrap();
     assert_eq!(reqwest::get(&url).await.unwrap().bytes().await.unwrap(), "bytes");
     assert!(url.contains("X-Amz-Expires=60"), "{url}");
+    for forged in [url.replace("Expires=60", "Expires=3600"), url.replace("/image", "/other")] {
+        assert_eq!(reqwest::get(&forged).await.unwrap().status(), 403, "{forged}");
+    }
 }

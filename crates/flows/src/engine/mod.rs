@@ -184,8 +184,8 @@ impl Engine {
                 Err(stop) => return Err(stop),
             }
         }
-        let message = "the id given in image_properties is used by another image";
-        Err(Stop::failed(FailureCode::StartFailed, message))
+        let message = "the id given in image_properties is used by another image; name another, or none";
+        Err(Stop::failed(FailureCode::ImageExists, message))
     }
 
     /// The task, if it is at work.

@@ -12,6 +12,7 @@ use image_tasks_domain::transfer::{Batch, TransferPlan};
 use super::{Site, byte_range, qcow2};
 use crate::disk::{self, Disk};
 use crate::error::{Flow, Stop};
+use crate::pace::paced;
 use crate::ports::{Body, Source};
 use crate::retry::retry;
 use crate::sink::CopyInto;
@@ -74,8 +75,8 @@ impl SourceBytes {
         Ok(match self {
             // No range of HTTP or S3 is empty.
             Self::AsIs(_) if range.is_empty() => Box::pin(futures::stream::empty()),
-            Self::AsIs(source) => source.read(byte_range(&range)).await?,
-            Self::Disk(disk) => disk::body(Arc::clone(disk), range),
+            Self::AsIs(source) => paced(source.read(byte_range(&range)).await?),
+            Self::Disk(disk) => paced(disk::body(Arc::clone(disk), range)),
             Self::Made(body) => body(),
         })
     }
@@ -127,8 +128,7 @@ async fn put(upload: Upload<'_>, part: &Part, bytes: &SourceBytes) -> Flow<()> {
 
 async fn copy(site: &Site<'_>, upload: Upload<'_>, part: &Part, from: &Pinned) -> Flow<()> {
     let Upload { sink, id } = upload;
-    let range = byte_range(&part.range);
-    match sink.store().copy_part(sink.at(), id, part.number, &from.at, &from.etag, range).await {
+    match sink.store().copy_part(sink.at(), id, part.number, from.range(&part.range)).await {
         Ok(stored) => whole(&stored, part.len()),
         Err(e) => Err(site.not_copied(e, CopyInto::Part).await),
     }
@@ -136,9 +136,8 @@ async fn copy(site: &Site<'_>, upload: Upload<'_>, part: &Part, from: &Pinned) -
 
 async fn copy_zeros(upload: Upload<'_>, part: &Part, zeros: &Pinned) -> Flow<()> {
     let Upload { sink, id } = upload;
-    let range = byte_range(&(0..part.len()));
     let stored = retry(async || {
-        let copied = sink.store().copy_part(sink.at(), id, part.number, &zeros.at, &zeros.etag, range).await;
+        let copied = sink.store().copy_part(sink.at(), id, part.number, zeros.range(&(0..part.len()))).await;
         copied.map_err(|e| sink.refused_part(e))
     });
     whole(&stored.await?, part.len())

@@ -203,6 +203,14 @@ impl BucketSink {
         Ok(())
     }
 
+    pub(crate) fn conflicted(&self) -> Stop {
+        let message = format!(
+            "somebody else wrote or deleted {} while the export was made, and nothing is ever overwritten; ask again",
+            self.location
+        );
+        Stop::failed(FailureCode::ObjectExists, message)
+    }
+
     pub(crate) fn refused(&self, error: ObjectError) -> Stop {
         let bucket = &self.at.bucket;
         match error {

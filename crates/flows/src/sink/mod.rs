@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use self::bucket::BucketSink;
 use self::image::ImageSink;
+use self::upload::contended;
 use crate::error::{Flow, Stop};
 use crate::ports::{Body, Metadata, ObjectError, ObjectInfo, ObjectRef, Objects};
 
@@ -78,6 +79,15 @@ impl Sink {
         match into {
             CopyInto::Whole => self.refused(error),
             CopyInto::Part => self.refused_part(error),
+        }
+    }
+
+    /// What it means that an upload can't be completed and nothing of ours is there: a write of somebody else's came between.
+    /// S3 then wants all parts again, in a new upload. Into an image nobody else writes: a call beside this one is at it.
+    pub(crate) fn conflicted(&self) -> Stop {
+        match self {
+            Self::Image(_) => contended(),
+            Self::Bucket(sink) => sink.conflicted(),
         }
     }
 

@@ -53,8 +53,21 @@ impl Upload<'_> {
         expected.check(&parts.iter().map(|part| (part.number, part.size)).collect())?;
         let crc = combined(&parts);
         check(crc)?;
-        match self.sink.store().complete(self.sink.at(), self.id, &parts, crc, true).await {
+        let (store, at) = (self.sink.store(), self.sink.at());
+        let completed = retry(async || match store.complete(at, self.id, &parts, crc, true).await {
+            Err(e @ ObjectError::Transient(_)) => Err(e.into()),
+            completed => Ok(completed),
+        });
+        match completed.await? {
             Ok(object) => Ok(object),
+            // Whoever writes there may need a moment more.
+            Err(ObjectError::Conflict(what)) => {
+                tracing::warn!(%what, "an upload can't be completed");
+                match retry(async || self.sink.made().await?.ok_or_else(contended)).await {
+                    Ok(object) => Ok(object),
+                    Err(_) => self.sink.made().await?.ok_or_else(|| self.sink.conflicted()),
+                }
+            }
             // An earlier call's answer was lost, or one beside this was quicker, or somebody else's object is there by now.
             Err(e @ (ObjectError::Precondition(_) | ObjectError::NotFound(_))) => {
                 self.sink.made().await?.ok_or_else(|| match e {

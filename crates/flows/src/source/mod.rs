@@ -11,6 +11,7 @@ pub(crate) mod remote;
 pub(crate) mod spool;
 pub(crate) mod writer;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,7 +20,9 @@ use image_tasks_domain::Failure;
 use image_tasks_domain::source::SourceLocation;
 use serde::{Deserialize, Serialize};
 
-use crate::ports::{Body, ObjectError, ObjectInfo, ObjectRef, Objects, Source, SourceInfo, SourcePin};
+use crate::ports::{
+    Body, CopiedRange, ObjectError, ObjectInfo, ObjectRef, Objects, Source, SourceInfo, SourcePin,
+};
 
 /// Where bytes come from, as a plan keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +73,12 @@ impl Pinned {
     pub(crate) fn new(at: ObjectRef, object: ObjectInfo) -> Self {
         Self { at, etag: object.etag, size: object.size }
     }
+
+    /// A range of it, to be copied.
+    pub(crate) fn range(&self, range: &Range<u64>) -> CopiedRange<'_> {
+        let range = ByteRange { start: range.start, end: range.end };
+        CopiedRange { from: &self.at, etag: &self.etag, size: self.size, range }
+    }
 }
 
 /// One version of an object of ours, to be read by range.
@@ -102,7 +111,9 @@ impl Source for StoredSource {
 
     async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
         self.objects.read(&self.at, self.info.pin.etag.as_deref(), range).await.map_err(|e| match e {
-            ObjectError::Transient(what) => Failure::transient(what.to_string()),
+            ObjectError::Transient(what) | ObjectError::Conflict(what) => {
+                Failure::transient(what.to_string())
+            }
             ObjectError::Body(failure) => failure,
             ObjectError::NotFound(what) | ObjectError::Precondition(what) => {
                 tracing::warn!(%what, "an object of ours is gone");

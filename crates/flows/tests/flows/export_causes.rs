@@ -2,7 +2,7 @@
 
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::ports::ImageStore;
-use image_tasks_domain::{ImageStatus, Visibility};
+use image_tasks_domain::{ImageStatus, TaskStatus, Visibility};
 use image_tasks_flows::ports::{ObjectRef, Objects};
 
 use crate::export::{IMAGE, World, scenarios, task_id};
@@ -80,4 +80,32 @@ async fn what_the_receiving_bucket_says_is_told() {
             assert!(told > 1, "{}: {expected} is told at {told} calls", scenario.name);
         }
     }
+}
+
+/// An upload whose completion meets another write is lost (S3 API reference, `CompleteMultipartUpload`); whatever else meets
+/// one is tried again.
+#[tokio::test(start_paused = true)]
+async fn another_write_that_comes_between_is_told_or_passes() {
+    let mut told = 0;
+    for scenario in scenarios() {
+        let whole = scenario.world().await;
+        whole.run(task_id(1)).await;
+        for call in 0..whole.faults.calls() {
+            for after in [false, true] {
+                let world = scenario.world().await;
+                world.faults.set(Some(Fault { call, after, kind: Kind::Conflict }));
+                world.run(task_id(1)).await;
+                let task = world.task(task_id(1)).await;
+                if task.status == TaskStatus::Success {
+                    continue;
+                }
+                assert!(!after, "{}: call {call} has taken effect: {}", scenario.name, task.message);
+                let expected = "ObjectExists: somebody else wrote or deleted s3://exports/";
+                assert!(task.message.starts_with(expected), "{}: {}", scenario.name, task.message);
+                assert_eq!(world.others(), Vec::<String>::new(), "{}", scenario.name);
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 1, "told {told} times");
 }

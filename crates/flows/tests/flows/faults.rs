@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Transient,
     /// The call says that it never will work.
     Fatal,
+    /// Another write to the name comes between; any other call says that it may be tried again.
+    Conflict,
     /// A bucket is in another region; any other call never will work.
     Elsewhere,
     /// The invocation that made the call dies.
@@ -89,7 +91,7 @@ pub(crate) trait Told {
 impl Told for StoreError {
     fn told(kind: Kind) -> Self {
         match kind {
-            Kind::Transient => Self::Unavailable("made unreachable".into()),
+            Kind::Transient | Kind::Conflict => Self::Unavailable("made unreachable".into()),
             Kind::Fatal | Kind::Elsewhere | Kind::Crash => Self::Fault("made faulty".into()),
         }
     }
@@ -99,6 +101,7 @@ impl Told for ObjectError {
     fn told(kind: Kind) -> Self {
         match kind {
             Kind::Transient => Self::Transient("made unreachable".into()),
+            Kind::Conflict => Self::Conflict("made to meet another write".into()),
             Kind::Elsewhere => Self::Elsewhere("made to be elsewhere".into()),
             Kind::Fatal | Kind::Crash => Self::Denied("made forbidden".into()),
         }
@@ -108,7 +111,7 @@ impl Told for ObjectError {
 impl Told for Failure {
     fn told(kind: Kind) -> Self {
         match kind {
-            Kind::Transient => Self::transient("made unreachable"),
+            Kind::Transient | Kind::Conflict => Self::transient("made unreachable"),
             Kind::Fatal | Kind::Elsewhere | Kind::Crash => {
                 Self::new(FailureCode::SourceDenied, "made forbidden")
             }

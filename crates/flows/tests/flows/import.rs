@@ -9,6 +9,7 @@ use image_tasks_flows::bounds::Cut;
 use md5::Digest as _;
 use serde_json::{Value, json};
 
+use crate::faults::{Fault, Kind};
 use crate::sources::Script;
 use crate::world::{CUT, QUOTA, World, hex, pattern};
 
@@ -204,6 +205,19 @@ async fn broken_bodies_are_read_again_and_in_the_end_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_falls_silent_is_told_as_that_and_not_as_a_store_of_ours() {
+    let pace = Duration::from_secs(16);
+    for len in [1500, 2500] {
+        let script = Script { pace, ..Script::of(pattern(len)) };
+        let told = "SourceUnreachable: the source fell silent: nothing came for 15 seconds (tried 5 times)";
+        fails(script, raw(), told).await;
+    }
+    // Nothing waits for it where it is spooled.
+    let bytes = pattern(1500);
+    imported(Script { pace, ranges: false, ..Script::of(bytes.clone()) }, raw(), &bytes, "spooled").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_changes_is_told() {
     for (len, ranges) in [(1500, true), (5000, true), (5000, false)] {
         for after in 1..3 {
@@ -251,6 +265,26 @@ async fn sources_too_slow_for_an_invocation_are_told() {
     }
 }
 
+/// Only calls of the same task write there: one of them wins.
+#[tokio::test(start_paused = true)]
+async fn another_write_that_comes_between_passes() {
+    for len in [1500, 3500] {
+        let bytes = pattern(len);
+        let world = async || World::new(Script::of(bytes.clone()), raw(), CUT).await;
+        let whole = world().await;
+        whole.run().await;
+        for call in 0..whole.faults.calls() {
+            for after in [false, true] {
+                let world = world().await;
+                world.faults.set(Some(Fault { call, after, kind: Kind::Conflict }));
+                world.run().await;
+                let context = format!("{len} bytes, call {call}, after: {after}");
+                assert_eq!(world.check_ended(&bytes, &context).await, TaskStatus::Success, "{context}");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_id_in_use_by_another_image_is_left_alone() {
     let bytes = pattern(5000);
@@ -262,7 +296,7 @@ async fn an_id_in_use_by_another_image_is_left_alone() {
     let second = World::new(Script::of(bytes), input, CUT).await;
     second.stores.inner.put_image(image.clone());
     second.run().await;
-    assert!(second.task().await.message.starts_with("StartFailed: the id given in image_properties"));
+    assert!(second.task().await.message.starts_with("ImageExists: the id given in image_properties"));
     let kept = image_tasks_domain::ports::ImageStore::get(&second.stores.inner, image.id).await.unwrap();
     assert_eq!(kept, Some(image));
 }

@@ -274,14 +274,14 @@ impl Objects for MemoryObjects {
         at: &ObjectRef,
         upload: &UploadId,
         number: u32,
-        from: &ObjectRef,
-        etag: &str,
-        range: ByteRange,
+        copied: CopiedRange<'_>,
     ) -> ObjectResult<StoredPart> {
         self.faults
             .around(async {
                 let mut state = self.state.lock().unwrap();
-                let bytes = slice(&state.version(from, Some(etag))?.bytes, range)?;
+                let source = &state.version(copied.from, Some(copied.etag))?.bytes;
+                assert_eq!(copied.size, source.len() as u64, "whether all of it is copied has to be known");
+                let bytes = slice(source, copied.range)?;
                 state.part(at, upload, number, bytes)
             })
             .await

@@ -87,6 +87,8 @@ impl Emulator {
             ("EAGER_SERVICE_LOADING", "1".to_owned()),
             ("DISABLE_EVENTS", "1".to_owned()),
             ("SKIP_SSL_CERT_DOWNLOAD", "1".to_owned()),
+            // Links are signed with the secret `test`, here as by MiniStack's functions.
+            ("S3_SKIP_SIGNATURE_VALIDATION", "0".to_owned()),
             ("DNS_ADDRESS", "0".to_owned()),
             // Else it takes this machine for a container in some places and writes to /var/lib.
             ("OVERRIDE_IN_DOCKER", "0".to_owned()),

@@ -160,4 +160,9 @@ async fn only_throttling_is_tried_again() {
     assert_eq!(task["status"], "success", "{task}");
     let answers: Vec<_> = clone.copies().iter().map(|one| one.status).collect();
     assert_eq!(answers, [503, 503, 503, 503, 200]);
+    let clone = Clone::of("clone-failed-in-a-200", MIB).await;
+    let _failing = clone.disturb(Disturbance { pass: 0, code: "InternalError", status: 200, times: 4 });
+    let task = clone.here.ended(&clone.start().await).await;
+    assert_eq!(task["status"], "success", "{task}");
+    assert_eq!(clone.copies().len(), 5);
 }

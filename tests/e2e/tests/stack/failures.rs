@@ -84,6 +84,20 @@ async fn a_body_that_breaks_off_is_read_again_and_then_told() {
 }
 
 #[tokio::test]
+async fn a_source_that_falls_silent_is_told() {
+    let tenant = Tenant::new("silent");
+    let server = SourceServer::start().await.unwrap();
+    // In one call, and in parts.
+    let small = server.serve("/small", Source { hold_at: Some(MIB), ..raw(24, 5 * MIB) });
+    let large = server.serve("/large", Source { hold_at: Some(HELD), ..raw(25, 150 * MIB) });
+    let (small, large) = tokio::join!(tenant.refused(input(&small)), tenant.refused(input(&large)));
+    for task in [small, large] {
+        says(&task, "SourceUnreachable");
+        assert!(task["message"].as_str().unwrap().contains("the source fell silent"), "{task}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_declared_must_be_found() {
     let tenant = Tenant::new("declared");
     let server = SourceServer::start().await.unwrap();

@@ -11,6 +11,7 @@ mod export;
 mod failures;
 mod glance;
 mod import;
+mod lambda;
 mod lies;
 mod regions;
 mod same_id;

@@ -12,6 +12,7 @@ use template_tests::{Docs, State, StateMachine, Template, code_spans};
 /// "Handling errors in Step Functions workflows" and best practices for Lambda).
 const TRANSIENT: &[&str] = &[
     "Lambda.AWSLambdaException",
+    "Lambda.ClientExecutionTimeoutException",
     "Lambda.SdkClientException",
     "Lambda.ServiceException",
     "Lambda.TooManyRequestsException",
