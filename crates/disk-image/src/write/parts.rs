@@ -77,7 +77,8 @@ impl BlobCut {
     }
 
     const fn range_len(&self, size: u64) -> u64 {
-        let even = size.div_ceil(MAX_RANGES).next_multiple_of(RANGE_ALIGN);
+        let align = if self.range < RANGE_ALIGN { self.range } else { RANGE_ALIGN };
+        let even = size.div_ceil(MAX_RANGES).next_multiple_of(align);
         if even > self.range { even } else { self.range }
     }
 
