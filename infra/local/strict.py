@@ -6,10 +6,6 @@ Lambda developer guide, "Lambda quotas".
 
 import json
 
-# S3 refuses gaps in the part numbers of an upload with checksums. On once the
-# qcow2 writer makes none.
-PARTS_WITHOUT_GAPS = False
-
 # The source of a part may be a range only of what has more bytes.
 NO_RANGE_UP_TO = 5 << 20
 
@@ -49,7 +45,7 @@ def refuse_in_s3() -> None:
         found = bucket(context, asked["Bucket"])
         upload = found.multiparts.get(asked["UploadId"]) if found else None
         numbers = [part.get("PartNumber") for part in asked.get("MultipartUpload", {}).get("Parts", [])]
-        if not PARTS_WITHOUT_GAPS or not upload or not upload.checksum_algorithm:
+        if not upload or not upload.checksum_algorithm:
             return
         if numbers != list(range(1, len(numbers) + 1)):
             raise CommonServiceException(

@@ -8,7 +8,8 @@
 //! | stage | a decoder's window ([`DECODER_MEMORY`]), [`STAGE_UPLOADS`] + 1 parts of [`STAGE_PART`], [`QUEUE`] chunks of [`CHUNK`] on each side of the decoder |
 //! | transfer, as is | [`PARTS_AT_ONCE`] streams of network chunks |
 //! | transfer, converting | for each of [`PARTS_AT_ONCE`] parts a [`WINDOW`], [`READS_AT_ONCE`] reads of at most 8 MiB, the extents of a [`STRIDE`] |
-//! | transfer, to qcow2 | for each of [`PARTS_AT_ONCE`] ranges a [`WINDOW`], the reads that fill it, and twice a part of the blob: 16 MiB, more where a range may hold more data than 34 of them (what no map tells about may be data), never more than [`BLOB_PART`] |
+//! | transfer, to qcow2 | for each of [`PARTS_AT_ONCE`] ranges a [`WINDOW`], the reads that fill it, twice a part of a blob (16 MiB), and 32 bytes for each of its clusters: at most 4 MiB ([`BlobCut`]) |
+//! | seal, of a qcow2 | the list of its blobs (about 1 KiB each, 10,000 at most); for each of [`COPIES_AT_ONCE`] parts a read of 8 MiB or an index, 0.5 MiB, and what is being written |
 //! | plan, to qcow2 | of a disk of at most [`TINY`] twice the blob, a [`WINDOW`], the reads that fill it |
 //! | finish | [`HASH_AHEAD`] + [`HASH_QUEUE`] + 2 chunks of [`HASH_CHUNK`] |
 //!
@@ -16,6 +17,7 @@
 
 use std::time::Duration;
 
+pub use disk_image::write::parts::BlobCut;
 use image_tasks_domain::transfer::{PART, SINGLE, TooLarge, TransferPlan};
 
 /// Bytes of headers and tables held at once while an image is inspected.
@@ -56,10 +58,10 @@ pub const SAME_IMAGE_PAGE: usize = 100;
 pub const SAME_IMAGE_PAGES: usize = 10;
 /// A disk of at most this many bytes becomes a qcow2 in memory, in one call, and is stored in one request.
 pub const TINY: u64 = 64 << 20;
-/// Bytes of a blob's part at most: a raw disk of 2 TiB whose zeros nobody knows needs that, to come out with 10,000 parts.
-pub const BLOB_PART: u64 = 256 << 20;
-/// Indexes of blobs read at once.
-pub const INDEXES_AT_ONCE: usize = 8;
+/// Ranges of a disk whose blobs are looked up at once.
+pub const RECORDS_AT_ONCE: usize = 16;
+/// Time kept at the end of a call's work to end a blob: its last part, its index and its record.
+pub const TIME_TO_END_A_BLOB: Duration = Duration::from_secs(30);
 /// Bytes between two reports of progress.
 pub const REPORT_EVERY: u64 = 64 << 20;
 /// Tries of one read or one part before the source or store counts as out of reach.
@@ -82,6 +84,8 @@ pub struct Cut {
     pub part: u64,
     /// Part of a staged object.
     pub stage_part: usize,
+    /// How a qcow2 is made.
+    pub blobs: BlobCut,
 }
 
 /// How exports are cut. Other than the default only in tests.
@@ -95,17 +99,19 @@ pub struct ExportCut {
     pub copy_part: u64,
     /// Bytes of a part of a raw disk.
     pub part: u64,
+    /// How a qcow2 is made.
+    pub blobs: BlobCut,
 }
 
 impl Default for ExportCut {
     fn default() -> Self {
-        Self { tiny: TINY, copy_whole: 5 << 30, copy_part: 512 << 20, part: PART }
+        Self { tiny: TINY, copy_whole: 5 << 30, copy_part: 512 << 20, part: PART, blobs: BlobCut::S3 }
     }
 }
 
 impl Default for Cut {
     fn default() -> Self {
-        Self { single_below: SINGLE, part: PART, stage_part: STAGE_PART }
+        Self { single_below: SINGLE, part: PART, stage_part: STAGE_PART, blobs: BlobCut::S3 }
     }
 }
 

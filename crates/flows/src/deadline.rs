@@ -24,6 +24,16 @@ impl Deadline {
         Self::after(Duration::from_millis(ends_at.saturating_sub(now)).saturating_sub(TIME_TO_ANSWER))
     }
 
+    /// As much earlier.
+    pub(crate) fn earlier(self, by: Duration) -> Self {
+        Self(self.0.checked_sub(by).unwrap_or_else(Instant::now))
+    }
+
+    /// The time until then.
+    pub(crate) fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
     /// Returns then.
     pub(crate) async fn reached(self) {
         tokio::time::sleep_until(self.0).await;

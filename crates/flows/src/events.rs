@@ -54,6 +54,8 @@ pub struct RoundItem {
 pub enum Round {
     /// Pieces of the recipe: they move the origin's bytes.
     Move,
+    /// Parts of the object that only show once all of these are made.
+    Seal,
 }
 
 impl Round {

@@ -17,7 +17,8 @@ use crate::error::{Flow, Stop};
 use crate::ports::{Metadata, ObjectError, ObjectRef, SourceInfo, UploadId};
 use crate::recipe::Recipe;
 use crate::sink::{Sink, one};
-use crate::source::{Origin, Pinned};
+use crate::source::read::whole;
+use crate::source::{Origin, Pinned, StoredSource};
 use crate::stores::Stores;
 
 /// Of plans, and of what the state machine says. It rises with every change that an older function would misread.
@@ -202,18 +203,29 @@ impl Stores {
 
     /// Something that was saved, in the version of this function.
     pub(crate) async fn load<T: DeserializeOwned>(&self, at: &ObjectRef) -> Flow<Option<T>> {
-        let Some(bytes) = self.objects.get(at).await? else { return Ok(None) };
-        // Of another version nothing but the number is certain to be readable.
-        let Version { version } = serde_json::from_slice(&bytes).map_err(Stop::internal)?;
-        check_version("a plan", version)?;
-        let saved: Versioned<T> = serde_json::from_slice(&bytes).map_err(Stop::internal)?;
-        Ok(Some(saved.content))
+        self.objects.get(at).await?.map(|bytes| decoded(&bytes)).transpose()
+    }
+
+    /// The same for what may be larger than a small object.
+    pub(crate) async fn load_large<T: DeserializeOwned>(&self, at: &ObjectRef) -> Flow<Option<T>> {
+        let Some(object) = self.objects.head(at).await? else { return Ok(None) };
+        let source = StoredSource::new(&self.objects, &Pinned::new(at.clone(), object));
+        decoded(&whole(&source).await?).map(Some)
     }
 
     /// Saves something over what there was.
     pub(crate) async fn save<T: Serialize>(&self, at: &ObjectRef, content: &T) -> Flow<()> {
         let bytes = serde_json::to_vec(&Versioned { version: VERSION, content }).map_err(Stop::internal)?;
         Ok(self.objects.put(at, Bytes::from(bytes)).await.map(drop)?)
+    }
+
+    /// Saves something, large or small, that every call would save alike.
+    pub(crate) async fn save_same<T: Serialize>(&self, at: &ObjectRef, content: &T) -> Flow<()> {
+        let bytes = serde_json::to_vec(&Versioned { version: VERSION, content }).map_err(Stop::internal)?;
+        match self.objects.put_stream(at, bytes.len() as u64, one(Bytes::from(bytes)), true).await {
+            Ok(_) | Err(ObjectError::Precondition(_)) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Saves something once; what an earlier call saved, if one did.
@@ -232,6 +244,14 @@ impl Stores {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Flow<T> {
+    // Of another version nothing but the number is certain to be readable.
+    let Version { version } = serde_json::from_slice(bytes).map_err(Stop::internal)?;
+    check_version("a plan", version)?;
+    let saved: Versioned<T> = serde_json::from_slice(bytes).map_err(Stop::internal)?;
+    Ok(saved.content)
 }
 
 /// Whether something was made by this version of the functions.

@@ -89,14 +89,24 @@ impl Settings {
         self.work(id, &format!("{attempt}/{name}"))
     }
 
-    /// Index of a qcow2's blob.
-    pub(crate) fn blob_index(&self, id: TaskId, blob: usize) -> ObjectRef {
-        self.work(id, &format!("index/{blob}"))
+    /// Which blob of a qcow2 begins at that byte of the disk.
+    pub(crate) fn blob(&self, id: TaskId, start: u64) -> ObjectRef {
+        self.work(id, &format!("blob/{start}.json"))
     }
 
-    /// Bytes of a qcow2's blob that is too short for a part.
-    pub(crate) fn blob(&self, id: TaskId, blob: usize) -> ObjectRef {
-        self.work(id, &format!("blob/{blob}"))
+    /// Bytes of a blob that begins there: those that one call writes.
+    pub(crate) fn blob_bytes(&self, id: TaskId, start: u64, attempt: Uuid) -> ObjectRef {
+        self.work(id, &format!("blob/{start}/{attempt}"))
+    }
+
+    /// Their index.
+    pub(crate) fn blob_index(&self, id: TaskId, start: u64, attempt: Uuid) -> ObjectRef {
+        self.work(id, &format!("blob/{start}/{attempt}.index"))
+    }
+
+    /// All blobs of a qcow2, in order.
+    pub(crate) fn blobs(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "blobs.json")
     }
 
     /// State of the hashes.

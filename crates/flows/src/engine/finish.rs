@@ -1,5 +1,7 @@
 //! What the sink asks for once all pieces are made: into an image seal, judge, hash, publish; into a bucket judge, seal.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use disk_image::{AllocationMap, Limits};
 use image_tasks_domain::image::HASH_ALGORITHM;
@@ -12,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::digests::base64;
 use crate::disk::DiskSource;
 use crate::error::{Flow, Stop};
-use crate::events::Next;
+use crate::events::{Next, Round};
 use crate::hash::Seen;
 use crate::job::{Hashing, Plan};
 use crate::judge;
@@ -39,15 +41,25 @@ impl Engine {
         }
     }
 
-    /// The object, made of its parts unless an earlier call did.
-    async fn sealed(&self, site: &Site<'_>, plan: &Plan) -> Flow<ObjectInfo> {
+    /// The object, made of its parts unless an earlier call did; or what comes first: the round that makes these.
+    async fn sealed(&self, site: &Site<'_>, plan: &Plan) -> Flow<ControlFlow<Next, ObjectInfo>> {
         let sink = &site.job.sink;
         let object = match (sink.made().await?, &plan.upload) {
             (Some(object), _) => object,
             (None, Some(id)) => {
                 let upload = Upload { sink, id };
-                let expected = plan.recipe.last_part(site, upload).await?;
-                upload.seal(&expected, |crc| check_crc(site, plan, Some(crc))).await?
+                let parts = plan.recipe.parts(site).await?;
+                match (
+                    upload.seal(&parts, |crc| check_crc(site, plan, Some(crc))).await?,
+                    plan.recipe.round_of_parts(),
+                ) {
+                    (Some(object), _) => object,
+                    (None, Round::Seal) => {
+                        let pieces = u32::try_from(parts.len()).map_err(Stop::internal)?;
+                        return Ok(ControlFlow::Break(Round::Seal.of(pieces)));
+                    }
+                    (None, Round::Move) => return Err(Stop::internal("parts are missing that were made")),
+                }
             }
             (None, None) => return Err(Stop::Ended),
         };
@@ -55,7 +67,7 @@ impl Engine {
             return Err(Stop::internal("the stored object has another size than planned"));
         }
         check_crc(site, plan, object.crc64nvme)?;
-        Ok(object)
+        Ok(ControlFlow::Continue(object))
     }
 
     /// Seal, judge, hash, publish; or hash once it is published.
@@ -68,7 +80,10 @@ impl Engine {
         deadline: Deadline,
     ) -> Flow<Next> {
         let (stores, task) = (&self.stores, &site.job.task);
-        let object = self.sealed(site, plan).await?;
+        let object = match self.sealed(site, plan).await? {
+            ControlFlow::Continue(object) => object,
+            ControlFlow::Break(next) => return Ok(next),
+        };
         let crc = object.crc64nvme.ok_or_else(no_checksum)?;
         let object = Pinned::new(sink.at.clone(), object);
         let most = self.kind.remote().map_or(u64::MAX, |remote| remote.limits().max_virtual_size);
@@ -226,7 +241,10 @@ impl Engine {
         if !plan.one_call {
             self.judge_output(site, plan).await?;
         }
-        let object = self.sealed(site, plan).await?;
+        let object = match self.sealed(site, plan).await? {
+            ControlFlow::Continue(object) => object,
+            ControlFlow::Break(next) => return Ok(next),
+        };
         let mut result = json!({
             "export_location": sink.location(),
             "disk_format": plan.format.name(),

@@ -327,21 +327,23 @@ impl Engine {
 
     /// Makes pieces of a batch; what is left when the time is up.
     async fn round(&self, id: TaskId, item: RoundItem, deadline: Deadline) -> Flow<Option<Batch>> {
-        let RoundItem { round: Round::Move, pieces: batch } = item;
         let job = &self.at_work(id).await?;
         let plan = self.stores.plan(id).await?.ok_or(Stop::Ended)?;
         let upload = plan.upload.as_ref().ok_or_else(|| Stop::internal("a round without an upload"))?;
         let upload = Upload { sink: &job.sink, id: upload };
         let site = &self.site(job, &plan);
         let made = async {
-            let left = plan.recipe.left(site, upload, batch).await?;
+            let left = plan.recipe.left(site, upload, item).await?;
             if left.is_empty() {
                 return Ok(None);
             }
-            let maker = &plan.recipe.maker(site).await?;
+            let maker = &plan.recipe.maker(site, item.round).await?;
             let piece = |number| async move {
-                let bytes = maker.make(site, upload, number).await?;
-                Ok(self.stores.tasks.advance(id, Step::Copied, bytes).await?)
+                let (made, bytes) = maker.make(site, upload, number, deadline).await?;
+                if item.round == Round::Move {
+                    self.stores.tasks.advance(id, Step::Copied, bytes).await?;
+                }
+                Ok(made)
             };
             make(left, at_once(maker), deadline, piece, || job.too_slow("a single part")).await
         };

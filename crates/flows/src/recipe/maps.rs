@@ -74,10 +74,6 @@ impl<'a> Attempt<'a> {
         self.stores.settings.attempt(self.id, self.attempt, name)
     }
 
-    pub(crate) fn objects(&self) -> &'a Arc<dyn Objects> {
-        &self.stores.objects
-    }
-
     /// An object whose length isn't known before its end.
     pub(crate) fn writer(&self, name: &str) -> ObjectWriter {
         ObjectWriter::new(&self.stores.objects, self.at(name), self.part)

@@ -4,8 +4,9 @@
 //! - A piece that is done is not done again; done again it makes the same bytes of the same source.
 //! - A recipe knows nothing of tasks. Where its bytes come from and go to it is told.
 
-mod assembly;
+mod blob;
 pub(crate) mod choice;
+mod file;
 pub(crate) mod maps;
 pub(crate) mod parts;
 pub(crate) mod qcow2;
@@ -15,22 +16,24 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use disk_image::write::parts::BlobRange;
+use disk_image::write::parts::BlobCut;
 use disk_image::write::qcow2::Codec;
 use image_tasks_domain::TaskId;
 use image_tasks_domain::copying::CopyCut;
-use image_tasks_domain::transfer::{Batch, TransferPlan};
+use image_tasks_domain::transfer::TransferPlan;
 use serde::{Deserialize, Serialize};
 
+use self::file::Assembled;
 use self::maps::DiskMap;
 use self::parts::{Maker, Part, SourceBytes};
 use crate::bounds::{COPIES_AT_ONCE, PARTS_AT_ONCE};
 use crate::disk::Disk;
 use crate::error::{Flow, Stop};
+use crate::events::{Round, RoundItem};
 use crate::job::Job;
 use crate::ports::{ObjectError, Source};
 use crate::sink::CopyInto;
-use crate::sink::upload::{Expected, Upload};
+use crate::sink::upload::Upload;
 use crate::source::{Origin, Pinned};
 use crate::stores::Stores;
 use crate::tasks::TaskKind;
@@ -62,14 +65,14 @@ pub(crate) enum Recipe {
         /// An object of as many zeros as a part has bytes, where whole parts are zeros: they are copied from it inside the store.
         zeros: Option<Pinned>,
     },
-    /// The disk inside of them as a qcow2, by ranges that become blobs.
+    /// The disk inside of them as a qcow2, by ranges that become blobs, of which the file is put together.
     Qcow2 {
         /// Bytes of the disk.
         size: u64,
         /// How clusters are compressed.
         codec: Codec,
-        /// The ranges.
-        ranges: Vec<BlobRange>,
+        /// How the disk is cut into ranges, and the file into parts.
+        cut: BlobCut,
         /// Where the disk is in the origin.
         disk: DiskMap,
     },
@@ -77,7 +80,7 @@ pub(crate) enum Recipe {
     Qcow2ByCopy {
         /// Bytes of the disk.
         size: u64,
-        /// Bytes of a part at most.
+        /// Bytes of a part at most, where parts of that size are enough.
         max_part: u64,
         /// The map of where the disk holds data.
         allocation: Option<Pinned>,
@@ -155,76 +158,86 @@ impl Recipe {
         }
     }
 
-    /// The parts that pieces of work make, one each; none for a recipe whose parts show while it is made.
-    async fn parts(&self, site: &Site<'_>) -> Flow<Option<Vec<Part>>> {
+    /// The round whose pieces are the object's parts.
+    pub(crate) const fn round_of_parts(&self) -> Round {
+        match self {
+            Self::Qcow2 { .. } => Round::Seal,
+            Self::Verbatim { .. } | Self::Raw { .. } | Self::ServerCopy { .. } | Self::Qcow2ByCopy { .. } => {
+                Round::Move
+            }
+        }
+    }
+
+    /// The object's parts, which pieces of work make, one each. Asked for when all rounds before theirs are done.
+    pub(crate) async fn parts(&self, site: &Site<'_>) -> Flow<Vec<Part>> {
         Ok(match self {
-            Self::Verbatim { cut } | Self::Raw { cut, .. } => Some(parts::of(cut)),
-            Self::ServerCopy { cut: CopyCut::Parts(cut), .. } => Some(parts::of(cut)),
-            Self::ServerCopy { cut: CopyCut::Whole, .. } => Some(Vec::new()),
-            Self::Qcow2ByCopy { .. } => Some(qcow2_by_copy::copies(site, self).await?),
-            Self::Qcow2 { .. } => None,
+            Self::Verbatim { cut } | Self::Raw { cut, .. } => parts::of(cut),
+            Self::ServerCopy { cut: CopyCut::Parts(cut), .. } => parts::of(cut),
+            Self::ServerCopy { cut: CopyCut::Whole, .. } => Vec::new(),
+            Self::Qcow2 { .. } | Self::Qcow2ByCopy { .. } => self.file(site, true).await?.parts(),
         })
     }
 
-    /// How many pieces of work there are, and the bytes that they move.
-    pub(crate) async fn pieces(&self, site: &Site<'_>) -> Flow<(u32, u64)> {
-        let (pieces, bytes) = match (self, self.parts(site).await?) {
-            (Self::Qcow2 { size, ranges, .. }, _) => (ranges.len(), *size),
-            (_, parts) => {
-                let parts = parts.unwrap_or_default();
-                (parts.len(), parts.iter().map(|part| part.range.end - part.range.start).sum())
+    /// A qcow2 and its parts. `list` says to list its blobs, unless that is done.
+    async fn file(&self, site: &Site<'_>, list: bool) -> Flow<Assembled> {
+        match self {
+            Self::Qcow2 { size, codec, cut, .. } => {
+                let blobs = qcow2::Blobs::new(site, *size, *codec, cut)?;
+                Assembled::of(site, &blobs, cut, list).await
             }
-        };
-        Ok((u32::try_from(pieces).map_err(Stop::internal)?, bytes))
+            Self::Qcow2ByCopy { size, max_part, allocation } => {
+                qcow2_by_copy::assembled(site, *size, *max_part, allocation.as_ref()).await
+            }
+            Self::Verbatim { .. } | Self::ServerCopy { .. } | Self::Raw { .. } => {
+                Err(Stop::internal("a recipe that makes no qcow2"))
+            }
+        }
     }
 
-    /// The pieces of a batch that are still to be made.
+    /// How many pieces of work move bytes, and how many bytes.
+    pub(crate) async fn pieces(&self, site: &Site<'_>) -> Flow<(u32, u64)> {
+        if let Self::Qcow2 { size, cut, .. } = self {
+            return Ok((qcow2::ranges(*size, cut)?, *size));
+        }
+        let parts = self.parts(site).await?;
+        let bytes = parts.iter().map(|part| part.range.end - part.range.start).sum();
+        Ok((u32::try_from(parts.len()).map_err(Stop::internal)?, bytes))
+    }
+
+    /// The pieces of a batch that are still to be made, as far as that is seen before they are.
     pub(crate) async fn left(
         &self,
         site: &Site<'_>,
         upload: Upload<'_>,
-        batch: Batch,
+        item: RoundItem,
     ) -> Flow<BTreeSet<u32>> {
-        match self {
-            Self::Qcow2 { size, codec, ranges, .. } => {
-                qcow2::Blobs::new(site, *size, *codec, ranges)?.left(batch).await
-            }
-            _ => parts::left(&self.parts(site).await?.unwrap_or_default(), &upload.held().await?, batch),
+        let RoundItem { round, pieces } = item;
+        if let (Self::Qcow2 { size, codec, cut, .. }, Round::Move) = (self, round) {
+            return qcow2::Blobs::new(site, *size, *codec, cut)?.left(pieces).await;
         }
+        parts::left(&self.parts(site).await?, &upload.held().await?, pieces)
     }
 
-    /// What makes pieces.
-    pub(crate) async fn maker(&self, site: &Site<'_>) -> Flow<Maker> {
-        let parts = self.parts(site).await?.unwrap_or_default();
+    /// What makes the pieces of a round.
+    pub(crate) async fn maker(&self, site: &Site<'_>, round: Round) -> Flow<Maker> {
         Ok(match self {
-            Self::Verbatim { .. } => {
-                Maker::Bytes { parts, bytes: SourceBytes::AsIs(site.source().await?), zeros: None }
+            Self::Verbatim { cut } => {
+                let bytes = SourceBytes::AsIs(site.source().await?);
+                Maker::Bytes { parts: parts::of(cut), bytes, zeros: None }
             }
-            Self::Raw { disk, zeros, .. } => {
+            Self::Raw { cut, disk, zeros } => {
                 let bytes = SourceBytes::Disk(site.disk(disk).await?);
-                Maker::Bytes { parts, bytes, zeros: zeros.clone() }
+                Maker::Bytes { parts: parts::of(cut), bytes, zeros: zeros.clone() }
             }
-            Self::ServerCopy { .. } | Self::Qcow2ByCopy { .. } => {
-                Maker::Copies { parts, from: site.copied()?.clone() }
+            Self::ServerCopy { .. } => {
+                Maker::Copies { parts: self.parts(site).await?, from: site.copied()?.clone() }
             }
-            Self::Qcow2 { size, codec, ranges, disk } => {
-                let blobs = qcow2::Blobs::new(site, *size, *codec, ranges)?;
+            Self::Qcow2 { size, codec, cut, disk } if round == Round::Move => {
+                let blobs = qcow2::Blobs::new(site, *size, *codec, cut)?;
                 Maker::Blobs { blobs, disk: site.disk(disk).await? }
             }
+            Self::Qcow2 { .. } | Self::Qcow2ByCopy { .. } => Maker::File(self.file(site, false).await?),
         })
-    }
-
-    /// Uploads what only all pieces together tell; what parts there must be then.
-    pub(crate) async fn last_part(&self, site: &Site<'_>, upload: Upload<'_>) -> Flow<Expected> {
-        match self {
-            Self::Qcow2 { size, codec, ranges, .. } => {
-                qcow2::Blobs::new(site, *size, *codec, ranges)?.first_part(upload).await
-            }
-            Self::Qcow2ByCopy { .. } => qcow2_by_copy::first_part(site, self, upload).await,
-            Self::Verbatim { .. } | Self::Raw { .. } | Self::ServerCopy { .. } => {
-                Ok(parts::expected(&self.parts(site).await?.unwrap_or_default()))
-            }
-        }
     }
 
     /// The object as one call makes it.
@@ -238,8 +251,8 @@ impl Recipe {
                 Whole::Bytes(SourceBytes::Made(Box::new(body)), len)
             }
             Self::Qcow2ByCopy { .. } => {
-                let (len, body) = qcow2_by_copy::whole(site, self).await?;
-                Whole::Bytes(SourceBytes::Made(body), len)
+                let (len, body) = self.file(site, false).await?.whole();
+                Whole::Bytes(SourceBytes::Made(Box::new(body)), len)
             }
         })
     }
@@ -248,7 +261,7 @@ impl Recipe {
 /// Pieces that one worker makes side by side.
 pub(crate) fn at_once(maker: &Maker) -> usize {
     match maker {
-        Maker::Copies { .. } => COPIES_AT_ONCE,
+        Maker::Copies { .. } | Maker::File(_) => COPIES_AT_ONCE,
         Maker::Bytes { .. } | Maker::Blobs { .. } => PARTS_AT_ONCE,
     }
 }

@@ -9,14 +9,17 @@ use std::sync::Arc;
 
 use image_tasks_domain::transfer::{Batch, TransferPlan};
 
+use super::file::Assembled;
 use super::{Site, byte_range, qcow2};
+use crate::deadline::Deadline;
 use crate::disk::{self, Disk};
 use crate::error::{Flow, Stop};
 use crate::pace::paced;
 use crate::ports::{Body, Source};
 use crate::retry::retry;
+use crate::rounds::Piece;
 use crate::sink::CopyInto;
-use crate::sink::upload::{Expected, Upload, whole};
+use crate::sink::upload::{Upload, whole};
 use crate::source::Pinned;
 
 /// A part of an upload: its number, and the bytes of the origin (or of the disk inside it) that it holds.
@@ -27,7 +30,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.range.end - self.range.start
     }
 }
@@ -48,11 +51,6 @@ pub(crate) fn left(parts: &[Part], held: &BTreeMap<u32, u64>, batch: Batch) -> F
         }
     }
     Ok(left)
-}
-
-/// What an upload of exactly these parts holds.
-pub(crate) fn expected(parts: &[Part]) -> Expected {
-    Expected { spans: parts.iter().map(|part| (part.number..part.number + 1, part.len())).collect() }
 }
 
 fn at(parts: &[Part], piece: u32) -> Flow<&Part> {
@@ -90,12 +88,22 @@ pub(crate) enum Maker {
     Copies { parts: Vec<Part>, from: Pinned },
     /// Ranges of a disk that become blobs.
     Blobs { blobs: qcow2::Blobs, disk: Arc<Disk> },
+    /// Parts of a file of blobs.
+    File(Assembled),
 }
 
 impl Maker {
-    /// Makes a piece; how many bytes that moved.
-    pub(crate) async fn make(&self, site: &Site<'_>, upload: Upload<'_>, piece: u32) -> Flow<u64> {
-        match self {
+    /// Makes a piece, as far as the time allows; how many bytes that moved.
+    pub(crate) async fn make(
+        &self,
+        site: &Site<'_>,
+        upload: Upload<'_>,
+        piece: u32,
+        deadline: Deadline,
+    ) -> Flow<(Piece, u64)> {
+        let moved = match self {
+            Self::Blobs { blobs, disk } => return blobs.make(disk, piece, deadline).await,
+            Self::File(file) => file.make(site, upload, piece).await?,
             Self::Bytes { parts, bytes, zeros } => {
                 let part = at(parts, piece)?;
                 match (bytes, zeros) {
@@ -104,15 +112,15 @@ impl Maker {
                     }
                     _ => put(upload, part, bytes).await?,
                 }
-                Ok(part.len())
+                part.len()
             }
             Self::Copies { parts, from } => {
                 let part = at(parts, piece)?;
                 retry(|| copy(site, upload, part, from)).await?;
-                Ok(part.len())
+                part.len()
             }
-            Self::Blobs { blobs, disk } => blobs.make(upload, disk, piece).await,
-        }
+        };
+        Ok((Piece::Made, moved))
     }
 }
 

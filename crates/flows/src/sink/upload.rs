@@ -5,13 +5,13 @@
 //! - The object is made of exactly the parts planned, by a request that refuses to overwrite.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use image_tasks_domain::Failure;
 
 use crate::digests::combined;
 use crate::error::{Flow, Stop};
 use crate::ports::{Body, ObjectError, ObjectInfo, StoredPart, UploadId};
+use crate::recipe::parts::Part;
 use crate::retry::retry;
 use crate::sink::Sink;
 
@@ -43,14 +43,21 @@ impl Upload<'_> {
         whole(&part.await?, len)
     }
 
-    /// Makes the parts an object, unless an earlier call did. `check` is given the CRC64NVME of the whole first.
+    /// Makes the parts an object, unless an earlier call did; none where some are missing. `check` is given the CRC64NVME of
+    /// the whole first.
     pub(crate) async fn seal(
         &self,
-        expected: &Expected,
+        planned: &[Part],
         check: impl FnOnce(u64) -> Flow<()>,
-    ) -> Flow<ObjectInfo> {
+    ) -> Flow<Option<ObjectInfo>> {
         let parts = self.parts().await?;
-        expected.check(&parts.iter().map(|part| (part.number, part.size)).collect())?;
+        let held: BTreeMap<u32, u64> = parts.iter().map(|part| (part.number, part.size)).collect();
+        if planned.iter().any(|part| held.get(&part.number) != Some(&part.len())) {
+            return Ok(None);
+        }
+        if held.len() != planned.len() {
+            return Err(Stop::internal("there are parts that nobody planned"));
+        }
         let crc = combined(&parts);
         check(crc)?;
         let (store, at) = (self.sink.store(), self.sink.at());
@@ -59,21 +66,23 @@ impl Upload<'_> {
             completed => Ok(completed),
         });
         match completed.await? {
-            Ok(object) => Ok(object),
+            Ok(object) => Ok(Some(object)),
             // Whoever writes there may need a moment more.
             Err(ObjectError::Conflict(what)) => {
                 tracing::warn!(%what, "an upload can't be completed");
-                match retry(async || self.sink.made().await?.ok_or_else(contended)).await {
+                let made = match retry(async || self.sink.made().await?.ok_or_else(contended)).await {
                     Ok(object) => Ok(object),
                     Err(_) => self.sink.made().await?.ok_or_else(|| self.sink.conflicted()),
-                }
+                };
+                made.map(Some)
             }
             // An earlier call's answer was lost, or one beside this was quicker, or somebody else's object is there by now.
             Err(e @ (ObjectError::Precondition(_) | ObjectError::NotFound(_))) => {
-                self.sink.made().await?.ok_or_else(|| match e {
+                let made = self.sink.made().await?.ok_or_else(|| match e {
                     ObjectError::Precondition(_) => contended(),
                     other => self.sink.refused_part(other),
-                })
+                });
+                made.map(Some)
             }
             Err(e) => Err(self.sink.refused_part(e)),
         }
@@ -86,29 +95,6 @@ pub(crate) fn whole(part: &StoredPart, len: u64) -> Flow<()> {
         return Ok(());
     }
     Err(Stop::internal("the store holds a part of another size than it was given"))
-}
-
-/// The parts that an upload must hold.
-pub(crate) struct Expected {
-    /// Numbers and the bytes that they have together.
-    pub(crate) spans: Vec<(Range<u32>, u64)>,
-}
-
-impl Expected {
-    fn check(&self, held: &BTreeMap<u32, u64>) -> Flow<()> {
-        let mut counted = 0;
-        for (numbers, bytes) in &self.spans {
-            let of_span: Vec<u64> = held.range(numbers.clone()).map(|(_, size)| *size).collect();
-            if of_span.iter().sum::<u64>() != *bytes {
-                return Err(Stop::internal(format!("parts {numbers:?} are not {bytes} bytes")));
-            }
-            counted += of_span.len();
-        }
-        if counted != held.len() {
-            return Err(Stop::internal("there are parts that nobody planned"));
-        }
-        Ok(())
-    }
 }
 
 /// S3 refuses a write while another to that name is under way (S3 user guide, "Conditional requests").

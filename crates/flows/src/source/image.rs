@@ -99,12 +99,12 @@ pub(crate) async fn plan(
         (ExportFormat::Raw, disk) => Recipe::Raw { cut: by_parts(size, cut.part)?, disk, zeros: None },
         (ExportFormat::Qcow2, DiskMap::Verbatim(allocation)) if codec == Codec::None => {
             let max_part = cut.copy_part;
-            plan.one_call = copies_nothing(stores, size, max_part, allocation.as_ref()).await?;
+            plan.one_call = copies_nothing(stores, &object, size, max_part, allocation.as_ref()).await?;
             Recipe::Qcow2ByCopy { size, max_part, allocation }
         }
         (ExportFormat::Qcow2, disk) => {
-            let ranges = if plan.one_call { Vec::new() } else { qcow2::ranges(size)? };
-            Recipe::Qcow2 { size, codec, ranges, disk }
+            qcow2::ranges(size, &cut.blobs)?;
+            Recipe::Qcow2 { size, codec, cut: cut.blobs, disk }
         }
     };
     Ok(plan)

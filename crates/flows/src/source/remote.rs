@@ -16,7 +16,7 @@ use crate::error::{Flow, Stop};
 use crate::job::{Draft, Hashing, Plan, RemoteAsk, Spooled};
 use crate::ports::{Source, SourcePin, Sources};
 use crate::recipe::choice::{Made, STORED, Target};
-use crate::recipe::maps::{Attempt, DiskMap, allocation};
+use crate::recipe::maps::{Attempt, DiskMap};
 use crate::recipe::{Recipe, qcow2};
 use crate::retry::retry_source;
 use crate::settings::ImportPolicy;
@@ -180,23 +180,15 @@ impl Remote {
                 (Recipe::Raw { cut, disk, zeros }, Some(map))
             }
             Made::Qcow2 => {
-                let mut ranges = qcow2::ranges(size)?;
-                let (disk, data) = if layout.format().is_verbatim() {
+                let cut = self.policy.cut.blobs;
+                qcow2::ranges(size, &cut)?;
+                let disk = if layout.format().is_verbatim() {
                     walk(source, layout, &mut Unused).await?;
-                    let data = match &known {
-                        Some(map) => Some(allocation(attempt.objects(), map).await?),
-                        None => None,
-                    };
-                    (DiskMap::Verbatim(known), data)
+                    DiskMap::Verbatim(known)
                 } else {
-                    let (disk, data) = attempt.map_disk(source, layout).await?;
-                    (disk, Some(data))
+                    attempt.map_disk(source, layout).await?.0
                 };
-                if let Some(data) = data {
-                    ranges = qcow2::holding(ranges, &data);
-                }
-                qcow2::check_parts(&ranges)?;
-                (Recipe::Qcow2 { size, codec: STORED, ranges, disk }, None)
+                (Recipe::Qcow2 { size, codec: STORED, cut, disk }, None)
             }
         })
     }

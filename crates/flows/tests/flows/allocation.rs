@@ -38,7 +38,7 @@ async fn map(world: &World) -> Option<AllocationMap> {
 #[tokio::test(start_paused = true)]
 async fn however_a_disk_comes_its_zeros_are_known() {
     let bytes = sparse(3 * MIB + 1000);
-    let parts = Cut { single_below: 0, part: 500_000, stage_part: 400_000 };
+    let parts = Cut { single_below: 0, part: 500_000, stage_part: 400_000, ..crate::world::CUT };
     for (name, packed, ranges, cut) in [
         ("one call", false, true, Cut::default()),
         ("parts", false, true, parts),

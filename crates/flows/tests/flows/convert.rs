@@ -64,8 +64,12 @@ async fn every_format_becomes_the_disk_inside_it() {
         let (image, stored) = image(&disk, format, options);
         for (name, cut, ranges) in [
             ("one call", Cut { single_below: u64::MAX, ..CUT }, true),
-            ("parts", Cut { single_below: 0, part: 300_007, stage_part: 100_000 }, true),
-            ("parts, staged", Cut { single_below: 0, part: 1 << 20, stage_part: 100_000 }, false),
+            ("parts", Cut { single_below: 0, part: 300_007, stage_part: 100_000, ..crate::world::CUT }, true),
+            (
+                "parts, staged",
+                Cut { single_below: 0, part: 1 << 20, stage_part: 100_000, ..crate::world::CUT },
+                false,
+            ),
         ] {
             let context = format!("{format} {options:?}, {name}");
             let script = Script { ranges, ..Script::of(image.clone()) };
@@ -131,7 +135,7 @@ async fn a_given_checksum_is_the_sources() {
         let mut input = to_raw("qcow2");
         let checksum = if right { hex(&md5::Md5::digest(&image)) } else { "0".repeat(32) };
         input["checksum"] = json!(checksum);
-        let cut = Cut { single_below, part: 300_000, stage_part: 100_000 };
+        let cut = Cut { single_below, part: 300_000, stage_part: 100_000, ..crate::world::CUT };
         let world = World::new(Script::of(image.clone()), input, cut).await;
         world.run().await;
         let status = world.check_ended(&stored, "checksum").await;
@@ -204,7 +208,7 @@ async fn hostile_images_end_with_their_code_and_leave_nothing() {
 async fn a_fault_anywhere_in_a_conversion_leaves_nothing_behind() {
     let (image, stored) = image(&disk(MIB), "qcow2", &["-c"]);
     for single_below in [0, u64::MAX] {
-        let cut = Cut { single_below, part: 100_000, stage_part: 100_000 };
+        let cut = Cut { single_below, part: 100_000, stage_part: 100_000, ..crate::world::CUT };
         let world = async || World::new(Script::of(image.clone()), to_raw("qcow2"), cut).await;
         let whole = world().await;
         whole.run().await;

@@ -1,7 +1,9 @@
 //! Disks to export, and whether two files hold the same one.
 
 use disk_image::drive::{drive, walk};
-use disk_image::write::qcow2::{Assembly, AssemblyStep, BlobWriter, Codec, Geometry, Place};
+use std::sync::Arc;
+
+use disk_image::write::qcow2::{Assembly, AssemblyStep, BlobWriter, Codec, File, Geometry};
 use disk_image::write::rope::Rope;
 use disk_image::{Decoder, Extent, Fetch, Format, Layout, Limits, Regions, Stored};
 
@@ -18,16 +20,17 @@ pub(crate) fn qcow2(size: u64, islands: &Islands) -> Vec<u8> {
     }
     writer.zeros(size - writer.position(), &mut blob).unwrap();
     let index = writer.finish(&mut blob).unwrap();
-    let mut summary = index.summary();
-    summary.place = Place::First;
-    let mut assembly = Assembly::new(geometry, vec![summary]).unwrap();
+    let made = Arc::new(File::new(geometry, vec![index.summary()]).unwrap());
+    let blob = blob.into_iter().collect::<Vec<_>>().concat();
+    let mut assembly = Assembly::new(Arc::clone(&made), 0..made.len()).unwrap();
     let mut file = Vec::new();
     loop {
         match assembly.step().unwrap() {
             AssemblyStep::Bytes(bytes) => file.extend(bytes),
             AssemblyStep::Index(k) => assembly.give(k, index.clone()).unwrap(),
-            AssemblyStep::Blob(_) => {
-                blob.clone().into_iter().for_each(|bytes| file.extend_from_slice(&bytes))
+            AssemblyStep::Blob(_, range) => {
+                let [start, end] = [range.start, range.end].map(|n| usize::try_from(n).unwrap());
+                file.extend_from_slice(&blob[start..end]);
             }
             AssemblyStep::Done => return file,
         }
@@ -39,7 +42,7 @@ pub(crate) fn islands(mut file: &[u8], format: &str) -> (u64, Islands) {
     let format = Format::from_name(format).unwrap();
     let whole = file;
     let mut regions = Regions::new(file.len() as u64);
-    let limits = Limits { max_virtual_size: 1 << 40 };
+    let limits = Limits { max_virtual_size: 1 << 50 };
     let layout = drive(&mut file, &mut regions, |r| Layout::open(r, format, &limits)).unwrap();
     let mut extents: Vec<Extent> = Vec::new();
     walk(&mut file, &layout, |extent| {

@@ -13,7 +13,7 @@ use image_tasks_domain::ports::{Clock, ImageStore, TaskStore};
 use image_tasks_domain::{
     Failure, Image, ImageId, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Visibility,
 };
-use image_tasks_flows::bounds::ExportCut;
+use image_tasks_flows::bounds::{BlobCut, ExportCut};
 use image_tasks_flows::events::Event;
 use image_tasks_flows::ports::{Metadata, ObjectRef, Objects, Receivers};
 use image_tasks_flows::{Deadline, Engine, ExportRules, Exports, Lifecycle, Settings};
@@ -22,14 +22,19 @@ use serde_json::{Value, json};
 use crate::disks::{assert_same_disk, islands, qcow2};
 use crate::execution::Execution;
 use crate::faults::{Fault, Faults, Kind, Machines, Stores};
-use crate::objects::MemoryObjects;
+use crate::objects::{MemoryObjects, S3Limits};
 use crate::world::{flow_stores, pattern};
 
 pub(crate) const IMAGE: &str = "7c1e2f3a-6d5c-4a3b-9a55-3d9c7d6f1a2b";
 const MIB: usize = 1 << 20;
 
+/// A few clusters are a blob, and S3 copies from two of them on.
+pub(crate) const BLOBS: BlobCut =
+    BlobCut { range: 1 << 20, part: 100_000, most: 6 << 16, most_clusters: 9, least: 1 << 16, made: 6 << 16 };
+
 /// Small cuts, so that a few kilobytes are many parts.
-pub(crate) const CUT: ExportCut = ExportCut { tiny: 100, copy_whole: 100, copy_part: 1000, part: 1000 };
+pub(crate) const CUT: ExportCut =
+    ExportCut { tiny: 100, copy_whole: 100, copy_part: 1000, part: 1000, blobs: BlobCut::S3 };
 
 #[derive(Clone)]
 pub(crate) struct Scenario {
@@ -54,6 +59,8 @@ pub(crate) struct World {
     pub lifecycle: Lifecycle,
     pub key: String,
     pub twice: bool,
+    /// That a call of the function has.
+    pub time: Duration,
 }
 
 pub(crate) fn task_id(n: u8) -> TaskId {
@@ -68,6 +75,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     };
     let large = vec![(0, pattern(3000)), (70 << 20, pattern(200_000)), ((130 << 20) - 600, pattern(600))];
     let small = vec![(1000, pattern(2000))];
+    // Of five ranges: several blobs, none, a short one, and two, of which the last is cut short.
+    let many = vec![(0, pattern(900_000)), (2 << 20, pattern(1000)), ((4 << 20) + 70_000, pattern(700_000))];
     let mut raw = vec![0; 16 * MIB + 100];
     raw[..5 * MIB + 100].copy_from_slice(&pattern(5 * MIB + 100));
     raw[16 * MIB..].copy_from_slice(&pattern(100));
@@ -90,6 +99,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario("tiny raw", "qcow2", &qcow2(10_240, &small), raw_as.clone(), all),
         scenario("raw by parts", "qcow2", &qcow2(4096, &small), raw_as, CUT),
         scenario("qcow2 by ranges", "qcow2", &qcow2(130 << 20, &large), json!({"compression": "zstd"}), all),
+        scenario(
+            "qcow2 by many blobs",
+            "qcow2",
+            &qcow2(5 << 20, &many),
+            json!({"compression": "zstd"}),
+            ExportCut { tiny: 100, blobs: BLOBS, ..all },
+        ),
         Scenario {
             data: Some(runs),
             ..scenario("copied qcow2", "raw", &raw, json!({"compression": "none"}), all)
@@ -102,6 +118,7 @@ impl Scenario {
         let faults = Arc::new(Faults::default());
         let stores = Arc::new(Stores { faults: Arc::clone(&faults), inner: MemoryStore::default() });
         let objects = Arc::new(MemoryObjects::new(Arc::clone(&faults)));
+        objects.set_limits(S3Limits::scaled(&[self.cut.part, self.cut.copy_part, self.cut.blobs.least]));
         let machines = Arc::new(Machines { faults: Arc::clone(&faults), inner: MemoryExecutions::default() });
         let clock = Arc::new(ManualClock::at(Timestamp::from_epoch(1_795_000_000)));
         let settings = Settings {
@@ -171,6 +188,7 @@ impl Scenario {
             lifecycle,
             key: format!("{IMAGE}.{format}"),
             twice: false,
+            time: Duration::from_secs(900),
         };
         world.post(task_id(1), self.input.clone(), "demo");
         world.faults.reset();
@@ -216,7 +234,7 @@ impl World {
     }
 
     pub(crate) async fn phase(&self, event: Value) -> Result<Value, Failure> {
-        let deadline = Deadline::after(Duration::from_secs(900));
+        let deadline = Deadline::after(self.time);
         let exports = Exports { receivers: self.objects.clone(), rules: self.rules.clone() };
         Engine::exports(self.flow_stores.clone(), exports).handle(Event::try_from(event)?, deadline).await
     }

@@ -136,9 +136,17 @@ fn ways() -> Vec<Way> {
 
 /// How much one call makes, and when hashes are made.
 const SIZES: [(&str, Cut, u64); 3] = [
-    ("one call", Cut { single_below: u64::MAX, part: 100_000, stage_part: 100_000 }, u64::MAX),
-    ("parts", Cut { single_below: 0, part: 70_000, stage_part: 100_000 }, u64::MAX),
-    ("parts, hashed later", Cut { single_below: 0, part: 100_000, stage_part: 100_000 }, 0),
+    (
+        "one call",
+        Cut { single_below: u64::MAX, part: 100_000, stage_part: 100_000, ..crate::world::CUT },
+        u64::MAX,
+    ),
+    ("parts", Cut { single_below: 0, part: 70_000, stage_part: 100_000, ..crate::world::CUT }, u64::MAX),
+    (
+        "parts, hashed later",
+        Cut { single_below: 0, part: 100_000, stage_part: 100_000, ..crate::world::CUT },
+        0,
+    ),
 ];
 
 impl Way {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 mod allocation;
+mod blobs;
 mod cancels;
 mod cases;
 mod clone;

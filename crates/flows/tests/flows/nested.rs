@@ -12,7 +12,7 @@ use crate::import::gzip;
 use crate::sources::Script;
 use crate::world::World;
 
-const ONE_CALL: Cut = Cut { single_below: u64::MAX, part: 100_000, stage_part: 100_000 };
+const ONE_CALL: Cut = Cut { single_below: u64::MAX, part: 100_000, stage_part: 100_000, ..crate::world::CUT };
 const PARTS: Cut = Cut { single_below: 0, ..ONE_CALL };
 
 fn bytes(file: &disk_image_fixtures::Sparse) -> Vec<u8> {

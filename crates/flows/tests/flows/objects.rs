@@ -28,14 +28,42 @@ struct Upload {
     metadata: Metadata,
 }
 
+/// What S3 refuses. Of tests that cut objects smaller, less.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct S3Limits {
+    /// Bytes of a part but the last.
+    pub least_part: u64,
+    /// Ranges of objects of at most so many bytes aren't copied.
+    pub copied_whole: u64,
+}
+
+impl Default for S3Limits {
+    fn default() -> Self {
+        Self { least_part: 5 << 20, copied_whole: 5 << 20 }
+    }
+}
+
+impl S3Limits {
+    /// As if S3's least part were the least of these.
+    pub(crate) fn scaled(parts: &[u64]) -> Self {
+        let least = parts.iter().fold(Self::default().least_part, |least, part| least.min(*part));
+        Self { least_part: least, copied_whole: least.min(Self::default().copied_whole) }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
+    limits: S3Limits,
     objects: BTreeMap<(String, String), Stored>,
     uploads: BTreeMap<String, Upload>,
     made: u64,
     /// Bytes that came through `read`, by bucket and key.
     reads: BTreeMap<(String, String), u64>,
     largest_upload: usize,
+    /// Bytes of parts that were copied.
+    copied: u64,
+    /// Numbers of parts of the objects that were completed.
+    completed: BTreeMap<(String, String), usize>,
 }
 
 pub(crate) struct MemoryObjects {
@@ -177,6 +205,20 @@ impl MemoryObjects {
     pub(crate) fn largest_upload(&self) -> usize {
         self.state.lock().unwrap().largest_upload
     }
+
+    /// Bytes that were copied from object to object, as parts.
+    pub(crate) fn copied(&self) -> u64 {
+        self.state.lock().unwrap().copied
+    }
+
+    /// Parts of the objects that were made of parts, with their keys.
+    pub(crate) fn completed(&self) -> BTreeMap<(String, String), usize> {
+        self.state.lock().unwrap().completed.clone()
+    }
+
+    pub(crate) fn set_limits(&self, limits: S3Limits) {
+        self.state.lock().unwrap().limits = limits;
+    }
 }
 
 #[async_trait]
@@ -279,9 +321,15 @@ impl Objects for MemoryObjects {
         self.faults
             .around(async {
                 let mut state = self.state.lock().unwrap();
-                let source = &state.version(copied.from, Some(copied.etag))?.bytes;
-                assert_eq!(copied.size, source.len() as u64, "whether all of it is copied has to be known");
-                let bytes = slice(source, copied.range)?;
+                let stored = &state.version(copied.from, Some(copied.etag))?.bytes;
+                let size = stored.len() as u64;
+                assert_eq!(copied.size, size, "whether all of it is copied has to be known");
+                if copied.range.len() < size && size <= state.limits.copied_whole {
+                    let what = format!("a range of {}, which has only {size} bytes", copied.from.key);
+                    return Err(ObjectError::Fault(what.into()));
+                }
+                let bytes = slice(stored, copied.range)?;
+                state.copied += bytes.len() as u64;
                 state.part(at, upload, number, bytes)
             })
             .await
@@ -324,14 +372,15 @@ impl Objects for MemoryObjects {
         self.faults
             .around(async {
                 let mut state = self.state.lock().unwrap();
+                let least = state.limits.least_part;
                 let held = &state.upload(at, upload)?.parts;
                 let mut bytes = Vec::new();
-                let mut last = 0;
-                for part in parts {
-                    assert!(part.number > last, "parts are in ascending order");
-                    last = part.number;
+                for (n, part) in (1..).zip(parts) {
+                    assert_eq!(part.number, n, "parts of {} are in ascending order, without gaps", at.key);
                     let stored = held.get(&part.number).filter(|stored| stored.etag == part.etag);
                     let stored = stored.ok_or_else(|| ObjectError::Fault("InvalidPart".into()))?;
+                    let is_last = n as usize == parts.len();
+                    assert!(is_last || part.size >= least, "part {n} of {}: {}", at.key, part.size);
                     bytes.extend_from_slice(&stored.bytes);
                 }
                 if crc(&bytes) != crc64nvme {
@@ -339,6 +388,7 @@ impl Objects for MemoryObjects {
                 }
                 let metadata = state.upload(at, upload)?.metadata.clone();
                 let info = state.store(at, bytes.into(), &metadata, new)?;
+                state.completed.insert(place(at), parts.len());
                 state.uploads.remove(&upload.0);
                 Ok(info)
             })

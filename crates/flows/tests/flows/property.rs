@@ -39,7 +39,7 @@ proptest! {
         let script = Script { ranges, sized, breaks: AtomicU64::new(breaks), ..Script::of(source) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let status = runtime.block_on(async {
-            let cut = Cut { single_below, part, stage_part };
+            let cut = Cut { single_below, part, stage_part, ..crate::world::CUT };
             let mut world = World::new(script, json!({"import_from_format": "raw"}), cut).await;
             world.twice = twice;
             world.run().await;

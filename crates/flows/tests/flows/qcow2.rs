@@ -17,10 +17,10 @@ use md5::Digest as _;
 
 const MIB: usize = 1 << 20;
 /// Many calls, and parts as small as S3 takes.
-const PARTS: Cut = Cut { single_below: 0, part: 1 << 20, stage_part: 1 << 20 };
+const PARTS: Cut = Cut { single_below: 0, part: 5 << 20, stage_part: 5 << 20, ..crate::world::CUT };
 const ONE_CALL: Cut = Cut { single_below: u64::MAX, ..PARTS };
 
-fn to_qcow2(format: &str) -> Value {
+pub(crate) fn to_qcow2(format: &str) -> Value {
     json!({"import_from_format": format, "image_properties": {"disk_format": "qcow2"}})
 }
 
@@ -31,7 +31,7 @@ async fn world(script: Script, input: Value, cut: Cut) -> World {
 }
 
 /// The stored file, after looking that the task and all beside it are as they should be.
-async fn stored(world: &World, context: &str) -> Vec<u8> {
+pub(crate) async fn stored(world: &World, context: &str) -> Vec<u8> {
     let task = world.task().await;
     assert_eq!(task.status, TaskStatus::Success, "{context}: {}", task.message);
     let record = world.image().await.unwrap();
@@ -46,7 +46,7 @@ async fn stored(world: &World, context: &str) -> Vec<u8> {
 }
 
 /// The file is one that `qemu-img` finds nothing to say about, and its disk is this one.
-fn assert_holds(file: &[u8], disk: &[u8], context: &str) {
+pub(crate) fn assert_holds(file: &[u8], disk: &[u8], context: &str) {
     let dir = tempfile::tempdir().unwrap();
     let [made, raw] = ["made", "raw"].map(|name| dir.path().join(name));
     std::fs::write(&made, file).unwrap();

@@ -23,8 +23,8 @@ use crate::world::{World, hex, pattern, ticking};
 const ID: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
 const OTHER_URL: &str = "http://example.com/other";
 const SIZE: usize = 200_000;
-const ONE_CALL: Cut = Cut { single_below: 1 << 20, part: 70_000, stage_part: 70_000 };
-const PARTS: Cut = Cut { single_below: 2000, part: 70_000, stage_part: 70_000 };
+const ONE_CALL: Cut = Cut { single_below: 1 << 20, part: 70_000, stage_part: 70_000, ..crate::world::CUT };
+const PARTS: Cut = Cut { single_below: 2000, part: 70_000, stage_part: 70_000, ..crate::world::CUT };
 
 /// A way that the two imports go.
 #[derive(Debug, Clone, Copy)]

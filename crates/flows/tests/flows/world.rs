@@ -13,7 +13,7 @@ use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{
     Failure, FailureCode, Image, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
 };
-use image_tasks_flows::bounds::Cut;
+use image_tasks_flows::bounds::{BlobCut, Cut};
 use image_tasks_flows::events::{Event, Phase};
 use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Lifecycle, Remote, Settings};
 use md5::Digest as _;
@@ -21,14 +21,14 @@ use serde_json::{Value, json};
 
 use crate::execution::{Execution, Phases, end};
 use crate::faults::{Faults, Machines, Stores};
-use crate::objects::MemoryObjects;
+use crate::objects::{MemoryObjects, S3Limits};
 use crate::sources::{Script, ScriptedSources};
 
 pub(crate) const URL: &str = "http://example.com/image";
 pub(crate) const QUOTA: u64 = 1 << 24;
 
 /// Small cuts, so that a few kilobytes are many parts.
-pub(crate) const CUT: Cut = Cut { single_below: 2000, part: 1000, stage_part: 900 };
+pub(crate) const CUT: Cut = Cut { single_below: 2000, part: 1000, stage_part: 900, blobs: BlobCut::S3 };
 
 pub(crate) struct World {
     pub faults: Arc<Faults>,
@@ -60,6 +60,12 @@ impl World {
         let faults = Arc::new(Faults::default());
         let stores = Arc::new(Stores { faults: Arc::clone(&faults), inner: MemoryStore::default() });
         let objects = Arc::new(MemoryObjects::new(Arc::clone(&faults)));
+        let mut limits = S3Limits::scaled(&[cut.part, cut.stage_part as u64, cut.blobs.least]);
+        // A spool of one part is copied as a range of it.
+        if limits.least_part < S3Limits::default().least_part {
+            limits.copied_whole = 0;
+        }
+        objects.set_limits(limits);
         let scripts = [(URL.to_owned(), Arc::new(script))].into();
         let sources = Arc::new(ScriptedSources { faults: Arc::clone(&faults), scripts: Mutex::new(scripts) });
         let machines = Arc::new(Machines { faults: Arc::clone(&faults), inner: MemoryExecutions::default() });

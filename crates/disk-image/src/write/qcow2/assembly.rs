@@ -1,8 +1,10 @@
-//! Reduce: part 1 from the blobs' summaries and indexes.
+//! The file's bytes, any range of them, from the blobs' indexes.
 
-use super::{
-    BlobIndex, BlobSummary, Entry, Geometry, Place, Result, WriteError, index::Cursor, layout::Layout,
-};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::index::Cursor;
+use super::{BlobIndex, BlobSummary, Entry, File, Geometry, Result, WriteError, layout::Layout};
 
 const MAGIC: u32 = u32::from_be_bytes(*b"QFI\xfb");
 const VERSION: u32 = 3;
@@ -18,95 +20,68 @@ const SECTOR: u64 = 512;
 
 /// Bytes are handed out once there are about this many.
 const CHUNK: usize = 1 << 20;
+/// Most bytes of a blob that are asked for at once.
+const READ: u64 = 8 << 20;
 
 /// What the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AssemblyStep {
-    /// These are part 1's next bytes.
+    /// These are the next bytes.
     Bytes(Vec<u8>),
-    /// Give the index of this blob to [`Assembly::give`]. Each is asked for twice: once for refcounts, once for L2 tables.
+    /// Give the index of this blob to [`Assembly::give`].
     Index(usize),
-    /// This blob's bytes are part 1's next.
-    Blob(usize),
-    /// Part 1 is whole.
+    /// These bytes of this blob are the next, at most 8 MiB.
+    Blob(usize, Range<u64>),
+    /// The range is whole.
     Done,
 }
 
-/// Computes part 1 of the file as a stream. Holds one index, 2 bytes for each cluster of one blob, and about a MiB of output.
+/// Computes a range of the file as a stream. Holds one index, 2 bytes for each cluster of one blob, and about a MiB of output.
 #[derive(Debug)]
 pub struct Assembly {
-    geometry: Geometry,
-    blobs: Vec<BlobSummary>,
-    /// First cluster of each blob in the file.
-    places: Vec<u64>,
-    layout: Layout,
-    stage: Stage,
-    given: Option<BlobIndex>,
+    file: Arc<File>,
+    /// Next cluster of the file, and the one behind the last.
+    at: u64,
+    end: u64,
+    given: Option<Given>,
+    /// Refcounts of the clusters of one blob.
+    counts: Option<(usize, Vec<u16>)>,
+    /// The open cluster of refcounts, or of an L2 table with the next blob that may have entries in it.
+    block: Vec<u8>,
+    table: Option<(usize, Vec<u8>)>,
     /// Bytes not yet handed out.
     out: Vec<u8>,
-    /// The open L2 table and its L1 index.
-    table: Option<(u64, Vec<u8>)>,
-    tables_done: u64,
 }
 
-/// What comes next; blobs by their number.
+/// An index, and how far its entries are in L2 tables.
 #[derive(Debug)]
-enum Stage {
-    /// Clusters of header, refcount table and L1.
-    Front(u64),
-    /// Refcounts of metadata clusters that are still to come.
-    MetadataCounts(u64),
-    Counts(Place, usize),
-    CountsEnd,
-    Tables(usize, Option<Cursor>),
-    Short(usize),
-    Free,
-    Done,
+struct Given {
+    blob: usize,
+    index: BlobIndex,
+    cursor: Cursor,
 }
 
 impl Assembly {
-    /// Lays out the file. `blobs` cover the disk in order.
+    /// Of bytes of the file, in whole clusters.
     ///
     /// # Errors
-    /// [`WriteError::Index`] if they don't, [`WriteError::TooLarge`] past a limit of qcow2 or S3.
-    pub fn new(geometry: Geometry, blobs: Vec<BlobSummary>) -> Result<Self> {
-        let layout = Layout::new(&geometry, &blobs)?;
-        let (mut short, mut own) = (layout.short, layout.own);
-        let places = blobs
-            .iter()
-            .map(|blob| {
-                let next = if blob.place == Place::First { &mut short } else { &mut own };
-                let at = *next;
-                *next += blob.len >> geometry.cluster_bits();
-                at
-            })
-            .collect();
+    /// [`WriteError::Range`] for others.
+    pub fn new(file: Arc<File>, range: Range<u64>) -> Result<Self> {
+        let cluster = file.geometry.cluster();
+        let whole = range.start.is_multiple_of(cluster) && range.end.is_multiple_of(cluster);
+        if !whole || range.start > range.end || range.end > file.len() {
+            return Err(WriteError::Range(format!("bytes {range:?} of a file of {}", file.len())));
+        }
         Ok(Self {
-            geometry,
-            blobs,
-            places,
-            layout,
-            stage: Stage::Front(0),
+            at: range.start / cluster,
+            end: range.end / cluster,
+            file,
             given: None,
-            out: Vec::new(),
+            counts: None,
+            block: Vec::new(),
             table: None,
-            tables_done: 0,
+            out: Vec::new(),
         })
-    }
-
-    /// Bytes of part 1.
-    pub const fn first_part_len(&self) -> u64 {
-        self.layout.own << self.geometry.cluster_bits()
-    }
-
-    /// Bytes of the file.
-    pub const fn file_len(&self) -> u64 {
-        self.layout.end << self.geometry.cluster_bits()
-    }
-
-    /// Whether part 1 is the whole file: a `PutObject` will do.
-    pub const fn is_single(&self) -> bool {
-        self.layout.own == self.layout.end
     }
 
     /// Says what to do next, until [`AssemblyStep::Done`].
@@ -114,58 +89,34 @@ impl Assembly {
     /// # Errors
     /// [`WriteError::Index`] where an index can't be.
     pub fn step(&mut self) -> Result<AssemblyStep> {
-        loop {
-            let flush = matches!(self.stage, Stage::Short(_) | Stage::Done) && !self.out.is_empty();
-            if flush || self.out.len() >= CHUNK {
-                return Ok(AssemblyStep::Bytes(std::mem::take(&mut self.out)));
-            }
-            match &self.stage {
-                Stage::Front(cluster) => self.front(*cluster),
-                Stage::MetadataCounts(left) => self.metadata_counts(*left),
-                Stage::Counts(place, from) => {
-                    let (place, from) = (*place, *from);
-                    match self.wanted(from, |b| b.place == place && b.len > 0) {
-                        Some(k) => match self.given.take() {
-                            Some(index) => self.counts(&index.refcounts()?, Stage::Counts(place, k + 1)),
-                            None => return Ok(AssemblyStep::Index(k)),
-                        },
-                        None if place == Place::First => {
-                            let free = self.layout.own - self.layout.free;
-                            self.counts_of(0, free);
-                            self.stage = Stage::Counts(Place::Own, 0);
-                        }
-                        None => self.stage = Stage::CountsEnd,
-                    }
-                }
-                Stage::CountsEnd => {
-                    let blocks = self.layout.l2 - self.layout.refcount_blocks;
-                    self.counts_of(0, blocks * self.geometry.refcount_entries() - self.layout.end);
-                    self.stage = Stage::Tables(0, None);
-                }
-                Stage::Tables(from, _) => match self.wanted(*from, |b| !b.tables.is_empty()) {
-                    Some(k) if self.given.is_none() => return Ok(AssemblyStep::Index(k)),
-                    Some(k) => self.tables(k)?,
-                    None => {
-                        self.close_table()?;
-                        self.stage = Stage::Short(0);
-                    }
-                },
-                Stage::Short(from) => match self.wanted(*from, |b| b.place == Place::First && b.len > 0) {
-                    Some(k) => {
-                        self.stage = Stage::Short(k + 1);
-                        return Ok(AssemblyStep::Blob(k));
-                    }
-                    None => self.stage = Stage::Free,
-                },
-                Stage::Free => {
-                    // At most MIN_PART, rounded up to a cluster.
-                    let free = (self.layout.own - self.layout.free) << self.geometry.cluster_bits();
-                    self.out.resize(usize::try_from(free).unwrap_or(0), 0);
-                    self.stage = Stage::Done;
-                }
-                Stage::Done => return Ok(AssemblyStep::Done),
+        let file = Arc::clone(&self.file);
+        let layout = &file.layout;
+        while self.at < self.end && self.at < layout.short && self.out.len() < CHUNK {
+            let asked = if self.at < layout.refcount_blocks {
+                front(&file, self.at, &mut self.out);
+                None
+            } else if self.at < layout.l2 {
+                self.refcounts()?
+            } else {
+                self.l2()?
+            };
+            match asked {
+                Some(blob) => return Ok(AssemblyStep::Index(blob)),
+                None => self.at += 1,
             }
         }
+        if !self.out.is_empty() {
+            return Ok(AssemblyStep::Bytes(std::mem::take(&mut self.out)));
+        }
+        if self.at == self.end {
+            return Ok(AssemblyStep::Done);
+        }
+        let (blob, place) =
+            file.blob_at(self.at).ok_or_else(|| WriteError::Index("a hole in the file".into()))?;
+        let start = file.bytes(self.at - place.start);
+        let end = file.bytes(self.end.min(place.end) - place.start).min(start + READ);
+        self.at += (end - start) >> file.geometry.cluster_bits();
+        Ok(AssemblyStep::Blob(blob, start..end))
     }
 
     /// Takes the index that the last [`AssemblyStep::Index`] asked for.
@@ -173,120 +124,134 @@ impl Assembly {
     /// # Errors
     /// [`WriteError::Index`] if it isn't the one that was summed up.
     pub fn give(&mut self, blob: usize, index: BlobIndex) -> Result<()> {
-        let summary = self.blobs.get(blob);
+        let summary = self.file.blobs.get(blob);
         let same = summary.is_some_and(|s| BlobSummary { place: s.place, ..index.summary() } == *s);
-        if !same || index.cluster_bits() != self.geometry.cluster_bits() {
+        if !same || index.cluster_bits() != self.file.geometry.cluster_bits() {
             return Err(WriteError::Index(format!("of blob {blob}: it isn't the one that was summed up")));
         }
-        self.given = Some(index);
+        let cursor = index.cursor();
+        self.given = Some(Given { blob, index, cursor });
         Ok(())
     }
 
-    fn wanted(&self, from: usize, which: impl Fn(&BlobSummary) -> bool) -> Option<usize> {
-        self.blobs.iter().skip(from).position(which).map(|i| from + i)
-    }
-
-    /// One cluster of header, refcount table or L1.
-    fn front(&mut self, cluster: u64) {
-        let start = self.out.len();
-        let layout = &self.layout;
-        if cluster == 0 {
-            header(&self.geometry, layout, &mut self.out);
-        } else {
-            let per = self.geometry.table_entries();
-            for i in 0..per {
-                let entry = if cluster < layout.l1 {
-                    let block = (cluster - layout.refcount_table) * per + i;
-                    let blocks = layout.l2 - layout.refcount_blocks;
-                    if block < blocks { self.offset(layout.refcount_blocks + block) } else { 0 }
-                } else {
-                    let rank = layout.tables.rank((cluster - layout.l1) * per + i);
-                    rank.map_or(0, |rank| self.offset(layout.l2 + rank) | COPIED)
-                };
-                self.out.extend_from_slice(&entry.to_be_bytes());
+    /// Goes on with the open cluster of refcounts; the blob whose index that needs, if it is not there.
+    fn refcounts(&mut self) -> Result<Option<usize>> {
+        let file = Arc::clone(&self.file);
+        let (layout, size) = (&file.layout, file.geometry.cluster());
+        let first = (self.at - layout.refcount_blocks) * file.geometry.refcount_entries();
+        let end = first + file.geometry.refcount_entries();
+        loop {
+            let at = first + self.block.len() as u64 / 2;
+            if at == end {
+                break;
             }
+            if at < layout.short {
+                self.counts_of(1, layout.short.min(end) - at);
+                continue;
+            }
+            let Some((blob, place)) = file.blob_at(at) else {
+                self.counts_of(0, end - at);
+                continue;
+            };
+            if self.counts.as_ref().is_none_or(|(of, _)| *of != blob) {
+                match self.given.take_if(|given| given.blob == blob) {
+                    Some(given) => self.counts = Some((blob, given.index.refcounts()?)),
+                    None => return Ok(Some(blob)),
+                }
+            }
+            let (_, counts) = self.counts.as_ref().ok_or_else(|| WriteError::Index("no refcounts".into()))?;
+            let index = |cluster: u64| usize::try_from(cluster - place.start).unwrap_or(usize::MAX);
+            let here = counts.get(index(at)..index(place.end.min(end)));
+            let here = here.ok_or_else(|| WriteError::Index("fewer refcounts than clusters".into()))?;
+            self.block.extend(here.iter().flat_map(|count| count.to_be_bytes()));
         }
-        self.out.resize(start + (1 << self.geometry.cluster_bits()), 0);
-        self.stage = if cluster + 1 < self.layout.refcount_blocks {
-            Stage::Front(cluster + 1)
-        } else {
-            Stage::MetadataCounts(self.layout.short)
-        };
-    }
-
-    fn metadata_counts(&mut self, left: u64) {
-        let now = left.min(CHUNK as u64 / 2);
-        self.counts_of(1, now);
-        self.stage =
-            if left > now { Stage::MetadataCounts(left - now) } else { Stage::Counts(Place::First, 0) };
-    }
-
-    fn counts(&mut self, counts: &[u16], next: Stage) {
-        self.out.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
-        self.stage = next;
+        debug_assert_eq!(self.block.len() as u64, size);
+        self.out.append(&mut self.block);
+        Ok(None)
     }
 
     /// `times` refcounts in a row.
     fn counts_of(&mut self, count: u16, times: u64) {
         for _ in 0..times {
-            self.out.extend_from_slice(&count.to_be_bytes());
+            self.block.extend_from_slice(&count.to_be_bytes());
         }
     }
 
-    /// Goes on with the L2 entries of blob `k`, up to the end of a table or of the index.
-    fn tables(&mut self, k: usize) -> Result<()> {
-        let Some(index) = self.given.take() else { return Ok(()) };
-        let Stage::Tables(_, cursor) = &mut self.stage else { return Ok(()) };
-        let mut cursor = cursor.take().unwrap_or_else(|| index.cursor());
-        let base = self.places.get(k).copied().unwrap_or(0) << self.geometry.cluster_bits();
-        let mut before = cursor.clone();
-        while let Some(entry) = cursor.next(&index)? {
-            let slot = entry.cluster / self.geometry.table_entries();
-            if self.table.as_ref().is_some_and(|(open, _)| *open != slot) {
-                // The table is whole: hand it out before this entry is read again.
-                self.close_table()?;
-                self.stage = Stage::Tables(k, Some(before));
-                self.given = Some(index);
-                return Ok(());
+    /// Goes on with the open L2 table; the blob whose index that needs, if it is not there.
+    fn l2(&mut self) -> Result<Option<usize>> {
+        let file = Arc::clone(&self.file);
+        let slot = file.layout.tables.nth(self.at - file.layout.l2);
+        let slot = slot.ok_or_else(|| WriteError::Index("there is no such L2 table".into()))?;
+        let per = file.geometry.table_entries();
+        let clusters = slot * per..(slot + 1) * per;
+        let (mut next, mut table) = self.table.take().unwrap_or_else(|| {
+            let before = |blob: &BlobSummary| blob.first_cluster + blob.clusters <= clusters.start;
+            (file.blobs.partition_point(before), vec![0; 1 << file.geometry.cluster_bits()])
+        });
+        while let Some(blob) = file.blobs.get(next).filter(|blob| blob.first_cluster < clusters.end) {
+            if blob.has_table(slot) {
+                let given = self.given.as_mut().filter(|given| given.blob == next);
+                let Some(Given { index, cursor, .. }) = given else {
+                    self.table = Some((next, table));
+                    return Ok(Some(next));
+                };
+                let base = file.bytes(file.places.get(next).copied().unwrap_or(0));
+                let mut before = cursor.clone();
+                while let Some(entry) = cursor.next(index)? {
+                    if entry.cluster >= clusters.end {
+                        *cursor = before;
+                        break;
+                    }
+                    if entry.cluster >= clusters.start {
+                        set(&file.geometry, &mut table, &entry, base);
+                    }
+                    before = cursor.clone();
+                }
             }
-            self.set(slot, &entry, base);
-            before = cursor.clone();
+            next += 1;
         }
-        self.stage = Stage::Tables(k + 1, None);
-        Ok(())
+        self.out.append(&mut table);
+        Ok(None)
     }
+}
 
-    /// Sets an L2 entry in the open table.
-    fn set(&mut self, slot: u64, entry: &Entry, base: u64) {
-        let bits = self.geometry.compressed_offset_bits();
-        let host = base + entry.offset;
-        let value = if entry.len == 0 {
-            host | COPIED
-        } else {
-            let more_sectors = (host + u64::from(entry.len) - 1) / SECTOR - host / SECTOR;
-            host | more_sectors << bits | COMPRESSED
-        };
-        let size = 1usize << self.geometry.cluster_bits();
-        let (_, table) = self.table.get_or_insert_with(|| (slot, vec![0; size]));
-        let at = usize::try_from(entry.cluster % self.geometry.table_entries()).unwrap_or(usize::MAX);
-        if let Some(place) = table.chunks_exact_mut(8).nth(at) {
-            place.copy_from_slice(&value.to_be_bytes());
+/// Sets an entry of an L2 table.
+fn set(geometry: &Geometry, table: &mut [u8], entry: &Entry, base: u64) {
+    let bits = geometry.compressed_offset_bits();
+    let host = base + entry.offset;
+    let value = if entry.len == 0 {
+        host | COPIED
+    } else {
+        let more_sectors = (host + u64::from(entry.len) - 1) / SECTOR - host / SECTOR;
+        host | more_sectors << bits | COMPRESSED
+    };
+    let at = usize::try_from(entry.cluster % geometry.table_entries()).unwrap_or(usize::MAX);
+    if let Some(place) = table.chunks_exact_mut(8).nth(at) {
+        place.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+/// One cluster of header, refcount table or L1.
+fn front(file: &File, cluster: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    let layout = &file.layout;
+    if cluster == 0 {
+        header(&file.geometry, layout, out);
+    } else {
+        let per = file.geometry.table_entries();
+        for i in 0..per {
+            let entry = if cluster < layout.l1 {
+                let block = (cluster - layout.refcount_table) * per + i;
+                let blocks = layout.l2 - layout.refcount_blocks;
+                if block < blocks { file.bytes(layout.refcount_blocks + block) } else { 0 }
+            } else {
+                let rank = layout.tables.rank((cluster - layout.l1) * per + i);
+                rank.map_or(0, |rank| file.bytes(layout.l2 + rank) | COPIED)
+            };
+            out.extend_from_slice(&entry.to_be_bytes());
         }
     }
-
-    fn close_table(&mut self) -> Result<()> {
-        let Some((slot, table)) = self.table.take() else { return Ok(()) };
-        if self.layout.tables.rank(slot) != Some(self.tables_done) {
-            return Err(WriteError::Index(format!("L2 table {slot} is out of order")));
-        }
-        self.tables_done += 1;
-        self.out.extend_from_slice(&table);
-        Ok(())
-    }
-
-    const fn offset(&self, cluster: u64) -> u64 {
-        cluster << self.geometry.cluster_bits()
-    }
+    out.resize(start + (1 << file.geometry.cluster_bits()), 0);
 }
 
 fn header(geometry: &Geometry, layout: &Layout, out: &mut Vec<u8>) {

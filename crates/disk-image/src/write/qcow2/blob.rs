@@ -44,6 +44,20 @@ impl BlobWriter {
         self.position
     }
 
+    /// Bytes of the disk, whole clusters of them, that can be taken with the blob still no longer than `most` bytes and of no
+    /// more than `clusters` clusters. The blob may only end at a cluster's end.
+    pub fn room(&self, most: u64, clusters: u64) -> u64 {
+        let left = most.saturating_sub(self.packer.longest());
+        // What is lost to alignment: see `packer`.
+        let left = if self.encoder.is_plain() {
+            left
+        } else {
+            left.saturating_sub(self.geometry.cluster()) / 33 * 32
+        };
+        let clusters = clusters.saturating_sub(self.packer.clusters());
+        (left >> self.geometry.cluster_bits()).min(clusters) << self.geometry.cluster_bits()
+    }
+
     /// Takes the next bytes of the disk, any number of them. Without compression they are not copied where they are whole clusters
     /// and most of their buffer.
     ///

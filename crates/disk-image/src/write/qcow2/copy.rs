@@ -2,19 +2,23 @@
 //!
 //! Uncompressed data clusters can lie in the file as they lie in the raw object, so data parts are `UploadPartCopy` of ranges of
 //! it. A part needs 5 MiB, though: holes shorter than that stay in the file, as free clusters that nothing refers to, and so does
-//! what fills a lone island up to 5 MiB. A few small islands ride in part 1 instead, and so does a cluster that the object's end
-//! cuts short: only these and the metadata pass through the caller.
+//! what fills a lone island up to 5 MiB. A few small islands are joined behind the metadata instead, and so is a cluster that the
+//! object's end cuts short: only these and the metadata pass through the caller.
 
 use std::ops::Range;
 
-use super::{BlobIndex, BlobSummary, Codec, Entry, Geometry, Place, Result, WriteError};
-use crate::write::parts::{MAX_PART, MAX_PARTS, MIN_PART};
+use super::{BlobIndex, BlobSummary, Codec, Entry, Geometry, Place, Result, WriteError, layout::Slots};
+use crate::write::parts::{MAX_DISK, MAX_PART, MAX_PARTS, MIN_PART, TooLarge};
 
-/// Most bytes of islands in part 1, and the share of the image that they may be.
+/// Most bytes of islands that are joined, and the share of the image that they may be.
 const MAX_INLINE: u64 = 4 << 20;
 const INLINE_SHARE: u64 = 512;
 /// Shortest hole that is worth one more part.
 const MIN_HOLE: u64 = 1 << 20;
+/// Most parts that are copied: those with the metadata of 40 TiB are a hundred.
+const MAX_COPIES: u64 = MAX_PARTS - 200;
+/// Parts that a full disk has at most, where parts may still be larger.
+const FULL: u64 = MAX_PARTS / 2;
 
 /// Which ranges of a raw object make up the file, in the order of the disk.
 #[derive(Debug, Clone)]
@@ -33,20 +37,23 @@ struct Piece {
 }
 
 impl CopyPlan {
-    /// Plans for a raw object of `size` bytes, of which only `data` (ranges of bytes in order) isn't all zeros; no part is longer
-    /// than `max_part`.
+    /// Plans for a raw object of `size` bytes, of which only `data` (ranges of bytes in order) isn't all zeros. No part is longer
+    /// than `max_part` where parts of that size are enough.
     ///
     /// # Errors
     /// [`WriteError::Range`] if `data` isn't in order or passes the end; [`WriteError::TooLarge`] past 10,000 parts.
     pub fn new(size: u64, data: &[Range<u64>], max_part: u64) -> Result<Self> {
         let geometry = Geometry::new(size, Codec::None)?;
+        if size > MAX_DISK {
+            return Err(WriteError::TooLarge(TooLarge { size }.to_string()));
+        }
         let data = clusters(&geometry, data)?;
-        let max_part = max_part.clamp(2 * MIN_PART, MAX_PART) / geometry.cluster();
+        let max_part = max_part.max(size.div_ceil(FULL)).clamp(2 * MIN_PART, MAX_PART) / geometry.cluster();
         let mut hole = MIN_HOLE / geometry.cluster();
         loop {
             let pieces = pieces(&geometry, &data, hole, max_part);
             let own = pieces.iter().filter(|p| p.place == Place::Own).count() as u64;
-            if own < MAX_PARTS {
+            if own <= MAX_COPIES {
                 return Ok(Self { geometry, data, pieces });
             }
             if hole > geometry.clusters() {
@@ -59,18 +66,31 @@ impl CopyPlan {
         }
     }
 
-    /// The image's numbers, for [`Assembly::new`](super::Assembly::new).
+    /// The image's numbers, for [`File::new`](super::File::new).
     pub const fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    /// The ranges as blobs, for [`Assembly::new`](super::Assembly::new).
+    /// The ranges as blobs, for [`File::new`](super::File::new).
     ///
     /// # Errors
-    /// As [`index`](Self::index).
+    /// [`WriteError::Range`]: a fault of ours.
     pub fn summaries(&self) -> Result<Vec<BlobSummary>> {
+        let per = self.geometry.table_entries();
         (0..self.pieces.len())
-            .map(|k| Ok(BlobSummary { place: self.piece(k)?.place, ..self.index(k)?.summary() }))
+            .map(|k| {
+                let Piece { clusters, place } = self.piece(k)?;
+                let covered = self.covered(k, clusters);
+                let mut tables = Slots::default();
+                self.data_of(clusters).for_each(|run| tables.add(run.start / per..run.end.div_ceil(per)));
+                Ok(BlobSummary {
+                    first_cluster: covered.start,
+                    clusters: covered.end - covered.start,
+                    len: (clusters.end - clusters.start) << self.geometry.cluster_bits(),
+                    tables: tables.runs(),
+                    place: *place,
+                })
+            })
             .collect()
     }
 
@@ -80,20 +100,31 @@ impl CopyPlan {
     /// [`WriteError::Range`] if there is no such blob.
     pub fn index(&self, k: usize) -> Result<BlobIndex> {
         let piece = self.piece(k)?.clusters.clone();
-        // It covers the disk up to where the next one begins; the first from the disk's begin.
-        let from = if k == 0 { 0 } else { piece.start };
-        let to = self.pieces.get(k + 1).map_or(self.geometry.clusters(), |next| next.clusters.start);
         let bits = self.geometry.cluster_bits();
-        let first = self.data.partition_point(|run| run.end <= piece.start);
-        let runs = self.data.iter().skip(first).take_while(|run| run.start < piece.end);
-        let entries: Vec<Entry> = runs
-            .flat_map(|run| run.start.max(piece.start)..run.end.min(piece.end))
+        let entries: Vec<Entry> = self
+            .data_of(&piece)
+            .flatten()
             .map(|cluster| Entry::plain(cluster, (cluster - piece.start) << bits))
             .collect();
-        BlobIndex::new(bits, from..to, (piece.end - piece.start) << bits, &entries)
+        BlobIndex::new(bits, self.covered(k, &piece), (piece.end - piece.start) << bits, &entries)
     }
 
-    /// The range of the raw object that is blob `k`. In part 1, it may end before the blob does: zeros follow.
+    /// The clusters of the disk that blob `k` stands for: up to where the next one begins, of the first from the disk's begin.
+    fn covered(&self, k: usize, piece: &Range<u64>) -> Range<u64> {
+        let from = if k == 0 { 0 } else { piece.start };
+        let to = self.pieces.get(k + 1).map_or(self.geometry.clusters(), |next| next.clusters.start);
+        from..to
+    }
+
+    /// The clusters of a piece that hold data.
+    fn data_of(&self, piece: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let (start, end) = (piece.start, piece.end);
+        let first = self.data.partition_point(|run| run.end <= start);
+        let runs = self.data.iter().skip(first).take_while(move |run| run.start < end);
+        runs.map(move |run| run.start.max(start)..run.end.min(end))
+    }
+
+    /// The range of the raw object that is blob `k`. Of one that is joined it may end before the blob does: zeros follow.
     ///
     /// # Errors
     /// [`WriteError::Range`] if there is no such blob.
@@ -101,13 +132,6 @@ impl CopyPlan {
         let piece = &self.piece(k)?.clusters;
         let bits = self.geometry.cluster_bits();
         Ok(piece.start << bits..(piece.end << bits).min(self.geometry.size()))
-    }
-
-    /// What S3 copies: part number from 2, and the range of the raw object.
-    pub fn copies(&self) -> impl Iterator<Item = (u32, Range<u64>)> {
-        let own = self.pieces.iter().filter(|p| p.place == Place::Own);
-        let bits = self.geometry.cluster_bits();
-        (2..).zip(own.map(move |p| p.clusters.start << bits..p.clusters.end << bits))
     }
 
     fn piece(&self, k: usize) -> Result<&Piece> {
@@ -133,7 +157,7 @@ fn clusters(geometry: &Geometry, data: &[Range<u64>]) -> Result<Vec<Range<u64>>>
     Ok(joined)
 }
 
-/// Cuts the data into pieces that S3 can copy, or that part 1 takes in.
+/// Cuts the data into pieces that S3 can copy, or that are joined.
 fn pieces(geometry: &Geometry, data: &[Range<u64>], hole: u64, max_part: u64) -> Vec<Piece> {
     let least = MIN_PART.div_ceil(geometry.cluster());
     let whole = geometry.size() >> geometry.cluster_bits();
@@ -151,7 +175,7 @@ fn pieces(geometry: &Geometry, data: &[Range<u64>], hole: u64, max_part: u64) ->
         let len = range.end - range.start;
         if len <= inline && (few || len < least) {
             inline -= len;
-            pieces.push(Piece { clusters: range, place: Place::First });
+            pieces.push(Piece { clusters: range, place: Place::Joined });
             return;
         }
         let end = range.end.max(range.start + least).min(whole);
@@ -180,11 +204,11 @@ fn pieces(geometry: &Geometry, data: &[Range<u64>], hole: u64, max_part: u64) ->
         add(done);
     }
     if tail {
-        pieces.push(Piece { clusters: whole..whole + 1, place: Place::First });
+        pieces.push(Piece { clusters: whole..whole + 1, place: Place::Joined });
     }
     // The disk must be covered even where it holds nothing.
     if pieces.is_empty() {
-        pieces.push(Piece { clusters: 0..0, place: Place::First });
+        pieces.push(Piece { clusters: 0..0, place: Place::Joined });
     }
     pieces
 }

@@ -48,13 +48,13 @@ impl Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
-    /// In part 1, behind the metadata: too short for a part. A longer one may be placed here too, where it saves free clusters.
-    First,
-    /// In parts of its own.
+    /// Behind the metadata, joined with others: too short for a part.
+    Joined,
+    /// In a part of its own.
     Own,
 }
 
-/// What the assembly must know of every blob before its first byte. Small: it travels in a worker's answer.
+/// What must be known of every blob to lay out the file. Small: all of a file's are in memory at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobSummary {
     /// First cluster of its range of the disk.
@@ -67,6 +67,15 @@ pub struct BlobSummary {
     pub tables: Vec<(u64, u64)>,
     /// Where it goes.
     pub place: Place,
+}
+
+impl BlobSummary {
+    /// Whether the blob has entries in the L2 table of that L1 index.
+    pub(super) fn has_table(&self, slot: u64) -> bool {
+        let behind = self.tables.partition_point(|(first, _)| *first <= slot);
+        let run = behind.checked_sub(1).and_then(|i| self.tables.get(i));
+        run.is_some_and(|(first, count)| slot - first < *count)
+    }
 }
 
 /// The index of one blob, checked.
@@ -152,7 +161,7 @@ impl BlobIndex {
         self.cluster_bits
     }
 
-    /// What the assembly needs before all else. A blob that is too short for a part is placed in part 1.
+    /// What the layout needs. A blob that S3 can't copy as a part is joined with others.
     pub fn summary(&self) -> BlobSummary {
         let mut tables = Slots::default();
         let mut cursor = self.cursor();
@@ -165,7 +174,7 @@ impl BlobIndex {
             clusters: self.range.end - self.range.start,
             len: self.len,
             tables: tables.runs(),
-            place: if self.len < MIN_PART { Place::First } else { Place::Own },
+            place: if self.len <= MIN_PART { Place::Joined } else { Place::Own },
         }
     }
 
@@ -294,7 +303,7 @@ mod tests {
         let summary = index.summary();
         assert_eq!(summary.tables, [(0, 1), (4, 1), (12, 1)]);
         assert_eq!((summary.first_cluster, summary.clusters), (100, 99_900));
-        assert_eq!((summary.len, summary.place), (6 * SIZE, Place::First));
+        assert_eq!((summary.len, summary.place), (6 * SIZE, Place::Joined));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where everything is in the file, from the summaries alone.
 
 use super::{BlobSummary, Geometry, Place, Result, WriteError};
-use crate::write::parts::{MAX_OBJECT, MAX_PART, MIN_PART};
+use crate::write::parts::MAX_OBJECT;
 
 /// QEMU `QCOW_MAX_REFTABLE_SIZE`.
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
@@ -41,20 +41,24 @@ impl Slots {
         let run = self.0.get(self.0.partition_point(|run| run.end <= slot))?;
         Some(run.before + slot.checked_sub(run.first)?)
     }
+
+    /// The index at that place.
+    pub(super) fn nth(&self, rank: u64) -> Option<u64> {
+        let run = self.0.get(self.0.partition_point(|run| run.before <= rank).checked_sub(1)?)?;
+        Some(run.first + (rank - run.before)).filter(|slot| *slot < run.end)
+    }
 }
 
-/// The file's regions, in clusters. All that lies before the blobs with parts of their own is part 1.
+/// The file's regions, in clusters. All that lies before the blobs with parts of their own passes a worker.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub(super) refcount_table: u64,
     pub(super) l1: u64,
     pub(super) refcount_blocks: u64,
     pub(super) l2: u64,
-    /// First of the blobs that lie in part 1.
+    /// First of the blobs that are joined.
     pub(super) short: u64,
-    /// First free cluster behind them.
-    pub(super) free: u64,
-    /// First cluster behind part 1.
+    /// First of the blobs with parts of their own.
     pub(super) own: u64,
     pub(super) end: u64,
     /// L1 indexes that have a table.
@@ -67,17 +71,15 @@ impl Layout {
         let clusters = |place: Place| -> u64 {
             blobs.iter().filter(|b| b.place == place).map(|b| b.len >> geometry.cluster_bits()).sum()
         };
-        let (short, own) = (clusters(Place::First), clusters(Place::Own));
-        let least = if own == 0 { 0 } else { MIN_PART.div_ceil(geometry.cluster()) };
+        let (short, own) = (clusters(Place::Joined), clusters(Place::Own));
         let l1 = (geometry.l1_entries() * 8).div_ceil(geometry.cluster());
 
         // More refcounts need more blocks, which need refcounts: from the least upwards until it holds.
         let (mut table, mut blocks) = (1, 1);
         loop {
             let l2_at = 1 + table + l1 + blocks;
-            let free = l2_at + tables.len() + short;
-            let own_at = free.max(least);
-            let end = own_at + own;
+            let short_at = l2_at + tables.len();
+            let end = short_at + short + own;
             let need_blocks = end.div_ceil(geometry.refcount_entries());
             let need_table = (need_blocks * 8).div_ceil(geometry.cluster());
             if (need_table, need_blocks) == (table, blocks) {
@@ -86,9 +88,8 @@ impl Layout {
                     l1: 1 + table,
                     refcount_blocks: 1 + table + l1,
                     l2: l2_at,
-                    short: free - short,
-                    free,
-                    own: own_at,
+                    short: short_at,
+                    own: short_at + short,
                     end,
                     tables,
                 };
@@ -107,7 +108,6 @@ impl Layout {
             Ok(())
         };
         too_large("a file", bytes(self.end), MAX_OBJECT.min(geometry.host_limit()))?;
-        too_large("part 1", bytes(self.own), MAX_PART)?;
         too_large("a refcount table", bytes(self.l1 - self.refcount_table), MAX_REFCOUNT_TABLE_BYTES)?;
         Ok(self)
     }
@@ -116,7 +116,6 @@ impl Layout {
 /// Checks that the blobs cover the disk once, in order; answers the L1 indexes in use.
 fn check(geometry: &Geometry, blobs: &[BlobSummary]) -> Result<Slots> {
     let bad = |i: usize, what: &str| WriteError::Index(format!("summary of blob {i}: {what}"));
-    let last_own = blobs.iter().rposition(|b| b.place == Place::Own && b.len > 0);
     let mut tables = Slots::default();
     let (mut next, mut total) = (0u64, 0u64);
     for (i, blob) in blobs.iter().enumerate() {
@@ -129,9 +128,6 @@ fn check(geometry: &Geometry, blobs: &[BlobSummary]) -> Result<Slots> {
         })?;
         if !blob.len.is_multiple_of(geometry.cluster()) {
             return Err(bad(i, "its length is not whole clusters"));
-        }
-        if blob.place == Place::Own && blob.len > 0 && blob.len < MIN_PART && Some(i) != last_own {
-            return Err(bad(i, "it is too short for a part that others follow"));
         }
         let mut past = blob.first_cluster / geometry.table_entries();
         for (first, count) in &blob.tables {

@@ -1,12 +1,11 @@
 //! qcow2 version 3, written by many workers at once.
 //!
 //! Map: a [`BlobWriter`] takes a range of the virtual disk as it streams by and yields a *blob*, bytes that mean the same wherever
-//! they lie in the file, and a [`BlobIndex`] that says where each cluster is in it. Reduce: an [`Assembly`] takes the blobs' lengths
-//! ([`BlobSummary`]), then the indexes one at a time, and yields header, refcounts, L1 and L2: part 1.
+//! they lie in the file, and a [`BlobIndex`] that says where each cluster is in it. Reduce: a [`File`] is laid out from the blobs'
+//! lengths ([`BlobSummary`]) and cut into parts; an [`Assembly`] takes the indexes one at a time and yields any range of it.
 //!
 //! ```text
-//! part 1: header | refcount table | L1 | refcount blocks | L2 tables | blobs too short for a part | free clusters up to 5 MiB
-//! then:   the blobs that are parts of their own, in the order of the disk
+//! header | refcount table | L1 | refcount blocks | L2 tables | blobs too short for a part | all other blobs
 //! ```
 //!
 //! Invariants:
@@ -14,7 +13,7 @@
 //! - Blobs are whole clusters long, so that each begins at a cluster of the file.
 //! - A refcount is the number of clusters of the disk that touch a cluster of the file; free clusters have 0, so that
 //!   `qemu-img check` finds neither leaks nor errors.
-//! - Part 1's length is known before its first byte, and memory never grows with the image.
+//! - Every part's length is known before the first byte, no part but the last is too short, and memory never grows with the image.
 //!
 //! Source of offsets, flags and limits: QEMU `docs/interop/qcow2`.
 
@@ -22,6 +21,7 @@ mod assembly;
 mod blob;
 mod codec;
 mod copy;
+mod file;
 mod geometry;
 mod index;
 mod layout;
@@ -31,6 +31,7 @@ pub use assembly::{Assembly, AssemblyStep};
 pub use blob::BlobWriter;
 pub use codec::Codec;
 pub use copy::CopyPlan;
+pub use file::{File, FilePart};
 pub use geometry::Geometry;
 pub use index::{BlobIndex, BlobSummary, Entry, Place};
 

@@ -40,6 +40,16 @@ impl Packer {
         }
     }
 
+    /// Clusters of the disk that it holds.
+    pub(super) const fn clusters(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Bytes of the blob, if it ended here.
+    pub(super) fn longest(&self) -> u64 {
+        self.len + (self.gap() + self.waiting.len()) as u64
+    }
+
     /// Takes a compressed cluster.
     pub(super) fn compressed(&mut self, cluster: u64, bytes: &[u8], out: &mut Rope) {
         if self.sharing == MAX_REFCOUNT {

@@ -2,16 +2,18 @@
 
 use std::{
     fs::File,
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use disk_image::{
     Format,
     write::{
-        parts::{MAX_PART, MIN_PART},
-        qcow2::{Assembly, AssemblyStep, BlobIndex, BlobSummary, BlobWriter, Geometry, Place},
+        parts::{BlobCut, MAX_PART},
+        qcow2::{Assembly, AssemblyStep, BlobIndex, BlobSummary, BlobWriter, File as Made, Geometry, Place},
         rope::Rope,
     },
 };
@@ -71,13 +73,19 @@ impl Disk {
 pub struct Exported {
     pub path: PathBuf,
     pub parts: Vec<u64>,
-    pub single: bool,
+    /// Bytes that no worker saw.
+    pub copied: u64,
     /// Indexes that the assembly asked for.
     pub indexes: usize,
 }
 
 /// Map and reduce. `cuts` are where a new worker takes over.
 pub fn export(disk: &Disk, geometry: Geometry, cuts: &[u64], path: &Path) -> Exported {
+    export_by(&BlobCut::S3, disk, geometry, cuts, path)
+}
+
+/// The same in parts of another size.
+pub fn export_by(cut: &BlobCut, disk: &Disk, geometry: Geometry, cuts: &[u64], path: &Path) -> Exported {
     let mut numbers = Numbers::new(disk.size);
     let edges = [&[0], cuts, &[disk.size]].concat();
     let (mut blobs, mut indexes) = (Vec::new(), Vec::new());
@@ -90,8 +98,13 @@ pub fn export(disk: &Disk, geometry: Geometry, cuts: &[u64], path: &Path) -> Exp
         indexes.push(index.as_bytes().to_vec());
         blobs.push(out.into_iter().collect::<Vec<_>>().concat());
     }
-    let summaries = indexes.iter().map(|i| BlobIndex::decode(i.clone()).unwrap().summary()).collect();
-    assemble(
+    let summary = |index: &Vec<u8>| {
+        let summary = BlobIndex::decode(index.clone()).unwrap().summary();
+        BlobSummary { place: if summary.len > cut.least { Place::Own } else { Place::Joined }, ..summary }
+    };
+    let summaries = indexes.iter().map(summary).collect();
+    assemble_by(
+        cut,
         geometry,
         summaries,
         |k| BlobIndex::decode(indexes[k].clone()).unwrap(),
@@ -100,7 +113,7 @@ pub fn export(disk: &Disk, geometry: Geometry, cuts: &[u64], path: &Path) -> Exp
     )
 }
 
-/// Puts the file together: part 1 from the assembly, then the blobs with parts of their own.
+/// Puts the file together: parts from assemblies of their own, and copies of blobs.
 pub fn assemble(
     geometry: Geometry,
     summaries: Vec<BlobSummary>,
@@ -108,44 +121,61 @@ pub fn assemble(
     blob: impl Fn(usize) -> Vec<u8>,
     path: &Path,
 ) -> Exported {
-    let mut assembly = Assembly::new(geometry, summaries.clone()).unwrap();
+    assemble_by(&BlobCut::S3, geometry, summaries, index, blob, path)
+}
+
+/// The same in parts of another size.
+pub fn assemble_by(
+    cut: &BlobCut,
+    geometry: Geometry,
+    summaries: Vec<BlobSummary>,
+    index: impl Fn(usize) -> BlobIndex,
+    blob: impl Fn(usize) -> Vec<u8>,
+    path: &Path,
+) -> Exported {
+    let made = Arc::new(Made::new(geometry, summaries.clone()).unwrap());
     let file = File::create(path).unwrap();
-    let (mut at, mut asked) = (0, 0);
-    let mut append = |bytes: &[u8]| {
-        file.write_all_at(bytes, at).unwrap();
-        at += bytes.len() as u64;
-        at
+    let (mut asked, mut copied, mut at) = (0, 0, 0);
+    let piece = |k: usize, range: Range<u64>| {
+        let bytes = blob(k);
+        assert_eq!(bytes.len() as u64, summaries[k].len);
+        bytes[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec()
     };
-    let mut written = 0;
-    loop {
-        match assembly.step().unwrap() {
-            AssemblyStep::Bytes(bytes) => {
-                assert!(!bytes.is_empty() && bytes.len() < 8 << 20, "a chunk of {}", bytes.len());
-                written = append(&bytes);
+    let parts = made.parts(cut).unwrap();
+    for part in &parts {
+        assert_eq!(part.range.start, at);
+        let mut append = |bytes: &[u8]| {
+            file.write_all_at(bytes, at).unwrap();
+            at += bytes.len() as u64;
+        };
+        if let Some((k, range)) = &part.copied {
+            assert!(summaries[*k].len >= cut.least || part.range.end == made.len());
+            copied += range.end - range.start;
+            append(&piece(*k, range.clone()));
+        } else {
+            let mut assembly = Assembly::new(Arc::clone(&made), part.range.clone()).unwrap();
+            loop {
+                match assembly.step().unwrap() {
+                    AssemblyStep::Bytes(bytes) => {
+                        assert!(!bytes.is_empty() && bytes.len() < 8 << 20, "a chunk of {}", bytes.len());
+                        append(&bytes);
+                    }
+                    AssemblyStep::Index(k) => {
+                        asked += 1;
+                        assembly.give(k, index(k)).unwrap();
+                    }
+                    AssemblyStep::Blob(k, range) => append(&piece(k, range)),
+                    AssemblyStep::Done => break,
+                }
             }
-            AssemblyStep::Index(k) => {
-                asked += 1;
-                assembly.give(k, index(k)).unwrap();
-            }
-            AssemblyStep::Blob(k) => {
-                let bytes = blob(k);
-                assert_eq!(bytes.len() as u64, summaries[k].len);
-                written = append(&bytes);
-            }
-            AssemblyStep::Done => break,
         }
+        assert_eq!(at, part.range.end);
     }
-    assert_eq!(written, assembly.first_part_len());
-    let mut parts = vec![written];
-    for (k, summary) in summaries.iter().enumerate().filter(|(_, s)| s.place == Place::Own) {
-        written = append(&blob(k));
-        parts.push(summary.len);
-    }
-    assert_eq!(written, assembly.file_len());
-    assert_eq!(assembly.is_single(), parts.len() == 1);
+    assert_eq!(at, made.len());
+    let parts: Vec<u64> = parts.into_iter().map(|part| part.range.end - part.range.start).collect();
     let (_, all_but_last) = parts.split_last().unwrap();
-    assert!(all_but_last.iter().all(|len| (MIN_PART..=MAX_PART).contains(len)), "{parts:?}");
-    Exported { path: path.to_path_buf(), single: assembly.is_single(), parts, indexes: asked }
+    assert!(all_but_last.iter().all(|len| (cut.least..=MAX_PART).contains(len)), "{parts:?}");
+    Exported { path: path.to_path_buf(), parts, copied, indexes: asked }
 }
 
 impl Exported {

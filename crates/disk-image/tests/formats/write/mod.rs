@@ -4,13 +4,15 @@ mod boot;
 mod harness;
 mod maps;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use disk_image::write::{
-    parts::MIN_PART,
-    qcow2::{Assembly, BlobWriter, Codec, Geometry, Place, WriteError},
+    parts::{BlobCut, MAX_DISK, MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART},
+    qcow2::{Assembly, BlobSummary, BlobWriter, Codec, CopyPlan, File, Geometry, Place, WriteError},
     rope::Rope,
 };
-use harness::{Disk, export, noise, text};
+use harness::{Disk, export, export_by, noise, text};
 
 const CODECS: [Codec; 3] = [Codec::None, Codec::Zlib, Codec::Zstd];
 const CLUSTER: u64 = 64 << 10;
@@ -24,7 +26,7 @@ fn any_size_with_any_content_in_any_codec() {
             let geometry = Geometry::new(len as u64, codec).unwrap();
             for disk in [Disk::full(noise(len, 1)), Disk::full(text(len, 2)), Disk::full(vec![0; len])] {
                 let done = export(&disk, geometry, &[], &path);
-                assert!(done.single);
+                assert_eq!((done.parts.len(), done.copied), (1, 0));
                 done.assert_is(&disk);
             }
         }
@@ -68,7 +70,12 @@ fn one_to_sixty_four_parts() {
             let disk = Disk::full(noise(part * parts - 5, parts as u64));
             let cuts: Vec<u64> = (1..parts).map(|i| (part * i) as u64).collect();
             let done = export(&disk, Geometry::new(disk.size, codec).unwrap(), &cuts, &path);
-            assert_eq!(done.parts.len(), parts + 1);
+            // The first begins with the metadata, and takes the first blob's begin along, or all of it.
+            assert!(
+                done.parts.len() <= parts + 1 && done.copied + (11 << 20) > disk.size,
+                "{:?}",
+                done.parts
+            );
             done.assert_is(&disk);
         }
     }
@@ -93,14 +100,14 @@ fn one_to_sixty_four_blobs_below_a_part() {
             let disk = Disk::full(bytes);
             let cuts: Vec<u64> = (1..blobs).map(|n| n * 2 * CLUSTER).collect();
             let done = export(&disk, Geometry::new(disk.size, codec).unwrap(), &cuts, &path);
-            assert!(done.single, "{blobs}");
+            assert_eq!((done.parts.len(), done.copied), (1, 0), "{blobs}");
             done.assert_is(&disk);
         }
     }
 }
 
 #[test]
-fn blobs_too_short_for_a_part_go_into_the_first_and_it_is_filled_up_where_others_follow() {
+fn blobs_too_short_for_a_part_are_joined() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.qcow2");
     let short = text(6 << 20, 7);
@@ -109,13 +116,35 @@ fn blobs_too_short_for_a_part_go_into_the_first_and_it_is_filled_up_where_others
         let all_short = Disk::full(short.repeat(4));
         let cuts = [6 << 20, 12 << 20, 18 << 20];
         let done = export(&all_short, Geometry::new(all_short.size, codec).unwrap(), &cuts, &path);
-        assert!(done.single);
+        assert_eq!((done.parts.len(), done.copied), (1, 0));
         done.assert_is(&all_short);
 
-        let between = Disk::full([noise(6 << 20, 8), text(6 << 20, 9), noise(7 << 20, 10)].concat());
-        let done = export(&between, Geometry::new(between.size, codec).unwrap(), &[6 << 20, 12 << 20], &path);
-        assert_eq!(done.parts, [MIN_PART, 6 << 20, 7 << 20]);
+        let between = Disk::full([noise(12 << 20, 8), text(6 << 20, 9), noise(7 << 20, 10)].concat());
+        let cuts = [12 << 20, 18 << 20];
+        let done = export(&between, Geometry::new(between.size, codec).unwrap(), &cuts, &path);
+        let [first, rest, last] = done.parts[..] else { panic!("{:?}", done.parts) };
+        assert_eq!((first, last), (MIN_PART, 7 << 20));
+        assert!(rest > 6 << 20 && rest < 12 << 20, "{rest}");
         done.assert_is(&between);
+    }
+}
+
+/// In parts as small as they get: each begins and ends anywhere among tables and blobs.
+#[test]
+fn parts_of_any_size_are_the_same_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, cut] = ["whole", "cut"].map(|name| dir.path().join(name));
+    let islands =
+        (0..30).map(|i| (i * 600_000_000, if i % 3 == 0 { noise(90_000, i) } else { text(700_000, i) }));
+    let disk = Disk { size: 20_000_000_000, data: islands.collect() };
+    for bits in [12, 16] {
+        let geometry = Geometry::with_cluster_bits(disk.size, Codec::Zstd, bits).unwrap();
+        let cuts: Vec<u64> = (1..25u64).map(|i| i * 799_997_952 / 65_536 * 65_536).collect();
+        export(&disk, geometry, &cuts, &whole).assert_is(&disk);
+        let smallest = BlobCut { least: 1 << bits, made: 3 << bits, ..BlobCut::S3 };
+        let done = export_by(&smallest, &disk, geometry, &cuts, &cut);
+        assert!(done.parts.len() > 30, "{}", done.parts.len());
+        done.assert_is(&disk);
     }
 }
 
@@ -173,7 +202,7 @@ fn alignment_costs_little_where_plain_and_compressed_clusters_mix() {
                 _ => plain += CLUSTER,
             }
         }
-        let metadata = if done.single { 5 * CLUSTER } else { MIN_PART };
+        let metadata = 5 * CLUSTER;
         let least = packed + plain + metadata;
         assert!(done.len() <= least + plain / 32 + CLUSTER, "{} for {least}", done.len());
     }
@@ -203,18 +232,88 @@ fn summaries_that_do_not_make_a_disk_are_refused() {
         writer.finish(&mut out).unwrap()
     };
     let (a, b) = (blob(0, 4 << 20), blob(4 << 20, 64 << 20));
-    let refused = |blobs: Vec<_>| matches!(Assembly::new(geometry, blobs), Err(WriteError::Index(_)));
+    let refused = |blobs: Vec<_>| matches!(File::new(geometry, blobs), Err(WriteError::Index(_)));
     assert!(!refused(vec![a.summary(), b.summary()]));
     assert!(refused(vec![a.summary()]), "the end is missing");
     assert!(refused(vec![b.summary(), a.summary()]), "order");
     assert!(refused(vec![a.summary(), a.summary(), b.summary()]), "twice");
-    let own = |s: disk_image::write::qcow2::BlobSummary| disk_image::write::qcow2::BlobSummary {
-        place: Place::Own,
-        ..s
-    };
-    assert!(refused(vec![own(a.summary()), b.summary()]), "a part of 4 MiB that others follow");
 
-    let mut assembly = Assembly::new(geometry, vec![a.summary(), b.summary()]).unwrap();
+    let file = Arc::new(File::new(geometry, vec![a.summary(), b.summary()]).unwrap());
+    for range in [0..1, 1..CLUSTER, 0..file.len() + CLUSTER] {
+        assert!(matches!(Assembly::new(Arc::clone(&file), range), Err(WriteError::Range(_))));
+    }
+    let mut assembly = Assembly::new(Arc::clone(&file), 0..file.len()).unwrap();
     assert!(matches!(assembly.give(0, b.clone()), Err(WriteError::Index(_))), "the other's index");
     assert!(matches!(assembly.give(2, a), Err(WriteError::Index(_))), "no such blob");
+}
+
+#[test]
+fn a_blob_has_room_for_what_it_says() {
+    for codec in CODECS {
+        for bits in [9, 16] {
+            let geometry = Geometry::with_cluster_bits(64 << 20, codec, bits).unwrap();
+            for (most, clusters) in
+                [(0, 9), (3 << bits, 9), (50 << bits, 1000), (400 << bits, 1000), (50 << bits, 30)]
+            {
+                let mut writer = BlobWriter::new(geometry, 0).unwrap();
+                let (mut out, mut n) = (Rope::default(), 0);
+                while let room @ 1.. = writer.room(most, clusters) {
+                    // A few clusters at a time, of both kinds.
+                    let len = usize::try_from(room.min((n % 5 + 1) << bits)).unwrap();
+                    writer
+                        .write(&if n % 2 == 0 { noise(len, n) } else { text(len, n) }.into(), &mut out)
+                        .unwrap();
+                    n += 1;
+                }
+                let index = writer.finish(&mut out).unwrap();
+                assert!(index.blob_len() <= most, "{codec:?}: {} bytes of {most}", index.blob_len());
+                let held = index.summary().clusters;
+                assert!(held <= clusters);
+                assert!(
+                    held == clusters || index.blob_len() + most / 16 + (4 << bits) > most,
+                    "{codec:?}: {held}"
+                );
+            }
+        }
+    }
+}
+
+/// What a disk of 40 TiB becomes at the worst, in blobs as long as they may be: nothing compresses.
+#[test]
+fn forty_tebibytes_fit_in_the_parts_of_one_object() {
+    let geometry = Geometry::new(MAX_DISK, Codec::Zlib).unwrap();
+    let mut blobs = Vec::new();
+    for number in 1..=BlobCut::S3.ranges(MAX_DISK).unwrap() {
+        let range = BlobCut::S3.range(MAX_DISK, number).unwrap();
+        let mut at = range.start;
+        while at < range.end {
+            // A window less than S3 takes; a 32nd of it is lost to alignment.
+            let end =
+                range.end.min(at + ((MAX_PART - (10 << 20)) / 33 * 32).next_multiple_of(CLUSTER) - CLUSTER);
+            let per = CLUSTER * CLUSTER / 8;
+            blobs.push(BlobSummary {
+                first_cluster: at / CLUSTER,
+                clusters: (end - at) / CLUSTER,
+                len: ((end - at) / 32 * 33).next_multiple_of(CLUSTER),
+                tables: vec![(at / per, end.div_ceil(per) - at / per)],
+                place: Place::Own,
+            });
+            at = end;
+        }
+    }
+    let file = File::new(geometry, blobs).unwrap();
+    let parts = file.parts(&BlobCut::S3).unwrap();
+    println!("{} blobs, {} parts, {} bytes", file.blobs().len(), parts.len(), file.len());
+    assert!(parts.len() as u64 <= MAX_PARTS - 1000 && file.len() <= MAX_OBJECT);
+    let made: u64 = parts.iter().filter(|p| p.copied.is_none()).map(|p| p.range.end - p.range.start).sum();
+    assert!(made <= 11 * MAX_DISK / CLUSTER, "{made}");
+    assert!(parts.windows(2).all(|pair| pair[0].range.end == pair[1].range.start));
+    assert!(parts.iter().all(|p| (MIN_PART..=MAX_PART).contains(&(p.range.end - p.range.start))));
+
+    let copies = CopyPlan::new(MAX_DISK, &[0..1 << 40, 1 << 40..MAX_DISK], 512 << 20).unwrap();
+    let file = File::new(copies.geometry(), copies.summaries().unwrap()).unwrap();
+    let parts = file.parts(&BlobCut::S3).unwrap();
+    println!("copied: {} parts", parts.len());
+    assert!(parts.len() as u64 <= MAX_PARTS);
+    assert!(matches!(CopyPlan::new(MAX_DISK + 1, &[], 512 << 20), Err(WriteError::TooLarge(_))));
 }
