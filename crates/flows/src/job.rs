@@ -12,6 +12,7 @@ use image_tasks_domain::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::Relay;
 use crate::digests::GivenHashes;
 use crate::error::{Flow, Stop};
 use crate::ports::{Metadata, ObjectError, ObjectRef, SourceInfo, UploadId};
@@ -148,9 +149,9 @@ pub(crate) enum Hashing {
     /// They are known, or never will be.
     Known(Option<ImageHashes>),
     /// Before the image becomes active.
-    First,
+    First(Relay),
     /// Once it is active.
-    Later,
+    Later(Relay),
 }
 
 /// What a source was spooled to.
@@ -208,12 +209,6 @@ impl Stores {
         check_version("a plan", version)?;
         let saved: Versioned<T> = serde_json::from_slice(&bytes).map_err(Stop::internal)?;
         Ok(Some(saved.content))
-    }
-
-    /// Saves something over what there was.
-    pub(crate) async fn save<T: Serialize>(&self, at: &ObjectRef, content: &T) -> Flow<()> {
-        let bytes = serde_json::to_vec(&Versioned { version: VERSION, content }).map_err(Stop::internal)?;
-        Ok(self.objects.put(at, Bytes::from(bytes)).await.map(drop)?)
     }
 
     /// Saves something once; what an earlier call saved, if one did.

@@ -24,6 +24,7 @@ mod judge;
 mod lifecycle;
 pub mod ports;
 mod recipe;
+mod relay;
 mod retry;
 mod rounds;
 mod settings;

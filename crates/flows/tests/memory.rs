@@ -24,7 +24,8 @@ use image_tasks_domain::source::{SourceLocation, SourcePolicy};
 use image_tasks_domain::transfer::Batch;
 use image_tasks_domain::{Failure, Secret, Task, TaskId, TaskType, Timestamp};
 use image_tasks_flows::bounds::{
-    Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, PARTS_AT_ONCE, PROBE_BYTES, READS_AT_ONCE, WINDOW,
+    Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, HASH_READ, PARTS_AT_ONCE, PROBE_BYTES, READS_AT_ONCE, Relay,
+    WINDOW,
 };
 use image_tasks_flows::events::{Event, Phase, Round, RoundItem};
 use image_tasks_flows::ports::*;
@@ -238,6 +239,7 @@ impl Worker {
             output: OutputFormat::AsIs,
             hash_before_active: 1 << 40,
             cut: Cut::default(),
+            relay: Relay::default(),
         };
         let sources = Arc::new(FileSources(source.to_owned()));
         let stores = Stores {
@@ -387,7 +389,7 @@ async fn memory_does_not_follow_the_image() {
         for (phase, found, most) in [
             ("plan", plan, PROBE_BYTES),
             ("transfer", transfer, PARTS_AT_ONCE * ((1 + READS_AT_ONCE) * WINDOW + 2 * blob_part)),
-            ("finish", finish, (HASH_AHEAD + HASH_QUEUE + 2) * HASH_CHUNK as usize),
+            ("finish", finish, (HASH_AHEAD + HASH_QUEUE + 2) * HASH_READ as usize),
         ] {
             assert!(*found <= most + 4 * MIB as usize, "{phase}, {image}: {found} bytes");
         }
