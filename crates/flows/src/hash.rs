@@ -1,10 +1,11 @@
 //! MD5 and SHA-512 of a stored object, and where it holds data: by one call, or in a [relay](crate::relay).
 //!
-//! Invariant: the two hashes and the allocation map have seen exactly the first `offset` bytes of one version, in order.
+//! Invariant: the two hashes and the allocation map have seen exactly the first `offset` bytes of one version, in
+//! order.
 //!
-//! What a conversion knows to be zeros is hashed without being read; where a disk is stored as it is, nobody knows, and its
-//! zeros are found here (`benches/hash.rs`: 1% of the time). Reads run ahead of the hashes, and the two hashes run on a thread
-//! each: both are bound by one core (RustCrypto: MD5 549, SHA-512 481 MB per CPU-second).
+//! What a conversion knows to be zeros is hashed without being read; where a disk is stored as it is, nobody knows,
+//! and its zeros are found here (`benches/hash.rs`: 1% of the time). Reads run ahead of the hashes, and the two
+//! hashes run on a thread each: both are bound by one core (RustCrypto: MD5 549, SHA-512 481 MB per CPU-second).
 
 use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationScanner, ByteRange};
@@ -94,8 +95,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     fn of((md5, sha512, allocation): (Md5, Sha512, Option<AllocationMap>)) -> Self {
-        let hashes =
-            ImageHashes { md5: hex::encode(md5.finalize()), sha512: hex::encode(sha512.finalize()) };
+        let hashes = ImageHashes { md5: hex::encode(md5.finalize()), sha512: hex::encode(sha512.finalize()) };
         Self { hashes, allocation }
     }
 }

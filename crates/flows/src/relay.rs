@@ -1,14 +1,14 @@
-//! A relay: workers that hash one object's chunks in turns. A hash is serial, but reading is not: while one worker hashes its
-//! chunk, the others read theirs.
+//! A relay: workers that hash one object's chunks in turns. A hash is serial, but reading is not: while one worker
+//! hashes its chunk, the others read theirs.
 //!
-//! Of `workers` items, item *k* hashes the chunks *k*, *k + workers*, ... It reads its next chunk into memory, waits for the
-//! state that the worker before it leaves, hashes, and leaves its own state for the one behind it.
+//! Of `workers` items, item *k* hashes the chunks *k*, *k + workers*, ... It reads its next chunk into memory, waits
+//! for the state that the worker before it leaves, hashes, and leaves its own state for the one behind it.
 //!
 //! Invariants:
-//! - A state is what the hashes of an object's first chunks are, whoever made it: it is saved once, and never changes. So
-//!   twins, late starts and calls that are made again can't do any harm, they can only waste time.
-//! - Nobody holds bytes while nothing moves: without a turn within [`HASH_PATIENCE`] a worker drops its chunk and gives up its
-//!   place. What it waits for may be a worker that could not be started for want of places.
+//! - A state is what the hashes of an object's first chunks are, whoever made it. It is saved once, and never changes.
+//!   So twins, late starts and calls that are made again do no harm, they only waste time.
+//! - Nobody holds bytes while nothing moves: without a turn within [`HASH_PATIENCE`] a worker drops its chunk and gives
+//!   up its place. What it waits for may be a worker that could not be started for want of places.
 //! - A call finds out by itself how far the relay is. What it is told says only whose turn it takes.
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -31,7 +31,8 @@ pub(crate) trait Track {
     async fn state(&self, chunk: u32) -> Flow<Option<Self::State>>;
     /// Reads a chunk.
     async fn read(&self, chunk: u32) -> Flow<Self::Chunk>;
-    /// Hashes a chunk behind the state of the one before it, and saves the state that then is. Whether nobody else had.
+    /// Hashes a chunk behind the state of the one before it, and saves the state that then is. Whether nobody else
+    /// had.
     async fn hash(&self, chunk: u32, bytes: Self::Chunk, before: Option<Self::State>) -> Flow<bool>;
     /// Removes a state that nobody needs any more.
     async fn remove(&self, chunk: u32) -> Flow<()>;
@@ -53,7 +54,8 @@ enum Turn<S> {
 }
 
 impl Runners {
-    /// Takes every turn of the worker whose next chunk is given, until the time is up or no turn comes; its next chunk then.
+    /// Takes every turn of the worker whose next chunk is given, until the time is up or no turn comes; its next
+    /// chunk then.
     pub(crate) async fn run<T: Track>(self, track: &T, next: u32, deadline: Deadline) -> Flow<Option<u32>> {
         let mut next = self.behind(next, self.reached(track, next).await?);
         let mut has_read = false;
@@ -74,10 +76,11 @@ impl Runners {
                 () = deadline.reached() => Turn::Lost,
             };
             let Turn::Come(before) = turn else { return Ok(Some(next)) };
-            // Brought to its end whatever the time: it takes a few seconds of those that are kept for the answer, and the others
-            // would wait until this worker has read its chunk again.
+            // Brought to its end whatever the time: it takes a few seconds of those that are kept for the answer, and
+            // the others would wait until this worker has read its chunk again.
             let is_first = track.hash(next, bytes, before).await?;
-            if let Some(old) = next.checked_sub(2 * self.workers).filter(|old| !old.is_multiple_of(HASH_KEPT)) {
+            if let Some(old) = next.checked_sub(2 * self.workers).filter(|old| !old.is_multiple_of(HASH_KEPT))
+            {
                 track.remove(old).await?;
             }
             // A twin is as far as this one, or further.
@@ -114,7 +117,8 @@ impl Runners {
     }
 }
 
-/// Waits for the state before a chunk. It is near once the state before that is there: the chunk before is being hashed.
+/// Waits for the state before a chunk. It is near once the state before that is there: the chunk before is being
+/// hashed.
 async fn turn<T: Track>(track: &T, chunk: u32) -> Flow<Turn<T::State>> {
     if chunk == 1 {
         return Ok(Turn::Come(None));
