@@ -11,14 +11,16 @@
 //! | transfer, to qcow2 | for each of [`PARTS_AT_ONCE`] ranges a [`WINDOW`], the reads that fill it, twice a part of a blob (16 MiB), and 32 bytes for each of its clusters: at most 4 MiB ([`BlobCut`]) |
 //! | seal, of a qcow2 | the list of its blobs (about 1 KiB each, 10,000 at most); for each of [`COPIES_AT_ONCE`] parts a read of 8 MiB or an index, 0.5 MiB, and what is being written |
 //! | plan, to qcow2 | of a disk of at most [`TINY`] twice the blob, a [`WINDOW`], the reads that fill it |
-//! | finish | [`HASH_AHEAD`] + [`HASH_QUEUE`] + 2 chunks of [`HASH_CHUNK`] |
+//! | finish; hash of at most [`HASH_INLINE`] | [`HASH_AHEAD`] + [`HASH_QUEUE`] + 2 reads of [`HASH_READ`] |
+//! | hash, in a relay | a chunk of [`HASH_CHUNK`] and a read of [`HASH_READ`] |
 //!
-//! Stage and finish hold besides, of a disk, where its data is: 65,536 runs, 1 MiB.
+//! Stage and hash hold besides, of a disk, where its data is: 65,536 runs, 1 MiB.
 
 use std::time::Duration;
 
 pub use disk_image::write::parts::BlobCut;
 use image_tasks_domain::transfer::{PART, SINGLE, TooLarge, TransferPlan};
+use serde::{Deserialize, Serialize};
 
 /// Bytes of headers and tables held at once while an image is inspected.
 pub const PROBE_BYTES: usize = disk_image::drive::MAX_OPEN_BYTES;
@@ -39,11 +41,30 @@ pub const CHUNK: usize = 256 << 10;
 /// Chunks that wait on each side of a decoder.
 pub const QUEUE: usize = 16;
 /// Bytes of one read while a stored object is hashed.
-pub const HASH_CHUNK: u64 = 8 << 20;
+pub const HASH_READ: u64 = 8 << 20;
 /// Reads on their way while an object is hashed.
 pub const HASH_AHEAD: usize = 4;
-/// Chunks read and not yet hashed by the slower of the two hashes.
+/// Reads that came and are not yet hashed by the slower of the two hashes.
 pub const HASH_QUEUE: usize = 2;
+/// Objects of at most this many bytes are hashed by one call: a minute at 75 MB/s.
+pub const HASH_INLINE: u64 = 4 << 30;
+/// Bytes that a worker of a relay holds, and hashes in its turn. To pass a turn on takes about 0.15 s, a seventh of the
+/// second for which one vCPU hashes: with half of this, a relay would be a tenth slower.
+pub const HASH_CHUNK: u64 = 256 << 20;
+/// Workers of a relay: while one hashes, the others read. With one vCPU each, four read as fast as one hashes.
+pub const HASH_WORKERS: u32 = 4;
+/// How long a worker of a relay holds its chunk while no turn comes. It then drops it and gives up its place.
+pub const HASH_PATIENCE: Duration = Duration::from_secs(60);
+/// Time between two looks at whether a worker's turn is near.
+pub const TURN_FAR: Duration = Duration::from_millis(500);
+/// Time between two looks at whether a turn that is near has come.
+pub const TURN_NEAR: Duration = Duration::from_millis(100);
+/// How long a turn can be near: a few times what hashing a chunk takes.
+pub const NEAR_FOR: Duration = Duration::from_secs(5);
+/// Of the states in a relay, one in so many is kept to the end: by these a call finds out how far the relay is.
+pub const HASH_KEPT: u32 = 64;
+/// States that are looked for at once.
+pub const STATES_AT_ONCE: usize = 16;
 /// Bytes of a disk that are read and decoded at once.
 pub const WINDOW: usize = 8 << 20;
 /// Bytes of a disk whose extents are held at once: 131,072 of them for the smallest clusters.
@@ -101,6 +122,23 @@ pub struct ExportCut {
     pub part: u64,
     /// How a qcow2 is made.
     pub blobs: BlobCut,
+}
+
+/// How stored objects are hashed. Other than the default only in tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Objects of at most this many bytes are hashed by one call.
+    pub inline: u64,
+    /// Bytes that a worker hashes in its turn.
+    pub chunk: u64,
+    /// Workers that take turns.
+    pub workers: u32,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { inline: HASH_INLINE, chunk: HASH_CHUNK, workers: HASH_WORKERS }
+    }
 }
 
 impl Default for ExportCut {

@@ -56,6 +56,9 @@ pub enum Round {
     Move,
     /// Parts of the object that only show once all of these are made.
     Seal,
+    /// Chunks of the object, to be hashed in a relay: the first of an item is the worker's next, and each so many further on
+    /// as there are workers.
+    Hash,
 }
 
 impl Round {
@@ -63,6 +66,12 @@ impl Round {
     pub(crate) fn of(self, pieces: u32) -> Next {
         let items = batches(pieces).into_iter().map(|pieces| RoundItem { round: self, pieces });
         Next::Round { items: items.collect() }
+    }
+
+    /// A relay over so many chunks.
+    pub(crate) fn relay(workers: u32, chunks: u32) -> Next {
+        let pieces = (1..=workers.min(chunks)).map(|first| Batch { first, last: chunks });
+        Next::Round { items: pieces.map(|pieces| RoundItem { round: Self::Hash, pieces }).collect() }
     }
 }
 

@@ -1,65 +1,88 @@
-//! MD5 and SHA-512 of a stored object, and where it holds data, by a chain of invocations.
+//! MD5 and SHA-512 of a stored object, and where it holds data: by one call, or in a [relay](crate::relay).
 //!
-//! Invariant: the two hashes and the allocation map have seen exactly the first `offset` bytes of one version, in order.
+//! Invariant: the two hashes and the allocation map have seen exactly the first `offset` bytes of one version, in
+//! order.
 //!
-//! Chunks that a conversion knows to be zeros are hashed without being read; where a disk is stored as it is, nobody knows, and
-//! its zeros are found here (`benches/hash.rs`: 1% of the time). Reads run ahead of the hashes, and the two hashes run on a thread each: both are bound by one core
-//! (RustCrypto: MD5 549, SHA-512 481 MB per CPU-second), so side by side they cost the time of one.
-
-use std::sync::Arc;
+//! What a conversion knows to be zeros is hashed without being read; where a disk is stored as it is, nobody knows,
+//! and its zeros are found here (`benches/hash.rs`: 1% of the time). Reads run ahead of the hashes, and the two
+//! hashes run on a thread each: both are bound by one core (RustCrypto: MD5 549, SHA-512 481 MB per CPU-second).
 
 use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationScanner, ByteRange};
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use image_tasks_domain::progress::{Meter, Progress, Step};
-use image_tasks_domain::{ImageHashes, Task, TaskId};
+use image_tasks_domain::{ImageHashes, Task, TaskId, TaskStatus, Unsettled};
 use md5::{Digest, Md5};
-use sha2::Sha512;
+use sha2::{Sha256, Sha512};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::bounds::{HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, REPORT_EVERY};
+use crate::bounds::{HASH_AHEAD, HASH_QUEUE, HASH_READ, REPORT_EVERY, Relay};
 use crate::deadline::Deadline;
 use crate::digests::ChainState;
 use crate::error::{Flow, Stop};
+use crate::events::{Next, Round};
 use crate::job::Plan;
-use crate::ports::{ObjectError, Objects};
+use crate::ports::{ObjectError, ObjectRef, Objects};
 use crate::recipe::{Recipe, maps};
+use crate::relay::{Runners, Track};
 use crate::retry::retry;
 use crate::source::Pinned;
 use crate::stores::Stores;
 
-/// Chunks of one read, in order.
-type Chunks = Arc<Vec<Bytes>>;
-
 /// A hash on its own thread.
 struct Lane<H> {
-    chunks: mpsc::Sender<Chunks>,
+    bytes: mpsc::Sender<Bytes>,
     end: JoinHandle<H>,
 }
 
 impl<H: Digest + Send + 'static> Lane<H> {
     fn start(mut hash: H) -> Self {
-        let (chunks, mut next) = mpsc::channel::<Chunks>(HASH_QUEUE);
+        let (bytes, mut next) = mpsc::channel::<Bytes>(HASH_QUEUE);
         let end = tokio::task::spawn_blocking(move || {
-            while let Some(chunks) = next.blocking_recv() {
-                for chunk in chunks.iter() {
-                    hash.update(chunk);
-                }
+            while let Some(bytes) = next.blocking_recv() {
+                hash.update(&bytes);
             }
             hash
         });
-        Self { chunks, end }
+        Self { bytes, end }
     }
 
-    async fn update(&self, chunks: &Chunks) -> Flow<()> {
-        self.chunks.send(Arc::clone(chunks)).await.map_err(Stop::internal)
+    async fn update(&self, bytes: &Bytes) -> Flow<()> {
+        self.bytes.send(bytes.clone()).await.map_err(Stop::internal)
     }
 
-    /// The hash, once it has seen all chunks.
+    /// The hash, once it has seen all bytes.
     async fn end(self) -> Flow<H> {
-        drop(self.chunks);
+        drop(self.bytes);
         self.end.await.map_err(Stop::internal)
+    }
+}
+
+/// All that sees an object's bytes.
+struct Lanes {
+    md5: Lane<Md5>,
+    sha512: Lane<Sha512>,
+    scanner: Option<AllocationScanner>,
+}
+
+impl Lanes {
+    fn start((md5, sha512): (Md5, Sha512), scanner: Option<AllocationScanner>) -> Self {
+        Self { md5: Lane::start(md5), sha512: Lane::start(sha512), scanner }
+    }
+
+    async fn update(&mut self, bytes: &Bytes) -> Flow<()> {
+        self.md5.update(bytes).await?;
+        self.sha512.update(bytes).await?;
+        if let Some(scanner) = &mut self.scanner {
+            scanner.update(bytes);
+        }
+        Ok(())
+    }
+
+    async fn end(self) -> Flow<(Md5, Sha512, Option<AllocationMap>)> {
+        let (md5, sha512) = (self.md5.end().await?, self.sha512.end().await?);
+        Ok((md5, sha512, self.scanner.map(AllocationScanner::finish)))
     }
 }
 
@@ -70,133 +93,250 @@ pub(crate) struct Seen {
     pub(crate) allocation: Option<AllocationMap>,
 }
 
-impl Stores {
-    /// Where earlier invocations got to.
-    pub(crate) async fn hashes_begun(&self, id: TaskId) -> Flow<Option<ChainState>> {
-        self.load(&self.settings.hash(id)).await
+impl Seen {
+    fn of((md5, sha512, allocation): (Md5, Sha512, Option<AllocationMap>)) -> Self {
+        let hashes = ImageHashes { md5: hex::encode(md5.finalize()), sha512: hex::encode(sha512.finalize()) };
+        Self { hashes, allocation }
+    }
+}
+
+/// What hashing led to.
+pub(crate) enum Hashed {
+    /// All is seen.
+    Whole(Seen),
+    /// It takes more than one call.
+    InRound(Next),
+}
+
+/// The states of one version of an object. Another version, or another cut, has none of them.
+pub(crate) struct States<'a> {
+    stores: &'a Stores,
+    task: &'a Task,
+    plan: &'a Plan,
+    object: &'a Pinned,
+    relay: Relay,
+    /// What they are of.
+    name: String,
+}
+
+impl<'a> States<'a> {
+    pub(crate) fn of(
+        stores: &'a Stores,
+        task: &'a Task,
+        plan: &'a Plan,
+        object: &'a Pinned,
+        relay: Relay,
+    ) -> Self {
+        let ObjectRef { bucket, key } = &object.at;
+        let of = format!("{bucket}\n{key}\n{}\n{}", object.etag, relay.chunk);
+        let name = hex::encode(&Sha256::digest(of)[..16]);
+        Self { stores, task, plan, object, relay, name }
     }
 
-    /// Hashes an object from where an earlier invocation stopped; `None` where the time did not reach to its end.
-    pub(crate) async fn hash(
-        &self,
-        task: &Task,
-        plan: &Plan,
-        object: &Pinned,
-        begun: Option<ChainState>,
-        deadline: Deadline,
-    ) -> Flow<Option<Seen>> {
-        let id = task.id;
-        // An ended task's progress doesn't change any more.
-        let told = !task.status.is_end();
+    fn runners(&self) -> Flow<Runners> {
+        let chunks = u32::try_from(self.object.size.div_ceil(self.relay.chunk)).map_err(Stop::internal)?;
+        Ok(Runners { chunks, workers: self.relay.workers })
+    }
+
+    fn at(&self, chunk: u32) -> ObjectRef {
+        self.stores.settings.hash(self.task.id, &self.name, chunk)
+    }
+
+    fn range(&self, chunk: u32) -> ByteRange {
+        let edge = |chunks: u32| self.object.size.min(u64::from(chunks).saturating_mul(self.relay.chunk));
+        ByteRange { start: edge(chunk.saturating_sub(1)), end: edge(chunk) }
+    }
+
+    async fn load(&self, chunk: u32) -> Flow<Option<ChainState>> {
+        let (at, end) = (self.at(chunk), self.range(chunk).end);
+        let state: Option<ChainState> = retry(|| self.stores.load(&at)).await?;
+        Ok(state.filter(|state| state.etag == self.object.etag && state.offset == end))
+    }
+
+    /// What a relay that has come to its end has found.
+    pub(crate) async fn last(&self) -> Flow<Option<Seen>> {
+        let Some(state) = self.load(self.runners()?.chunks).await? else { return Ok(None) };
+        let (md5, sha512) = state.resume().ok_or_else(unreadable)?;
+        Ok(Some(Seen::of((md5, sha512, self.allocation(&state)?))))
+    }
+
+    fn allocation(&self, state: &ChainState) -> Flow<Option<AllocationMap>> {
+        match self.plan.finds_zeros() {
+            true => state.allocation().map(Some).ok_or_else(unreadable),
+            false => Ok(None),
+        }
+    }
+
+    /// Hashes a small object; a large one is for a relay, and one that is too slow for one call.
+    pub(crate) async fn make(self, deadline: Deadline) -> Flow<Hashed> {
+        let Task { id, status, progress, .. } = *self.task;
+        if !status.is_end() && self.plan.recipe.object_size().is_none() {
+            // Only now is it known how much there is to hash.
+            let hashed = Meter { done: 0, total: self.object.size };
+            self.stores.tasks.set_work(id, &Progress { hashed, ..progress }).await?;
+        }
+        let Runners { chunks, workers } = self.runners()?;
+        if self.object.size <= self.relay.inline
+            && let Some(seen) = self.hasher().await?.whole(deadline).await?
+        {
+            return Ok(Hashed::Whole(seen));
+        }
+        Ok(Hashed::InRound(Round::relay(workers, chunks)))
+    }
+
+    pub(crate) async fn hasher(self) -> Flow<Hasher<'a>> {
         // What a conversion's map calls zeros is zeros in the object, which was made by it.
-        let allocation = match (&plan.recipe, &plan.allocation) {
-            (Recipe::Raw { .. }, Some(map)) => Some(maps::allocation(&self.objects, map).await?),
+        let known = match (&self.plan.recipe, &self.plan.allocation) {
+            (Recipe::Raw { .. }, Some(map)) => Some(maps::allocation(&self.stores.objects, map).await?),
             _ => None,
         };
-        if told && plan.recipe.object_size().is_none() {
-            // Only now is it known how much there is to hash.
-            let hashed = Meter { done: 0, total: object.size };
-            self.tasks.set_work(id, &Progress { hashed, ..task.progress }).await?;
-        }
-        let zeros = Bytes::from(vec![0; usize::try_from(HASH_CHUNK).unwrap_or(0)]);
-        let mut scanner = plan.finds_zeros().then(AllocationScanner::default);
-        let (start, md5, sha512) = match begun {
-            Some(state) if state.etag == object.etag => {
-                let unreadable = || Stop::internal("a state of the hashes that can't be read");
-                let (md5, sha512) = state.resume().ok_or_else(unreadable)?;
-                if scanner.is_some() {
-                    scanner = Some(AllocationScanner::resume(state.allocation().ok_or_else(unreadable)?));
-                }
-                (state.offset, md5, sha512)
-            }
-            _ => (0, Md5::new(), Sha512::new()),
-        };
-        let (md5, sha512) = (Lane::start(md5), Lane::start(sha512));
-        let mut reads = futures::stream::iter(ranges(start, object.size))
-            .map(|range| {
-                // What the allocation map calls zeros is zeros in the stored object, which was made by it.
-                let known = allocation.as_ref().is_some_and(|map| map.is_zero(range.start..range.end));
-                let zeros = zeros.slice(..usize::try_from(range.len()).unwrap_or(0));
-                async move {
-                    let chunks = if known {
-                        Arc::new(vec![zeros])
-                    } else {
-                        read(&*self.objects, object, range).await?
-                    };
-                    Ok::<_, Stop>((range, chunks))
-                }
-            })
-            .buffered(HASH_AHEAD);
-        let (mut offset, mut reported) = (start, start);
+        let zeros = Bytes::from(vec![0; usize::try_from(HASH_READ).map_err(Stop::internal)?]);
+        Ok(Hasher { states: self, known, zeros })
+    }
+}
+
+/// Hashes an object.
+pub(crate) struct Hasher<'a> {
+    states: States<'a>,
+    known: Option<AllocationMap>,
+    zeros: Bytes,
+}
+
+impl Hasher<'_> {
+    /// Takes turns in a relay; the worker's next chunk where that has to be given up.
+    pub(crate) async fn relay(&self, next: u32, deadline: Deadline) -> Flow<Option<u32>> {
+        self.states.runners()?.run(self, next, deadline).await
+    }
+
+    /// All bytes in this call; none where its time is too short.
+    async fn whole(&self, deadline: Deadline) -> Flow<Option<Seen>> {
+        let States { object, plan, .. } = self.states;
+        let scanner = plan.finds_zeros().then(AllocationScanner::default);
+        let mut lanes = Lanes::start((Md5::new(), Sha512::new()), scanner);
+        let mut reads = std::pin::pin!(self.reads(ByteRange { start: 0, end: object.size }));
+        let mut unreported = 0;
         loop {
             tokio::select! {
                 biased;
-                () = deadline.reached() => break,
-                next = reads.next() => {
-                    let Some(next) = next else { break };
-                    let (range, chunks) = next?;
-                    md5.update(&chunks).await?;
-                    sha512.update(&chunks).await?;
-                    if let Some(scanner) = &mut scanner {
-                        chunks.iter().for_each(|chunk| scanner.update(chunk));
-                    }
-                    offset = range.end;
-                    if told && offset - reported >= REPORT_EVERY {
-                        self.tasks.advance(id, Step::Hashed, offset - reported).await?;
-                        reported = offset;
+                () = deadline.reached() => return Ok(None),
+                next = reads.try_next() => {
+                    let Some(bytes) = next? else { break };
+                    lanes.update(&bytes).await?;
+                    unreported += bytes.len() as u64;
+                    if unreported >= REPORT_EVERY {
+                        self.report(unreported).await?;
+                        unreported = 0;
                     }
                 },
             }
         }
-        let (md5, sha512) = (md5.end().await?, sha512.end().await?);
-        let allocation = scanner.map(AllocationScanner::finish);
-        if offset == object.size {
-            let hashes =
-                ImageHashes { md5: hex::encode(md5.finalize()), sha512: hex::encode(sha512.finalize()) };
-            return Ok(Some(Seen { hashes, allocation }));
+        Ok(Some(Seen::of(lanes.end().await?)))
+    }
+
+    /// A range in pieces of a read.
+    fn reads(&self, range: ByteRange) -> impl Stream<Item = Flow<Bytes>> + Send + '_ {
+        let starts = (range.start..range.end).step_by(usize::try_from(HASH_READ).unwrap_or(usize::MAX));
+        let ranges = starts.map(move |start| ByteRange { start, end: range.end.min(start + HASH_READ) });
+        futures::stream::iter(ranges.map(|range| self.bytes(range))).buffered(HASH_AHEAD)
+    }
+
+    async fn bytes(&self, range: ByteRange) -> Flow<Bytes> {
+        if self.known.as_ref().is_some_and(|map| map.is_zero(range.start..range.end)) {
+            return Ok(self.zeros.slice(..usize::try_from(range.len()).map_err(Stop::internal)?));
         }
-        if offset == start {
-            return Err(Stop::internal("not a byte of the stored object could be hashed in one call"));
+        let States { stores, object, .. } = self.states;
+        retry(async || Ok(read(&*stores.objects, object, range).await?)).await
+    }
+
+    /// An ended task's progress doesn't change any more.
+    async fn report(&self, bytes: u64) -> Flow<()> {
+        let States { stores, task, .. } = self.states;
+        if !task.status.is_end() {
+            stores.tasks.advance(task.id, Step::Hashed, bytes).await?;
         }
-        let state = ChainState::save(&object.etag, offset, (&md5, &sha512), allocation.as_ref());
-        self.save(&self.settings.hash(id), &state).await?;
-        if told {
-            // After the save: where the task has ended meanwhile, this stops, and what was saved is removed.
-            self.tasks.advance(id, Step::Hashed, offset - reported).await?;
-        }
-        Ok(None)
+        Ok(())
     }
 }
 
-/// `start..size` in steps of a chunk.
-fn ranges(start: u64, size: u64) -> impl Iterator<Item = ByteRange> {
-    let mut at = start;
-    std::iter::from_fn(move || {
-        let range = ByteRange { start: at, end: size.min(at.saturating_add(HASH_CHUNK)) };
-        at = range.end;
-        (!range.is_empty()).then_some(range)
-    })
+impl Track for Hasher<'_> {
+    type Chunk = Vec<Bytes>;
+    type State = ChainState;
+
+    async fn is_hashed(&self, chunk: u32) -> Flow<bool> {
+        let at = self.states.at(chunk);
+        Ok(retry(async || Ok(self.states.stores.objects.head(&at).await?)).await?.is_some())
+    }
+
+    async fn state(&self, chunk: u32) -> Flow<Option<ChainState>> {
+        self.states.load(chunk).await
+    }
+
+    async fn read(&self, chunk: u32) -> Flow<Vec<Bytes>> {
+        self.reads(self.states.range(chunk)).try_collect().await
+    }
+
+    async fn hash(&self, chunk: u32, bytes: Vec<Bytes>, before: Option<ChainState>) -> Flow<bool> {
+        let States { stores, task, plan, object, .. } = self.states;
+        let (hashes, map) = match &before {
+            Some(state) => (state.resume().ok_or_else(unreadable)?, self.states.allocation(state)?),
+            None => Default::default(),
+        };
+        let scanner = map.map_or_else(AllocationScanner::default, AllocationScanner::resume);
+        let mut lanes = Lanes::start(hashes, plan.finds_zeros().then_some(scanner));
+        // Each is freed once it is hashed.
+        for bytes in bytes {
+            lanes.update(&bytes).await?;
+        }
+        let (md5, sha512, map) = lanes.end().await?;
+        let range = self.states.range(chunk);
+        let state = ChainState::save(&object.etag, range.end, (&md5, &sha512), map.as_ref());
+        let at = self.states.at(chunk);
+        let other = retry(|| stores.save_once(&at, &state)).await?;
+        if other.as_ref().is_some_and(|other| *other != state) {
+            return Err(Stop::internal("two workers have hashed the same bytes to different states"));
+        }
+        // After the save: where the task has ended meanwhile, this stops, and what was saved is removed.
+        stores.hashes_wanted(task.id).await?;
+        self.report(range.len()).await?;
+        Ok(other.is_none())
+    }
+
+    async fn remove(&self, chunk: u32) -> Flow<()> {
+        Ok(self.states.stores.objects.delete(&self.states.at(chunk)).await?)
+    }
 }
 
-async fn read(objects: &dyn Objects, object: &Pinned, range: ByteRange) -> Flow<Chunks> {
-    retry(async || Ok(Arc::new(try_read(objects, object, range).await?))).await
+impl Stores {
+    /// A task whose hashes are to be made: it is at work, or has made its image active and left them to be made.
+    pub(crate) async fn hashes_wanted(&self, id: TaskId) -> Flow<Task> {
+        let task = self.tasks.get(id).await?.ok_or(Stop::Ended)?;
+        if let Some(failure) = task.cancellation().filter(|_| !task.status.is_end()) {
+            return Err(failure.into());
+        }
+        match (task.status, task.unsettled) {
+            (TaskStatus::Pending | TaskStatus::Processing, _)
+            | (TaskStatus::Success, Some(Unsettled::Hashing { .. })) => Ok(task),
+            (TaskStatus::Success | TaskStatus::Failure, _) => Err(Stop::Ended),
+        }
+    }
 }
 
-async fn try_read(
-    objects: &dyn Objects,
-    object: &Pinned,
-    range: ByteRange,
-) -> Result<Vec<Bytes>, ObjectError> {
+fn unreadable() -> Stop {
+    Stop::internal("a state of the hashes that can't be read")
+}
+
+/// A range as one block: what a network gives holds on to more than it shows.
+async fn read(objects: &dyn Objects, object: &Pinned, range: ByteRange) -> Result<Bytes, ObjectError> {
     let mut body = objects.read(&object.at, Some(&object.etag), range).await?;
-    let (mut chunks, mut seen) = (Vec::new(), 0);
+    let len = usize::try_from(range.len()).map_err(|e| ObjectError::Fault(e.to_string().into()))?;
+    let mut bytes = Vec::with_capacity(len);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|failure| ObjectError::Transient(failure.to_string().into()))?;
-        seen += chunk.len() as u64;
-        chunks.push(chunk);
+        bytes.extend_from_slice(&chunk);
     }
-    if seen == range.len() {
-        Ok(chunks)
+    if bytes.len() == len {
+        Ok(bytes.into())
     } else {
-        Err(ObjectError::Transient(format!("a read broke off at {seen}").into()))
+        Err(ObjectError::Transient(format!("a read broke off at {}", bytes.len()).into()))
     }
 }

@@ -12,6 +12,7 @@ use image_tasks_domain::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::Relay;
 use crate::digests::GivenHashes;
 use crate::error::{Flow, Stop};
 use crate::ports::{Metadata, ObjectError, ObjectRef, SourceInfo, UploadId};
@@ -149,9 +150,9 @@ pub(crate) enum Hashing {
     /// They are known, or never will be.
     Known(Option<ImageHashes>),
     /// Before the image becomes active.
-    First,
+    First(Relay),
     /// Once it is active.
-    Later,
+    Later(Relay),
 }
 
 /// What a source was spooled to.
@@ -211,12 +212,6 @@ impl Stores {
         let Some(object) = self.objects.head(at).await? else { return Ok(None) };
         let source = StoredSource::new(&self.objects, &Pinned::new(at.clone(), object));
         decoded(&whole(&source).await?).map(Some)
-    }
-
-    /// Saves something over what there was.
-    pub(crate) async fn save<T: Serialize>(&self, at: &ObjectRef, content: &T) -> Flow<()> {
-        let bytes = serde_json::to_vec(&Versioned { version: VERSION, content }).map_err(Stop::internal)?;
-        Ok(self.objects.put(at, Bytes::from(bytes)).await.map(drop)?)
     }
 
     /// Saves something, large or small, that every call would save alike.

@@ -25,6 +25,7 @@ mod lifecycle;
 mod pace;
 pub mod ports;
 mod recipe;
+mod relay;
 mod retry;
 mod rounds;
 mod settings;

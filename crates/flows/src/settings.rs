@@ -9,7 +9,7 @@ use image_tasks_domain::{ImageId, TaskId};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::bounds::{Cut, ExportCut};
+use crate::bounds::{Cut, ExportCut, Relay};
 use crate::ports::ObjectRef;
 
 /// Where things are kept, and how long.
@@ -47,6 +47,8 @@ pub struct ImportPolicy {
     pub hash_before_active: u64,
     /// How objects are cut.
     pub cut: Cut,
+    /// How they are hashed.
+    pub relay: Relay,
 }
 
 impl Settings {
@@ -109,9 +111,9 @@ impl Settings {
         self.work(id, "blobs.json")
     }
 
-    /// State of the hashes.
-    pub(crate) fn hash(&self, id: TaskId) -> ObjectRef {
-        self.work(id, "hash.json")
+    /// State of the hashes behind a chunk of what `of` tells.
+    pub(crate) fn hash(&self, id: TaskId, of: &str, chunk: u32) -> ObjectRef {
+        self.work(id, &format!("hash/{of}/{chunk}.json"))
     }
 
     /// Which task may make the object of that name in a receiving bucket; outlives no task.

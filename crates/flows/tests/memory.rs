@@ -24,7 +24,8 @@ use image_tasks_domain::source::{SourceLocation, SourcePolicy};
 use image_tasks_domain::transfer::Batch;
 use image_tasks_domain::{Failure, Secret, Task, TaskId, TaskType, Timestamp};
 use image_tasks_flows::bounds::{
-    BlobCut, Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, PARTS_AT_ONCE, PROBE_BYTES, READS_AT_ONCE, WINDOW,
+    BlobCut, Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, HASH_READ, HASH_WORKERS, PARTS_AT_ONCE, PROBE_BYTES,
+    READS_AT_ONCE, Relay, WINDOW,
 };
 use image_tasks_flows::events::{Event, Phase, Round, RoundItem};
 use image_tasks_flows::ports::*;
@@ -236,6 +237,7 @@ impl Worker {
             output: OutputFormat::AsIs,
             hash_before_active: 1 << 40,
             cut: Cut::default(),
+            relay: Relay::default(),
         };
         let sources = Arc::new(FileSources(source.to_owned()));
         let stores = Stores {
@@ -257,8 +259,8 @@ impl Worker {
         (most, answer.unwrap_or_else(|failure| json!(failure.to_string())))
     }
 
-    /// Peaks of planning, of making the two pieces at `at` of the disk, and of hashing.
-    async fn peaks(&self, at: u64) -> [usize; 3] {
+    /// Peaks of planning, of making the two pieces at `at` of the disk, of what one call finishes, and of a turn in a relay.
+    async fn peaks(&self, at: u64) -> [usize; 4] {
         let (plan, next) = self.phase(Phase::Plan, 600).await;
         let Some(items) = next["items"].as_array() else { panic!("more than one call is needed: {next}") };
         let pieces = u32::try_from(items.last().unwrap()["last"].as_u64().unwrap()).unwrap();
@@ -279,9 +281,15 @@ impl Worker {
                     part_size.min(size - u64::from(number - 1) * part_size),
                 );
             }
-            // In the time for a part of the hash: the rest would be the next invocation's.
-            let (finish, _) = self.phase(Phase::Next, 2).await;
-            return [plan, transfer, finish];
+            // In the time for a part of the hash: the rest is a relay's.
+            let (finish, next) = self.phase(Phase::Next, 2).await;
+            let pieces = Batch { first: 1, last: u32::try_from(size.div_ceil(HASH_CHUNK)).unwrap() };
+            assert_eq!(next["items"][0], json!(RoundItem { round: Round::Hash, pieces }), "{next}");
+            // Its chunk, and the next one, whose turn doesn't come.
+            let item = RoundItem { round: Round::Hash, pieces };
+            let (hash, left) = self.phase(Phase::Round { item }, 5).await;
+            assert_eq!(left["remaining"]["first"], json!(1 + HASH_WORKERS), "{left}");
+            return [plan, transfer, finish, hash];
         }
         let (size, cut) = (number(&form["size"]), BlobCut::S3);
         let first = (1..=pieces).find(|piece| cut.range(size, *piece).unwrap().end > at).unwrap();
@@ -303,7 +311,7 @@ impl Worker {
         let (finish, next) = self.phase(Phase::Next, 600).await;
         // The file is as long as what it holds.
         assert_eq!(next, json!({"next": "done"}));
-        [plan, transfer.max(listed).max(sealed), finish]
+        [plan, transfer.max(listed).max(sealed), finish, 0]
     }
 
     async fn transfer(&self, first: u32) -> usize {
@@ -370,13 +378,18 @@ async fn memory_does_not_follow_the_image() {
             let objects = dir.path().join(format!("{name}-{format}-{wanted}-objects"));
             let found = Worker::new(&source, &objects, format, wanted).peaks(at).await;
             println!(
-                "{format} of {name} as {wanted}: plan, transfer, finish {:?} MiB",
+                "{format} of {name} as {wanted}: plan, transfer, finish, hash {:?} MiB",
                 found.map(|n| n as u64 / MIB)
+            );
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            println!(
+                "{}, of the whole test so far",
+                status.lines().find(|l| l.starts_with("VmHWM")).unwrap()
             );
             peaks.insert((format, wanted, name), found);
         }
     }
-    for ((format, wanted, name), [plan, transfer, finish]) in &peaks {
+    for ((format, wanted, name), [plan, transfer, finish, hash]) in &peaks {
         let image = format!("{format} of {name} as {wanted}");
         let small = peaks[&(*format, *wanted, "2 GiB")][1];
         let blob_part = if *wanted == "raw" { 0 } else { BlobCut::S3.part as usize };
@@ -387,7 +400,8 @@ async fn memory_does_not_follow_the_image() {
         for (phase, found, most) in [
             ("plan", plan, PROBE_BYTES),
             ("transfer", transfer, PARTS_AT_ONCE * ((1 + READS_AT_ONCE) * WINDOW + 2 * blob_part)),
-            ("finish", finish, (HASH_AHEAD + HASH_QUEUE + 2) * HASH_CHUNK as usize),
+            ("finish", finish, (HASH_AHEAD + HASH_QUEUE + 2) * HASH_READ as usize),
+            ("hash", hash, (HASH_CHUNK + HASH_READ) as usize),
         ] {
             assert!(*found <= most + 4 * MIB as usize, "{phase}, {image}: {found} bytes");
         }

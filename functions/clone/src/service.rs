@@ -6,7 +6,7 @@ use image_tasks_aws::{AllowedSources, AwsRegions, Clients, CloneConfig, Patience
 use image_tasks_domain::copying::CopyRules;
 use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::source::SourcePolicy;
-use image_tasks_flows::bounds::Cut;
+use image_tasks_flows::bounds::{Cut, Relay};
 use image_tasks_flows::{Clones, Engine, GlanceImages, ImportPolicy, RegionImages, Remote};
 
 /// Clones as configured.
@@ -33,6 +33,7 @@ pub(crate) fn build(config: CloneConfig, clients: Clients) -> Engine {
         // Its hashes are nearly always known there, and held against the bytes first.
         hash_before_active: u64::MAX,
         cut: Cut::default(),
+        relay: Relay::default(),
     };
     let elsewhere = GlanceImages {
         endpoints: glances,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use image_tasks_aws::{AllowedSources, Clients, ImportConfig, Patience, lambda, telemetry};
-use image_tasks_flows::bounds::Cut;
+use image_tasks_flows::bounds::{Cut, Relay};
 use image_tasks_flows::{Engine, ImportPolicy, Imports, Remote};
 
 #[tokio::main]
@@ -14,7 +14,8 @@ async fn main() -> Result<(), lambda::Error> {
     let clients = Clients::load(&stores).await;
     let stores = clients.stores(&Arc::new(clients.tasks(&stores)), &stores, work_bucket);
     let allowed = AllowedSources::new(sources.clone(), stores.objects.clone(), Patience::default());
-    let policy = ImportPolicy { sources, max_image_bytes, output, hash_before_active, cut: Cut::default() };
+    let (cut, relay) = (Cut::default(), Relay::default());
+    let policy = ImportPolicy { sources, max_image_bytes, output, hash_before_active, cut, relay };
     let remote = Remote { sources: Arc::new(allowed), policy, credentials: None };
     let engine = Engine::imports(stores, Imports { remote });
     lambda::run(async |event, deadline| engine.handle(event, deadline).await).await

@@ -64,7 +64,7 @@ fn the_document_has_the_same_table() {
             let functions = if v.functions.len() == ALL.len() { "all".to_owned() } else { names.join(", ") };
             let default = match (v.name, v.default) {
                 ("MAX_IMAGE_BYTES", Some("1099511627776")) => "1 TiB".to_owned(),
-                ("HASH_BEFORE_ACTIVE_BYTES", Some("68719476736")) => "64 GiB".to_owned(),
+                ("HASH_BEFORE_ACTIVE_BYTES", Some("137438953472")) => "128 GiB".to_owned(),
                 (_, None) => "required".to_owned(),
                 (_, Some("")) => "empty".to_owned(),
                 (_, Some(text)) if text.parse::<u64>().is_ok() => text.to_owned(),

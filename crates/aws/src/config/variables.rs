@@ -131,6 +131,6 @@ pub const VARIABLES: &[Variable] = &[
         name: "HASH_BEFORE_ACTIVE_BYTES",
         functions: &[Import],
         meaning: "images up to this many bytes become active with `checksum` and `os_hash_value`; larger ones get them later",
-        default: Some("68719476736"),
+        default: Some("137438953472"),
     },
 ];

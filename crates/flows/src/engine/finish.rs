@@ -15,7 +15,7 @@ use crate::digests::base64;
 use crate::disk::DiskSource;
 use crate::error::{Flow, Stop};
 use crate::events::{Next, Round};
-use crate::hash::Seen;
+use crate::hash::{Hashed, Seen, States};
 use crate::job::{Hashing, Plan};
 use crate::judge;
 use crate::ports::{ObjectError, ObjectInfo, ObjectResult};
@@ -58,7 +58,9 @@ impl Engine {
                         let pieces = u32::try_from(parts.len()).map_err(Stop::internal)?;
                         return Ok(ControlFlow::Break(Round::Seal.of(pieces)));
                     }
-                    (None, Round::Move) => return Err(Stop::internal("parts are missing that were made")),
+                    (None, Round::Move | Round::Hash) => {
+                        return Err(Stop::internal("parts are missing that were made"));
+                    }
                 }
             }
             (None, None) => return Err(Stop::Ended),
@@ -88,12 +90,12 @@ impl Engine {
         let object = Pinned::new(sink.at.clone(), object);
         let most = self.kind.remote().map_or(u64::MAX, |remote| remote.limits().max_virtual_size);
         let limits = Limits { max_virtual_size: most };
-        // Hashing begins only once an object has been judged: where a call goes on with it, that is done.
-        let begun = match (&plan.hashing, &seen) {
-            (Hashing::First, None) => stores.hashes_begun(task.id).await?,
+        // A relay begins only once the object has been judged: where it has come to its end, that is done.
+        let relayed = match (&plan.hashing, &seen) {
+            (Hashing::First(relay), None) => States::of(stores, task, plan, &object, *relay).last().await?,
             _ => None,
         };
-        if begun.as_ref().is_none_or(|begun| begun.etag != object.etag) {
+        if relayed.is_none() {
             judge::sealed(&StoredSource::new(&stores.objects, &object), plan, &limits).await?;
         }
         let publication = |hashes: Option<ImageHashes>, hashes_follow| Publication {
@@ -112,7 +114,7 @@ impl Engine {
             },
         };
         let (hashes, allocation) = match &plan.hashing {
-            Hashing::Later => {
+            Hashing::Later(_) => {
                 return match self.publish(task, &publication(None, true)).await {
                     // Ended: by a call that ran beside this one, or against us. The next one sees which.
                     Ok(()) | Err(Stop::Ended) => Ok(Next::Next),
@@ -120,12 +122,15 @@ impl Engine {
                 };
             }
             Hashing::Known(hashes) => (hashes.clone(), None),
-            Hashing::First => {
-                let seen = match seen {
-                    Some(seen) => Some(seen),
-                    None => stores.hash(task, plan, &object, begun, deadline).await?,
+            Hashing::First(relay) => {
+                let hashed = match seen.or(relayed) {
+                    Some(seen) => Hashed::Whole(seen),
+                    None => States::of(stores, task, plan, &object, *relay).make(deadline).await?,
                 };
-                let Some(Seen { hashes, allocation }) = seen else { return Ok(Next::Next) };
+                let Seen { hashes, allocation } = match hashed {
+                    Hashed::Whole(seen) => seen,
+                    Hashed::InRound(round) => return Ok(round),
+                };
                 // What was spooled was checked on its way; what isn't is stored as it is where hashes were given.
                 if let (Origin::Remote { .. }, Recipe::Verbatim { .. }) = (&plan.origin, &plan.recipe) {
                     site.job.remote()?.given_hashes().check(&hashes)?;
@@ -192,9 +197,17 @@ impl Engine {
         let object = stores.objects.head(&sink.at).await?.map(|object| Pinned::new(sink.at.clone(), object));
         match (object, plan) {
             (Some(object), Some(plan)) => {
-                let begun = stores.hashes_begun(task.id).await?;
-                let Some(seen) = stores.hash(task, &plan, &object, begun, deadline).await? else {
-                    return Ok(Next::Next);
+                let (Hashing::First(relay) | Hashing::Later(relay)) = &plan.hashing else {
+                    return Err(Stop::internal("hashes that are known are still to be made"));
+                };
+                let states = States::of(stores, task, &plan, &object, *relay);
+                let hashed = match states.last().await? {
+                    Some(seen) => Hashed::Whole(seen),
+                    None => states.make(deadline).await?,
+                };
+                let seen = match hashed {
+                    Hashed::Whole(seen) => seen,
+                    Hashed::InRound(round) => return Ok(round),
                 };
                 let map = seen.allocation.as_ref();
                 retry(async || Ok(Self::put_allocation(&plan, &sink, map).await?)).await?;
@@ -253,7 +266,7 @@ impl Engine {
         });
         let known = match &plan.hashing {
             Hashing::Known(hashes) => hashes.clone(),
-            Hashing::First | Hashing::Later => None,
+            Hashing::First(_) | Hashing::Later(_) => None,
         };
         // Known only where the bytes passed one worker, or are those of the image.
         if let (Some(hashes), Value::Object(result)) = (known.or(seen.map(|seen| seen.hashes)), &mut result) {

@@ -7,8 +7,8 @@
 //! |---|---|---|
 //! | plan | begins the task, looks at the source, saves the plan; a small object is made here from start to end | done, stage, round, next |
 //! | stage | spools a source that can't be read by range | plan |
-//! | round | makes pieces of the object until the time is up | what remains |
-//! | next | what the sink asks for once all pieces are made: seal, judge, hash, publish | done, next |
+//! | round | makes pieces of the object, or hashes chunks of it, until the time is up | what remains |
+//! | next | what the sink asks for once all pieces are made: seal, judge, hash, publish | done, round, next |
 //!
 //! Invariants:
 //! - Whatever the sink: what is published was judged.
@@ -16,6 +16,7 @@
 //! - Whoever finds the task ended removes what it can have made itself.
 
 mod finish;
+mod hashing;
 mod whole;
 
 use image_tasks_domain::progress::{Meter, Progress, Step};
@@ -278,15 +279,12 @@ impl Engine {
                 seen = self.make_whole(&site, plan) => seen?,
                 () = deadline.reached() => return Err(job.too_slow("the image")),
             };
-            return match self.finish(&site, plan, seen, deadline).await? {
-                Next::Next => Err(Failure::transient("a small image could not be hashed in one call").into()),
-                next => Ok(next),
-            };
+            return self.finish(&site, plan, seen, deadline).await;
         }
         let (pieces, bytes) = plan.recipe.pieces(&site).await?;
         let meter = |total| Meter { done: 0, total };
         let to_hash = match (&job.sink, &plan.hashing) {
-            (Sink::Image(_), Hashing::First) => plan.recipe.most_bytes(),
+            (Sink::Image(_), Hashing::First(_)) => plan.recipe.most_bytes(),
             _ => 0,
         };
         let work = Progress { copied: meter(bytes), hashed: meter(to_hash), ..job.task.progress };
@@ -327,6 +325,9 @@ impl Engine {
 
     /// Makes pieces of a batch; what is left when the time is up.
     async fn round(&self, id: TaskId, item: RoundItem, deadline: Deadline) -> Flow<Option<Batch>> {
+        if let RoundItem { round: Round::Hash, pieces } = item {
+            return self.hash_round(id, pieces, deadline).await;
+        }
         let job = &self.at_work(id).await?;
         let plan = self.stores.plan(id).await?.ok_or(Stop::Ended)?;
         let upload = plan.upload.as_ref().ok_or_else(|| Stop::internal("a round without an upload"))?;

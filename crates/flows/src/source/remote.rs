@@ -126,8 +126,8 @@ impl Remote {
         let is_large = recipe.most_bytes() > self.policy.hash_before_active;
         let hashing = match known {
             Some(hashes) => Hashing::Known(Some(hashes)),
-            None if is_large && !one_call && !checked_later => Hashing::Later,
-            None => Hashing::First,
+            None if is_large && !one_call && !checked_later => Hashing::Later(self.policy.relay),
+            None => Hashing::First(self.policy.relay),
         };
         Ok(Draft::Plan(Box::new(Plan {
             origin,

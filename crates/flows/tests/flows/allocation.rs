@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use disk_image::AllocationMap;
 use image_tasks_domain::TaskStatus;
-use image_tasks_flows::bounds::Cut;
+use image_tasks_flows::bounds::{Cut, Relay};
 use serde_json::json;
 
 use crate::faults::{Fault, Kind};
@@ -70,29 +70,41 @@ async fn other_formats_have_no_map_of_their_file() {
     }
 }
 
-/// 40 MiB in reads of 8, of which four are under way at once: one invocation has time for the reads of the judge, which are
-/// side by side, and for these.
-async fn chained(bytes: &[u8]) -> World {
+async fn relayed(bytes: &[u8], relay: Relay) -> World {
     let cut = Cut { single_below: 0, part: 16 << 20, ..Cut::default() };
     let mut world = world(Script::of(bytes.to_vec()), "raw", cut).await;
     world.objects.read_time.store(1000, Ordering::SeqCst);
     world.time = Duration::from_millis(2900);
+    world.policy.relay = relay;
     world
 }
 
+/// 40 MiB in reads of 8, of which four are under way at once: one invocation has time for those of the judge, which are
+/// side by side, and for these, not for the fifth. So a relay goes on, a chunk a read.
 #[tokio::test(start_paused = true)]
-async fn the_map_goes_with_the_hashes_from_call_to_call_and_a_fault_anywhere_leaves_nothing_behind() {
+async fn an_object_too_slow_for_one_call_is_hashed_in_a_relay() {
     let bytes = sparse(40 * MIB);
-    let whole = chained(&bytes).await;
+    let world = relayed(&bytes, Relay { inline: u64::MAX, chunk: 8 << 20, workers: 2 }).await;
+    world.run().await;
+    assert_eq!(world.check_ended(&bytes, "too slow").await, TaskStatus::Success);
+    assert_eq!(map(&world).await.unwrap().data().len(), 3);
+    assert_eq!(world.finishes.lock().unwrap().len(), 2, "before the relay and after");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_map_goes_with_the_hashes_from_worker_to_worker_and_a_fault_anywhere_leaves_nothing_behind() {
+    let bytes = sparse(600_000);
+    // Chunks that end within clusters: eight of them, of which a worker has time for two or three.
+    let relay = Relay { inline: 0, chunk: 80_000, workers: 2 };
+    let whole = relayed(&bytes, relay).await;
     whole.run().await;
     assert_eq!(whole.check_ended(&bytes, "no fault").await, TaskStatus::Success);
     assert_eq!(map(&whole).await.unwrap().data().len(), 3);
-    let finishes = whole.finishes.lock().unwrap().clone();
-    assert!(finishes.len() > 1, "one call hashed it all");
     // What comes before is the same as in any import.
-    for call in finishes[0]..whole.faults.calls() {
+    let begun = whole.finishes.lock().unwrap()[0];
+    for call in begun..whole.faults.calls() {
         for (after, kind) in [(false, Kind::Fatal), (true, Kind::Crash)] {
-            let world = chained(&bytes).await;
+            let world = relayed(&bytes, relay).await;
             world.faults.set(Some(Fault { call, after, kind }));
             world.run().await;
             let context = format!("{kind:?} at call {call}, after {after}");

@@ -83,6 +83,12 @@ tokio::task_local! {
     static DIES: Arc<Notify>;
 }
 
+/// Ends the invocation that waits for this.
+pub(crate) async fn die() {
+    DIES.with(|dies| dies.notify_one());
+    pending::<()>().await;
+}
+
 /// How a port says what a fault is.
 pub(crate) trait Told {
     fn told(kind: Kind) -> Self;

@@ -23,6 +23,7 @@ mod objects;
 mod outlive;
 mod property;
 mod qcow2;
+mod relay;
 mod resilience;
 mod same_id;
 mod side_by_side;

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use image_tasks_domain::TaskStatus;
-use image_tasks_flows::bounds::Cut;
+use image_tasks_flows::bounds::{Cut, Relay};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -25,6 +25,9 @@ proptest! {
         packing in 0..4,
         breaks in 0u64..4,
         twice: bool,
+        relayed: bool,
+        chunk in 1000u64..8000,
+        workers in 1u32..5,
     ) {
         // Parts in the thousands say nothing more.
         let part = part.max(len as u64 / 200);
@@ -42,6 +45,8 @@ proptest! {
             let cut = Cut { single_below, part, stage_part, ..crate::world::CUT };
             let mut world = World::new(script, json!({"import_from_format": "raw"}), cut).await;
             world.twice = twice;
+            let inline = if relayed { 0 } else { u64::MAX };
+            world.policy.relay = Relay { inline, chunk, workers };
             world.run().await;
             world.check_ended(&stored, "any").await
         });

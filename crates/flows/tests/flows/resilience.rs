@@ -1,6 +1,7 @@
 //! A fault at every call of every port, every phase repeated, and both: the task always ends, and nothing is left.
 
 use image_tasks_domain::TaskStatus;
+use image_tasks_flows::bounds::Relay;
 use serde_json::{Value, json};
 
 use crate::faults::{Fault, Kind};
@@ -19,6 +20,7 @@ struct Scenario {
     stored: Vec<u8>,
     /// Whether the image is active before it is hashed.
     later: bool,
+    relay: Relay,
     /// Without a fault.
     ends: TaskStatus,
 }
@@ -36,10 +38,14 @@ fn scenarios() -> Vec<Scenario> {
             glance: false,
             stored,
             later: false,
+            relay: Relay::default(),
             ends: TaskStatus::Success,
         }
     };
+    let relay = Relay { inline: 0, chunk: 1200, workers: 1 };
     let mut all = vec![
+        Scenario { relay, ..made("relayed", 3500, true) },
+        Scenario { relay, later: true, ..made("relayed later", 3500, true) },
         made("one call", 1500, true),
         made("parts", 3500, true),
         made("staged, one call", 1500, false),
@@ -71,6 +77,7 @@ impl Scenario {
             World::new(script, self.input.clone(), CUT).await
         };
         world.twice = twice;
+        world.policy.relay = self.relay;
         if self.later {
             world.policy.hash_before_active = 0;
         }

@@ -8,7 +8,7 @@ use disk_image::AllocationMap;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::ports::{Clock as _, ExecutionStatus, ImageStore, TaskLife as _, TaskStore};
 use image_tasks_domain::{Image, ImageStatus, Task, TaskId, TaskStatus, TaskType};
-use image_tasks_flows::bounds::{Cut, ExportCut};
+use image_tasks_flows::bounds::{Cut, ExportCut, Relay};
 use image_tasks_flows::events::Event;
 use image_tasks_flows::{Deadline, Engine, ExportRules, Exports};
 use md5::Digest as _;
@@ -32,6 +32,7 @@ struct Way {
     cut: Cut,
     ranges: bool,
     later: bool,
+    relay: Relay,
 }
 
 /// Where the second one is when the first one's worker goes on.
@@ -61,6 +62,7 @@ impl Way {
         let mut world = World::new(script, input, self.cut).await;
         let script = Script { ranges: self.ranges, ..Script::of(others()) };
         world.sources.scripts.lock().unwrap().insert(OTHER_URL.to_owned(), Arc::new(script));
+        world.policy.relay = self.relay;
         if self.later {
             world.policy.hash_before_active = 0;
         }
@@ -194,10 +196,17 @@ async fn exported(world: &World, owner: &str) -> Bytes {
 #[tokio::test(start_paused = true)]
 async fn the_second_image_is_its_own_whenever_the_first_ones_worker_goes_on() {
     let (mut tried, mut late) = (0, 0);
-    for (cut, ranges, later) in
-        [(ONE_CALL, true, false), (PARTS, true, false), (PARTS, true, true), (PARTS, false, false)]
-    {
-        let way = Way { cut, ranges, later };
+    let whole = Relay::default();
+    let relayed = Relay { inline: 0, chunk: 70_000, workers: 1 };
+    for (cut, ranges, later, relay) in [
+        (ONE_CALL, true, false, whole),
+        (PARTS, true, false, whole),
+        (PARTS, true, true, whole),
+        (PARTS, false, false, whole),
+        (PARTS, true, false, relayed),
+        (PARTS, true, true, relayed),
+    ] {
+        let way = Way { cut, ranges, later, relay };
         let steps = ticking(way.steps()).await;
         let mut points: Vec<Point> = (0..=steps.len()).map(|steps| Point { steps, call: None }).collect();
         for (n, (_, calls)) in steps.iter().enumerate().skip(steps.len().saturating_sub(2)) {

@@ -13,7 +13,7 @@ use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{
     Failure, FailureCode, Image, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
 };
-use image_tasks_flows::bounds::{BlobCut, Cut};
+use image_tasks_flows::bounds::{BlobCut, Cut, Relay};
 use image_tasks_flows::events::{Event, Phase};
 use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Lifecycle, Remote, Settings};
 use md5::Digest as _;
@@ -81,6 +81,7 @@ impl World {
             output: OutputFormat::AsIs,
             hash_before_active: u64::MAX,
             cut,
+            relay: Relay::default(),
         };
         let lifecycle = Lifecycle {
             stores: flow_stores(&stores, &objects, &clock, &settings),

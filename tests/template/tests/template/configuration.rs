@@ -70,7 +70,7 @@ fn a_variable_that_is_a_parameter_has_the_default_that_the_document_names() {
         let documented = match row[3].trim_matches('`') {
             "empty" => "",
             "1 TiB" => "1099511627776",
-            "64 GiB" => "68719476736",
+            "128 GiB" => "137438953472",
             plain => plain,
         };
         assert_eq!(default, documented, "{variable}");
