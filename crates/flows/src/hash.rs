@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationScanner, ByteRange};
 use futures::StreamExt as _;
-use image_tasks_domain::progress::{Meter, Progress, Step};
+use image_tasks_domain::progress::{Report, Step};
 use image_tasks_domain::{ImageHashes, Task, TaskId};
 use md5::{Digest, Md5};
 use sha2::Sha512;
@@ -95,8 +95,7 @@ impl Stores {
         };
         if told && plan.recipe.object_size().is_none() {
             // Only now is it known how much there is to hash.
-            let hashed = Meter { done: 0, total: object.size };
-            self.tasks.set_work(id, &Progress { hashed, ..task.progress }).await?;
+            self.expect(id, &Report::default().with_total(Step::Hashed, object.size));
         }
         let zeros = Bytes::from(vec![0; usize::try_from(HASH_CHUNK).unwrap_or(0)]);
         let mut scanner = plan.finds_zeros().then(AllocationScanner::default);
@@ -142,7 +141,7 @@ impl Stores {
                     }
                     offset = range.end;
                     if told && offset - reported >= REPORT_EVERY {
-                        self.tasks.advance(id, Step::Hashed, offset - reported).await?;
+                        self.advance(id, Step::Hashed, offset - reported).await?;
                         reported = offset;
                     }
                 },
@@ -161,8 +160,9 @@ impl Stores {
         let state = ChainState::save(&object.etag, offset, (&md5, &sha512), allocation.as_ref());
         self.save(&self.settings.hash(id), &state).await?;
         if told {
+            self.advance(id, Step::Hashed, offset - reported).await?;
             // After the save: where the task has ended meanwhile, this stops, and what was saved is removed.
-            self.tasks.advance(id, Step::Hashed, offset - reported).await?;
+            self.unended(id).await?;
         }
         Ok(None)
     }

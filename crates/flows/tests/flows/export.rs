@@ -8,7 +8,7 @@ use disk_image::AllocationWriter;
 use futures::FutureExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::image::StoredObject;
-use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
+use image_tasks_domain::memory::{ManualClock, MemoryExecutions};
 use image_tasks_domain::ports::{Clock, ImageStore, TaskStore};
 use image_tasks_domain::{
     Failure, Image, ImageId, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Visibility,
@@ -100,7 +100,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 impl Scenario {
     pub(crate) async fn world(&self) -> World {
         let faults = Arc::new(Faults::default());
-        let stores = Arc::new(Stores { faults: Arc::clone(&faults), inner: MemoryStore::default() });
+        let stores = Arc::new(Stores::new(Arc::clone(&faults)));
         let objects = Arc::new(MemoryObjects::new(Arc::clone(&faults)));
         let machines = Arc::new(Machines { faults: Arc::clone(&faults), inner: MemoryExecutions::default() });
         let clock = Arc::new(ManualClock::at(Timestamp::from_epoch(1_795_000_000)));
@@ -169,7 +169,7 @@ impl Scenario {
             flow_stores,
             clock,
             lifecycle,
-            key: format!("{IMAGE}.{format}"),
+            key: format!("projects/demo/{IMAGE}.{format}"),
             twice: false,
         };
         world.post(task_id(1), self.input.clone(), "demo");
