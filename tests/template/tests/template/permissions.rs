@@ -362,5 +362,5 @@ fn keys_are_used_through_s3_by_who_needs_them_and_only_where_they_are_named() {
         .filter(|(_, statement)| actions(statement).iter().any(|action| action.starts_with("kms:")))
         .map(|(owner, _)| owner)
         .collect();
-    assert_eq!(using, ["ImportSourceKeysPolicy", "ExportReceiverKeysPolicy"]);
+    assert_eq!(using, ["ExportReceiverKeysPolicy", "ImportSourceKeysPolicy"]);
 }
