@@ -48,6 +48,7 @@ impl ApiError {
                 Rejection::Forbidden(_) => StatusCode::FORBIDDEN,
                 Rejection::NotFound { .. } => StatusCode::NOT_FOUND,
                 Rejection::Conflict(_) => StatusCode::CONFLICT,
+                Rejection::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
                 Rejection::Store(store) => match store {
                     StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
                     // A use case that can meet a Conflict turns it into words of its own.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::Call;
 use crate::error::ApiError;
+use crate::page::fitting;
 use crate::reply;
 
 const PATH: &str = "/v2/images";
@@ -17,9 +18,11 @@ const PATH: &str = "/v2/images";
 pub(crate) async fn list(images: &Images, call: Call) -> Result<Response<Bytes>, ApiError> {
     let limit = call.query.limit()?;
     let page = images.list(&call.caller, limit, call.query.get("marker").map(str::to_owned)).await?;
-    let next = page.images.last().filter(|_| page.more).map(|last| last.id.to_string());
+    let images = fitting(page.images.iter().map(shown));
+    let more = page.more || images.len() < page.images.len();
+    let next = page.images.iter().take(images.len()).last().filter(|_| more).map(|last| last.id.to_string());
     let body = ImageList {
-        images: page.images.iter().map(shown).collect(),
+        images,
         first: call.query.link(PATH, None),
         next: next.map(|marker| call.query.link(PATH, Some(&marker))),
         schema: "/v2/schemas/images",

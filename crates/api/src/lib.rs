@@ -14,6 +14,7 @@ mod identity;
 mod images;
 mod info;
 mod links;
+mod page;
 mod reply;
 mod schemas;
 mod tasks;

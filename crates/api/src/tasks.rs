@@ -13,14 +13,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::app::Call;
 use crate::error::ApiError;
+use crate::page::fitting;
 use crate::reply;
 
 const PATH: &str = "/v2/tasks";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
-/// Largest body of a POST: far more than any honest input, and with what is stored beside it
-/// below the 400 KB of a DynamoDB item (DynamoDB developer guide, "Quotas").
+/// Largest body of a POST: far more than any honest input. Whether a task fits as it is stored is the store's to say.
 const MAX_BODY: usize = 256 << 10;
 
 pub(crate) async fn create(tasks: &Tasks, call: Call) -> Result<Response<Bytes>, ApiError> {
@@ -48,9 +48,11 @@ pub(crate) async fn cancel(tasks: &Tasks, call: Call, id: &str) -> Result<Respon
 
 pub(crate) async fn list(tasks: &Tasks, call: Call) -> Result<Response<Bytes>, ApiError> {
     let page = tasks.list(&call.caller, listing(&call)?).await?;
-    let next = page.tasks.last().filter(|_| page.more).map(|last| last.id.to_string());
+    let tasks = fitting(page.tasks.iter().map(TaskRow::of));
+    let more = page.more || tasks.len() < page.tasks.len();
+    let next = tasks.last().filter(|_| more).map(|last| last.id.clone());
     let body = TaskList {
-        tasks: page.tasks.iter().map(TaskRow::of).collect(),
+        tasks,
         first: call.query.link(PATH, None),
         next: next.map(|marker| call.query.link(PATH, Some(&marker))),
         schema: "/v2/schemas/tasks",

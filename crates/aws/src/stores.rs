@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use image_tasks_domain::export_input::ExportPolicy;
-use image_tasks_flows::{Settings, Stores};
+use image_tasks_flows::{Reporter, Settings, Stores};
 
 use crate::clients::Clients;
 use crate::clock::SystemClock;
@@ -36,6 +36,7 @@ impl Clients {
     pub fn stores(&self, tasks: &Arc<DynamoTasks>, told: &config::Stores, work_bucket: String) -> Stores {
         Stores {
             tasks: tasks.clone(),
+            progress: Reporter::new(tasks.clone()),
             images: Arc::new(self.images(told)),
             life: tasks.clone(),
             objects: Arc::new(self.objects()),

@@ -55,9 +55,10 @@ const TRANSITION: f64 = 0.025 / 1e3;
 const S3_WRITE: f64 = 0.005 / 1e3;
 const S3_READ: f64 = 0.0004 / 1e3;
 const BETWEEN_REGIONS: f64 = 0.02;
-// Amazon DynamoDB pricing: on demand, per write unit; a part's progress writes an item of up to 2 KB.
+// Amazon DynamoDB pricing: on demand, per write unit; a worker writes an item of less than 1 KB every three seconds
+// (`image_tasks_flows::bounds::TELL_EVERY`).
 const DYNAMO_WRITE: f64 = 0.625 / 1e6;
-const PROGRESS_UNITS: f64 = 2.0;
+const TELL_EVERY: f64 = 3.0;
 
 /// What a worker does with a piece.
 struct Work {
@@ -79,7 +80,6 @@ struct Used {
     transitions: f64,
     writes: f64,
     reads: f64,
-    progress: f64,
     between_regions: f64,
 }
 
@@ -90,7 +90,7 @@ impl Used {
             + self.transitions * TRANSITION
             + self.writes * S3_WRITE
             + self.reads * S3_READ
-            + self.progress * PROGRESS_UNITS * DYNAMO_WRITE
+            + self.worker_seconds / TELL_EVERY * DYNAMO_WRITE
             + self.between_regions / GIB * BETWEEN_REGIONS
     }
 
@@ -123,7 +123,6 @@ impl Used {
         }
         self.seconds += free.iter().copied().fold(pieces / S3_WRITES_PER_SECOND, f64::max);
         self.writes += pieces;
-        self.progress += pieces;
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use crate::caller::Caller;
 use crate::glance::{GlanceEndpoints, GlanceImage, PATH};
 use crate::image::{Image, ImageId, Visibility};
-use crate::image_properties::ImageProperties;
+use crate::image_properties::{self, ImageProperties};
 use crate::input::{Checked, Members, quoted, remarks};
 use crate::regions::Regions;
 use crate::source::{SourceLocation, SourceRefused};
@@ -111,7 +111,10 @@ impl CloneInput {
 
     /// Gives a new record what the source says of itself, and over that what the caller said.
     /// Nothing of the bytes: those are told once they are there.
-    pub fn describe(&self, image: &mut Image, source: &Image) {
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::InvalidInput) where both together are more than an image may have.
+    pub fn describe(&self, image: &mut Image, source: &Image) -> Checked<()> {
         let said = |key: &str| self.said.contains(key);
         let own = &self.image;
         image.name = if said("name") { own.name.clone() } else { source.name.clone() };
@@ -129,6 +132,7 @@ impl CloneInput {
         image.properties = copied.map(|(key, value)| (key.clone(), value.clone())).collect();
         image.properties.extend(own.extra.clone());
         image.properties.insert(PROVENANCE.to_owned(), self.source.to_string());
+        image_properties::check_record(image, PROPERTIES)
     }
 }
 
@@ -337,9 +341,8 @@ mod tests {
         assert_eq!(parsed.source, of_region("us-east-1"));
     }
 
-    #[test]
-    fn properties_are_the_sources_unless_the_caller_says_otherwise() {
-        let source = Image {
+    fn source() -> Image {
+        Image {
             id: ID.parse().unwrap(),
             owner: "demo".into(),
             name: Some("Debian".into()),
@@ -363,14 +366,45 @@ mod tests {
             created_at: Timestamp::from_epoch(1),
             updated_at: Timestamp::from_epoch(1),
             stored: None,
+        }
+    }
+
+    fn describe(source: &Image, properties: Value) -> Checked<Image> {
+        let input = json!({"source_region": "eu-west-1", "image_uuid": ID, "image_properties": properties});
+        let mut image = Image { properties: BTreeMap::new(), tags: vec![], ..source.clone() };
+        parse(input)?.describe(&mut image, source).map(|()| image)
+    }
+
+    #[test]
+    fn both_properties_together_are_checked_like_any() {
+        let many = |n: usize| (0..n).map(|n| (format!("p{n}"), "x".to_owned())).collect::<BTreeMap<_, _>>();
+        let full = Image { properties: many(128), ..source() };
+        // Where it comes from is the service's own word.
+        assert_eq!(describe(&full, json!({"p0": "y"})).unwrap().properties.len(), 129);
+        let refused = describe(&full, json!({"mine": "y"})).unwrap_err();
+        assert_eq!(refused.parameter, "image_properties.*");
+        assert!(refused.message.starts_with("129 extra properties"), "{}", refused.message);
+        let long = |name: &str, len: usize| Image {
+            properties: [(name.to_owned(), "x".repeat(len))].into(),
+            ..source()
         };
-        let described = |properties: Value| {
-            let input =
-                json!({"source_region": "eu-west-1", "image_uuid": ID, "image_properties": properties});
-            let mut image = Image { properties: BTreeMap::new(), tags: vec![], ..source.clone() };
-            parse(input).unwrap().describe(&mut image, &source);
-            image
-        };
+        assert!(describe(&long("p", 65_535), json!({})).is_ok());
+        assert!(describe(&long("p", 65_536), json!({})).unwrap_err().message.contains("65536 characters"));
+        assert!(describe(&long(&"p".repeat(256), 1), json!({})).unwrap_err().message.contains("name has"));
+        let tags = Image { tags: (0..129).map(|n| n.to_string()).collect(), ..source() };
+        assert_eq!(describe(&tags, json!({})).unwrap_err().parameter, "image_properties.tags");
+        // Each fits, but not all of them.
+        let heavy = (0..4).map(|n| (format!("p{n}"), "x".repeat(50_000))).collect();
+        let heavy = Image { properties: heavy, ..source() };
+        assert!(describe(&heavy, json!({"mine": "x".repeat(60_000)})).is_ok());
+        let refused = describe(&heavy, json!({"mine": "x".repeat(63_000)})).unwrap_err();
+        assert!(refused.message.contains("at most 262144"), "{}", refused.message);
+    }
+
+    #[test]
+    fn properties_are_the_sources_unless_the_caller_says_otherwise() {
+        let source = source();
+        let described = |properties: Value| describe(&source, properties).unwrap();
         let plain = described(json!({"name": null}));
         assert_eq!((plain.name.as_deref(), plain.visibility), (Some("Debian"), Visibility::Shared));
         assert_eq!((plain.min_disk, plain.protected, plain.tags.len()), (4, true, 1));

@@ -15,7 +15,7 @@ mod unsettled;
 pub use credentials::credentials;
 pub use images::image_store;
 pub use task_life::task_life;
-pub use task_store::task_store;
+pub use task_store::{progress_store, task_store};
 
 use std::time::Duration;
 

@@ -1,7 +1,10 @@
 //! The input of an export: which image goes where, in which form.
 //!
-//! Invariant: parsing is a function of the input alone. Which buckets may receive is the operator's word, asked beside it:
+//! Invariant: parsing is a function of the input and of who asks alone. Which buckets may receive is the operator's word, asked beside it:
 //! at the POST, and again by the flow, since that word may have changed.
+//!
+//! Invariant: below `projects/` of any bucket a project names no key but its own. What an export is called by default lies
+//! there, so that nobody can take that name before its image's owner does, or put another image under it.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +20,8 @@ const IMAGE: [&str; 2] = ["image_uuid", "export_uuid"];
 /// The receiving bucket: ours, and Rackspace's name for it.
 const BUCKET: [&str; 2] = ["receiving_bucket", "receiving_swift_container"];
 const LOCATION: &str = "export_to";
+/// Where the projects' own keys begin.
+const PROJECTS: &str = "projects/";
 
 const KEYS: &[&str] = &[
     "image_uuid",
@@ -78,11 +83,11 @@ pub struct ExportInput {
 }
 
 impl ExportInput {
-    /// Reads and checks an export's `input`.
+    /// Reads and checks the `input` of an export that a project asks for.
     ///
     /// # Errors
     /// [`InvalidInput`] for the first parameter that can't be taken.
-    pub fn parse(input: &Value) -> Checked<Self> {
+    pub fn parse(input: &Value, project: &str) -> Checked<Self> {
         let members = Members::of(input, "input", "")?;
         let image = image(&members)?;
         let format = match members.one_of("export_format", &["qcow2", "raw"])? {
@@ -97,7 +102,7 @@ impl ExportInput {
         if format == ExportFormat::Raw && compression.is_some_and(|c| c != ExportCompression::None) {
             return members.refuse("compression", "a raw export is never compressed; only qcow2 is");
         }
-        let (bucket, key) = receiver(&members, image, format)?;
+        let (bucket, key) = receiver(&members, project, image, format)?;
         Ok(Self { image, bucket, key, format, compression, remarks: remarks(&members, KEYS) })
     }
 
@@ -127,7 +132,26 @@ fn image(members: &Members<'_>) -> Checked<ImageId> {
     }
 }
 
-fn receiver(members: &Members<'_>, image: ImageId, format: ExportFormat) -> Checked<(String, String)> {
+/// What a project's own keys begin with.
+fn own_keys(project: &str) -> String {
+    let mut own = PROJECTS.to_owned();
+    for byte in project.bytes() {
+        // What is left as it is can neither end the segment nor be `.` or `..`.
+        match char::from(byte) {
+            plain @ ('a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_') => own.push(plain),
+            _ => own += &format!("%{byte:02X}"),
+        }
+    }
+    own + "/"
+}
+
+fn receiver(
+    members: &Members<'_>,
+    project: &str,
+    image: ImageId,
+    format: ExportFormat,
+) -> Checked<(String, String)> {
+    let own = own_keys(project);
     match (one(members, BUCKET)?, members.string(LOCATION)?) {
         (Some((name, _)), Some(_)) => {
             members.refuse(LOCATION, format!("names a bucket too: give {name} or {LOCATION}"))
@@ -135,8 +159,11 @@ fn receiver(members: &Members<'_>, image: ImageId, format: ExportFormat) -> Chec
         (Some((name, bucket)), None) if !is_bucket_name(bucket) => {
             members.refuse(name, format!("must be a bucket's name, not {}", quoted(bucket)))
         }
-        (Some((_, bucket)), None) => Ok((bucket.to_owned(), format!("{image}.{}", format.name()))),
+        (Some((_, bucket)), None) => Ok((bucket.to_owned(), format!("{own}{image}.{}", format.name()))),
         (None, Some(text)) if text.starts_with("s3://") => match SourceLocation::parse(text) {
+            Ok(SourceLocation::S3 { key, .. }) if key.starts_with(PROJECTS) && !key.starts_with(&own) => {
+                members.refuse(LOCATION, format!("below {PROJECTS} only keys below {own} are this project's"))
+            }
             Ok(SourceLocation::S3 { bucket, key }) => Ok((bucket, key)),
             Ok(SourceLocation::Http(_)) => members.refuse(LOCATION, "must be s3://bucket/key"),
             Err(e) => Err(InvalidInput::new(LOCATION, e.to_string())),
@@ -181,7 +208,7 @@ mod tests {
     const ID: &str = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
 
     fn parse(input: Value) -> Checked<ExportInput> {
-        ExportInput::parse(&input)
+        ExportInput::parse(&input, "demo")
     }
 
     #[test]
@@ -191,7 +218,7 @@ mod tests {
             (ours.image.to_string().as_str(), ours.format, ours.compression),
             (ID, ExportFormat::Qcow2, None)
         );
-        assert_eq!(ours.location(), format!("s3://exports/{ID}.qcow2"));
+        assert_eq!(ours.location(), format!("s3://exports/projects/demo/{ID}.qcow2"));
         let theirs = parse(json!({"export_uuid": ID, "receiving_swift_container": "exports"})).unwrap();
         assert_eq!(theirs, ours);
         let raw = parse(json!({
@@ -205,7 +232,34 @@ mod tests {
         assert_eq!(zstd.compression, Some(ExportCompression::Zstd));
         let raw =
             parse(json!({"image_uuid": ID, "receiving_bucket": "exports", "export_format": "raw"})).unwrap();
-        assert_eq!(raw.key, format!("{ID}.raw"));
+        assert_eq!(raw.key, format!("projects/demo/{ID}.raw"));
+    }
+
+    #[test]
+    fn a_project_names_no_key_of_another() {
+        let of = |project: &str, more: Value| {
+            let mut input = json!({"image_uuid": ID});
+            input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            ExportInput::parse(&input, project)
+        };
+        let default = |project: &str| of(project, json!({"receiving_bucket": "exports"})).unwrap();
+        let to = |project: &str, key: &str| of(project, json!({"export_to": format!("s3://exports/{key}")}));
+        let names = ["demo", "other", "demo/x", "demo%2Fx", "..", "pröject", "123456789012"];
+        for owner in names {
+            let key = default(owner).key;
+            assert!(key.starts_with("projects/") && key.ends_with(&format!("/{ID}.qcow2")), "{key}");
+            for other in names.into_iter().filter(|other| *other != owner) {
+                assert_ne!(default(other).key, key);
+                let refused = to(other, &key).unwrap_err();
+                assert_eq!(refused.parameter, "export_to", "{other} takes {key}");
+                assert!(refused.message.contains("this project's"), "{}", refused.message);
+            }
+        }
+        assert_eq!(default("..").key, format!("projects/%2E%2E/{ID}.qcow2"));
+        assert_eq!(to("demo", &default("demo").key).unwrap(), default("demo"));
+        for (key, taken) in [("projects/demo/backups/1", true), ("projects", true), ("projects/x", false)] {
+            assert_eq!(to("demo", key).is_ok(), taken, "{key}");
+        }
     }
 
     #[test]

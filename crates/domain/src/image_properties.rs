@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::image::{ImageId, Visibility};
+use crate::image::{Image, ImageId, Visibility};
 use crate::input::{Checked, InvalidInput, Members, quoted, type_of};
 
 /// Disk formats an image can be stored in.
@@ -22,6 +22,9 @@ const MAX_NAME: usize = 255;
 const MAX_VALUE: usize = 65_535;
 const MAX_PROPERTIES: usize = 128;
 const MAX_TAGS: usize = 128;
+/// Most bytes of an image's texts together: what the body of a POST holds. With the rest of a record that stays below
+/// the 400 KB of a DynamoDB item (DynamoDB developer guide, "Quotas").
+pub const MAX_TOTAL: usize = 256 << 10;
 
 /// Attributes that the service decides, and names that an image's JSON uses for something else.
 const DECIDED: &[&str] = &[
@@ -116,6 +119,46 @@ impl ImageProperties {
     }
 }
 
+/// Checks a record that was put together from several, by the rules for what a caller says. Properties of the service's own
+/// don't count.
+///
+/// # Errors
+/// [`InvalidInput`] that names what is too many or too long.
+pub(crate) fn check_record(image: &Image, key: &str) -> Checked<()> {
+    let refuse = |name: &str, what: String| Err(InvalidInput::new(format!("{key}.{name}"), what));
+    let own: Vec<_> = image.properties.iter().filter(|(name, _)| !name.starts_with(RESERVED)).collect();
+    if own.len() > MAX_PROPERTIES {
+        return refuse("*", too_many(own.len()));
+    }
+    if image.tags.len() > MAX_TAGS {
+        return refuse("tags", format!("{} tags; an image has at most {MAX_TAGS}", image.tags.len()));
+    }
+    for (name, value) in own {
+        let (name_length, length) = (name.chars().count(), value.chars().count());
+        if !(1..=MAX_NAME).contains(&name_length) {
+            return refuse(&quoted(name), format!("a property's name has 1 to {MAX_NAME} characters"));
+        }
+        if length > MAX_VALUE {
+            return refuse(&quoted(name), format!("has {length} characters; at most {MAX_VALUE} are kept"));
+        }
+    }
+    if image.name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME) {
+        return refuse("name", format!("has more than {MAX_NAME} characters"));
+    }
+    let texts = image.properties.iter().flat_map(|(name, value)| [name, value]);
+    let total: usize = texts.chain(&image.tags).chain(&image.name).map(String::len).sum();
+    if total > MAX_TOTAL {
+        let what =
+            format!("name, tags and extra properties take {total} bytes; an image has at most {MAX_TOTAL}");
+        return refuse("*", what);
+    }
+    Ok(())
+}
+
+fn too_many(properties: usize) -> String {
+    format!("{properties} extra properties; an image has at most {MAX_PROPERTIES}")
+}
+
 /// Attributes with a place of their own; any other key is an extra property.
 pub(crate) const ATTRIBUTES: &[&str] = &[
     "container_format",
@@ -195,10 +238,7 @@ fn extra(members: &Members<'_>) -> Checked<BTreeMap<String, String>> {
         }
     }
     if extra.len() > MAX_PROPERTIES {
-        return Err(InvalidInput::new(
-            members.path("*"),
-            format!("{} extra properties; an image has at most {MAX_PROPERTIES}", extra.len()),
-        ));
+        return Err(InvalidInput::new(members.path("*"), too_many(extra.len())));
     }
     Ok(extra)
 }

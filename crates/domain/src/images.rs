@@ -11,7 +11,9 @@ use crate::ports::{ImageLinks, ImagePage, ImageQuery, ImageStore};
 use crate::rejection::{Answer, Rejection};
 use crate::tasks::MAX_LIMIT;
 
-/// How long a download's URL may be used to begin a download; one that has begun goes on.
+/// How long a download's URL may be used to begin a download; one that has begun goes on. At most: a URL ends with the
+/// credentials that signed it, and a function's role has temporary ones (S3 user guide, "Sharing objects with presigned
+/// URLs").
 const LINK_LIFE: Duration = Duration::from_secs(3600);
 
 /// The use cases of images.

@@ -44,7 +44,7 @@ pub use glance::{GlanceEndpoints, GlanceImage};
 pub use image::{Image, ImageHashes, ImageId, ImageStatus, Publication, StoredObject, Visibility};
 pub use import_input::ImportInput;
 pub use input::InvalidInput;
-pub use progress::{Meter, Progress, Step};
+pub use progress::{Meter, Progress, Report, Step};
 pub use secret::Secret;
 pub use task::{ExecutionName, Task, TaskId, TaskStatus, TaskType, Unsettled};
 pub use time::Timestamp;

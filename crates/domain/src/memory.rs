@@ -17,15 +17,18 @@ use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Publication};
 use crate::policy;
 use crate::ports::{
     Clock, Created, Credentials, IdempotencyKey, ImageLinks, ImagePage, ImageQuery, ImageStore, OpenTask,
-    StoreError, StoreResult, TOKEN_LIFE, TaskLife, TaskPage, TaskQuery, TaskStore,
+    ProgressStore, StoreError, StoreResult, TOKEN_LIFE, TaskLife, TaskPage, TaskQuery, TaskStore,
 };
-use crate::progress::{Progress, Step};
+use crate::progress::{Progress, Report};
 use crate::secret::Secret;
 use crate::task::{Task, TaskId, TaskStatus, Unsettled};
 use crate::time::Timestamp;
 
 /// How long an idempotency key is remembered.
 const KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Most bytes of a task's input as it is stored.
+const MOST_INPUT: usize = 380_000;
 
 /// Tasks, images and idempotency keys.
 #[derive(Debug, Default)]
@@ -39,6 +42,7 @@ struct Tables {
     images: BTreeMap<ImageId, Image>,
     keys: BTreeMap<(String, String), Remembered>,
     tokens: BTreeMap<TaskId, (Secret, Timestamp)>,
+    progress: BTreeMap<TaskId, Progress>,
 }
 
 #[derive(Debug)]
@@ -100,13 +104,6 @@ impl Tables {
         let same = first.body_sha256 == key.body_sha256;
         Some(if same { Created::Before(first.task) } else { Created::OtherBody })
     }
-
-    fn processing(&mut self, id: TaskId) -> StoreResult<&mut Task> {
-        self.task(id).and_then(|task| match task.status {
-            TaskStatus::Processing => Ok(task),
-            TaskStatus::Pending | TaskStatus::Success | TaskStatus::Failure => Err(StoreError::Conflict),
-        })
-    }
 }
 
 #[async_trait]
@@ -118,6 +115,10 @@ impl TaskStore for MemoryStore {
         token: Option<&Secret>,
     ) -> StoreResult<Created> {
         let mut tables = self.tables();
+        let bytes = task.input.to_string().len();
+        if bytes > MOST_INPUT {
+            return Ok(Created::TooLarge { bytes, most: MOST_INPUT });
+        }
         if let Some(key) = key {
             let place = (key.owner.clone(), key.key.clone());
             if let Some(before) = tables.remembered(key, task.created_at) {
@@ -168,7 +169,7 @@ impl TaskStore for MemoryStore {
             (task.cancelled_by, task.unsettled) = (None, None);
             task.message.clear();
         }
-        Ok(TaskPage { items_read: tasks.len(), tasks, more })
+        Ok(TaskPage { items_read: tasks.len(), tasks, more, last_read: None })
     }
 
     async fn remembered(&self, key: &IdempotencyKey, now: Timestamp) -> StoreResult<Option<Created>> {
@@ -193,27 +194,17 @@ impl TaskStore for MemoryStore {
         open.sort_unstable();
         Ok(open.into_iter().take(limit).map(|(created_at, id)| OpenTask { id, created_at }).collect())
     }
+}
 
-    async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()> {
-        let mut tables = self.tables();
-        let progress = &mut tables.processing(id)?.progress;
-        progress.stages = work.stages;
-        progress.staged.total = work.staged.total;
-        progress.copied.total = work.copied.total;
-        progress.hashed.total = work.hashed.total;
+#[async_trait]
+impl ProgressStore for MemoryStore {
+    async fn tell(&self, id: TaskId, report: &Report, _: Timestamp) -> StoreResult<()> {
+        self.tables().progress.entry(id).or_default().take(report);
         Ok(())
     }
 
-    async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()> {
-        let mut tables = self.tables();
-        let progress = &mut tables.processing(id)?.progress;
-        let meter = match step {
-            Step::Staged => &mut progress.staged,
-            Step::Copied => &mut progress.copied,
-            Step::Hashed => &mut progress.hashed,
-        };
-        meter.done = meter.done.saturating_add(bytes);
-        Ok(())
+    async fn told(&self, id: TaskId) -> StoreResult<Progress> {
+        Ok(self.tables().progress.get(&id).copied().unwrap_or_default())
     }
 }
 
@@ -424,6 +415,7 @@ mod tests {
     async fn the_reference_keeps_what_it_demands() {
         let store = MemoryStore::default();
         conformance::task_store(&store, &store).await;
+        conformance::progress_store(&MemoryStore::default()).await;
         let store = MemoryStore::default();
         conformance::task_life(&store, &store, &store, &store).await;
         let store = MemoryStore::default();

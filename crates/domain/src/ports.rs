@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::image::{Image, ImageHashes, ImageId, Publication};
-use crate::progress::{Progress, Step};
+use crate::progress::{Progress, Report};
 use crate::secret::Secret;
 use crate::task::{BadTransition, Task, TaskId, TaskStatus, TaskType};
 use crate::time::Timestamp;
@@ -67,6 +67,13 @@ pub enum Created {
     Before(TaskId),
     /// This key made a task before, from another body.
     OtherBody,
+    /// The task takes more room than the store has for one, together with what it gains in its life. Nothing was written.
+    TooLarge {
+        /// Bytes that it takes as it is stored.
+        bytes: usize,
+        /// Most that it may take.
+        most: usize,
+    },
 }
 
 /// Orders a list can have.
@@ -128,7 +135,9 @@ pub struct TaskQuery {
 }
 
 /// A page of tasks.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// It may be shorter than its limit though more follow: reads are bounded. Empty though more may follow, it was given up.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TaskPage {
     /// In order. `input`, `result`, `message`, `progress`, `cancelled_by` and `unsettled` are not filled in: lists
     /// leave them out.
@@ -137,6 +146,9 @@ pub struct TaskPage {
     pub more: bool,
     /// Items the store read for it.
     pub items_read: usize,
+    /// Of a page that was given up: the last task that was looked at, behind which the next search begins. `None` where
+    /// the order asks for all tasks to be read.
+    pub last_read: Option<TaskId>,
 }
 
 /// A task that the sweep has to look at, and its place in the order in which it looks.
@@ -159,7 +171,8 @@ pub trait TaskStore: Send + Sync {
         key: Option<&IdempotencyKey>,
         token: Option<&Secret>,
     ) -> StoreResult<Created>;
-    /// The task as last written (strongly consistent), also when expired but not yet deleted.
+    /// The task as last written (strongly consistent), also when expired but not yet deleted; without its progress,
+    /// which [`ProgressStore`] has.
     async fn get(&self, id: TaskId) -> StoreResult<Option<Task>>;
     /// A page.
     async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage>;
@@ -173,10 +186,16 @@ pub trait TaskStore: Send + Sync {
         after: Option<&OpenTask>,
         limit: usize,
     ) -> StoreResult<Vec<OpenTask>>;
-    /// Sets the totals of the meters; counts stay. Conflict unless processing.
-    async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()>;
-    /// Adds bytes to a meter. Conflict unless processing.
-    async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()>;
+}
+
+/// How far tasks are: records beside the tasks, so that what is told often costs little, however large a task's input
+/// is. Nothing depends on it, and nothing may fail because of it.
+#[async_trait]
+pub trait ProgressStore: Send + Sync {
+    /// Adds what a worker tells of a task, whatever became of the task. The record may be deleted from `until` on.
+    async fn tell(&self, id: TaskId, report: &Report, until: Timestamp) -> StoreResult<()>;
+    /// What was told so far (strongly consistent: what a poller sees only rises).
+    async fn told(&self, id: TaskId) -> StoreResult<Progress>;
 }
 
 /// The longest that a caller's token is kept: the time that a task's execution may take (`TimeoutSeconds` of the machines).
@@ -251,7 +270,8 @@ pub struct ImageQuery {
     pub after: Option<Image>,
 }
 
-/// A page of images.
+/// A page of images. It may be shorter than its limit though more follow, since records are of very different sizes; but
+/// then it isn't empty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImagePage {
     /// In order.

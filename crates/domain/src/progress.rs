@@ -1,7 +1,10 @@
 //! How far a task is, in bytes and in words.
 //!
-//! Invariant: each meter's total is set before its count begins and counts only
+//! Invariant: each meter's total is told before its count begins and counts only
 //! rise, so percentage and message only ever rise.
+//!
+//! Progress is told at best effort: a worker that dies takes with it what it had not told yet, and no task fails
+//! because its progress could not be written.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +18,11 @@ pub enum Step {
     Copied,
     /// The stored object is hashed.
     Hashed,
+}
+
+impl Step {
+    /// Every step, in order.
+    pub const ALL: [Step; 3] = [Self::Staged, Self::Copied, Self::Hashed];
 }
 
 /// Bytes done of a total; a total of 0 is not known yet.
@@ -50,6 +58,34 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The meter of a step.
+    pub const fn meter(&self, step: Step) -> &Meter {
+        match step {
+            Step::Staged => &self.staged,
+            Step::Copied => &self.copied,
+            Step::Hashed => &self.hashed,
+        }
+    }
+
+    /// The meter of a step, to be changed.
+    pub const fn meter_mut(&mut self, step: Step) -> &mut Meter {
+        match step {
+            Step::Staged => &mut self.staged,
+            Step::Copied => &mut self.copied,
+            Step::Hashed => &mut self.hashed,
+        }
+    }
+
+    /// Takes in what a worker tells.
+    pub fn take(&mut self, report: &Report) {
+        self.stages |= report.stages;
+        for step in Step::ALL {
+            let meter = self.meter_mut(step);
+            meter.done = meter.done.saturating_add(report.done(step));
+            meter.total = report.total(step).unwrap_or(meter.total);
+        }
+    }
+
     /// 0 to 99; 100 is an end state's.
     pub fn percent(&self) -> u8 {
         // What is to be hashed is known together with what is to be copied, so the shares never change under a count.
@@ -77,6 +113,64 @@ impl Progress {
             return format!("{verb} {}", size(meter.done));
         }
         format!("{verb} {} of {}, {}%", size(meter.done.min(meter.total)), size(meter.total), self.percent())
+    }
+}
+
+/// What a worker has to tell of a task's progress: totals that have become known, and bytes done since it last told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The source is spooled first; `false` says nothing.
+    pub stages: bool,
+    totals: [Option<u64>; 3],
+    done: [u64; 3],
+}
+
+impl Report {
+    /// The source is spooled first.
+    #[must_use]
+    pub const fn with_staging(mut self) -> Self {
+        self.stages = true;
+        self
+    }
+
+    /// The total of a step's meter is known now.
+    #[must_use]
+    pub const fn with_total(mut self, step: Step, total: u64) -> Self {
+        self.totals[step as usize] = Some(total);
+        self
+    }
+
+    /// So many bytes were done.
+    #[must_use]
+    pub const fn with_done(mut self, step: Step, bytes: u64) -> Self {
+        self.done[step as usize] = self.done[step as usize].saturating_add(bytes);
+        self
+    }
+
+    /// The total of a step's meter, if it has become known.
+    pub const fn total(&self, step: Step) -> Option<u64> {
+        self.totals[step as usize]
+    }
+
+    /// Bytes done of a step.
+    pub const fn done(&self, step: Step) -> u64 {
+        self.done[step as usize]
+    }
+
+    /// Adds what was to be told later.
+    pub fn add(&mut self, later: &Self) {
+        self.stages |= later.stages;
+        for step in Step::ALL {
+            *self = self.with_done(step, later.done(step));
+            if let Some(total) = later.total(step) {
+                *self = self.with_total(step, total);
+            }
+        }
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -122,6 +216,21 @@ mod tests {
         assert_eq!(p.percent(), 49);
         p.copied.done = 2;
         assert_eq!(p.percent(), 99);
+    }
+
+    #[test]
+    fn what_is_told_later_is_told_whole() {
+        let mut report = Report::default().with_total(Step::Copied, 10).with_done(Step::Copied, 3);
+        let later = Report::default().with_staging().with_done(Step::Copied, 4);
+        report.add(&later.with_total(Step::Hashed, 7).with_total(Step::Copied, 9));
+        let mut progress = Progress { copied: Meter { done: 1, total: 0 }, ..Progress::default() };
+        progress.take(&report);
+        let meter = |done, total| Meter { done, total };
+        let expected =
+            Progress { stages: true, staged: meter(0, 0), copied: meter(8, 9), hashed: meter(0, 7) };
+        assert_eq!(progress, expected);
+        progress.take(&Report::default());
+        assert_eq!((progress, Report::default().is_empty()), (expected, true));
     }
 
     #[test]

@@ -73,6 +73,18 @@ impl FromStr for ExecutionName {
 /// 15 minutes (AWS Lambda developer guide, "Lambda quotas").
 pub const CLEAN_AFTER: Duration = Duration::from_secs(20 * 60);
 
+/// Most bytes of a failure's message. It may quote what a source or a caller wrote, and has to fit beside the input.
+pub const MAX_MESSAGE: usize = 4096;
+
+fn cut(message: String) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message;
+    }
+    let most = MAX_MESSAGE - "...".len();
+    let whole = message.char_indices().map(|(at, _)| at).take_while(|at| *at <= most).last().unwrap_or(0);
+    format!("{}...", &message[..whole])
+}
+
 /// What is still to be done for an ended task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsettled {
@@ -205,7 +217,7 @@ pub struct Task {
     pub expires_at: Option<Timestamp>,
     /// The image it makes or works on, once bound.
     pub image_id: Option<ImageId>,
-    /// How far it is.
+    /// How far it is: what a caller who asks for this task is told beside it.
     pub progress: Progress,
     /// The user that asked for its end before it had ended.
     pub cancelled_by: Option<String>,
@@ -291,7 +303,7 @@ impl Task {
     /// [`BadTransition`] from an end state.
     pub fn fail(&mut self, failure: &Failure, ttl: Duration, now: Timestamp) -> Result<(), BadTransition> {
         self.become_status(TaskStatus::Failure, now)?;
-        self.message = failure.to_string();
+        self.message = cut(failure.to_string());
         self.expires_at = Some(now.plus(ttl));
         self.unsettled = Some(Unsettled::Cleaning { after: now.plus(CLEAN_AFTER) });
         Ok(())
@@ -334,6 +346,19 @@ mod tests {
         for bad in ["", "x-hash-1", &format!("{task}-hash-0"), &format!("{task}-hash-"), &format!("{task}-1")]
         {
             assert!(bad.parse::<ExecutionName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_cut_between_characters() {
+        for (text, len) in
+            [("x".repeat(5000), 4096), ("\u{1F4BF}".repeat(2000), 4093), ("x".repeat(4000), 4010)]
+        {
+            let mut task =
+                Task::pending(TaskType::Import, "demo", Value::Null, Timestamp::from_epoch(1_795_000_000));
+            let failure = Failure::new(FailureCode::Internal, text);
+            task.fail(&failure, Duration::from_secs(1), task.created_at).unwrap();
+            assert_eq!(task.message.len(), len);
         }
     }
 

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join;
 use serde_json::Value;
 
 use crate::caller::Caller;
@@ -23,9 +24,10 @@ use crate::import_input::ImportInput;
 use crate::input::InvalidInput;
 use crate::policy;
 use crate::ports::{
-    Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageStore, StoreError, StoreResult,
-    TaskLife, TaskPage, TaskQuery, TaskSort, TaskStore,
+    Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageStore, ProgressStore, StoreError,
+    StoreResult, TaskLife, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
+use crate::progress::Progress;
 use crate::regions::Regions;
 use crate::rejection::{Answer, Rejection};
 use crate::secret::Secret;
@@ -42,6 +44,8 @@ pub const DEFAULT_LIMIT: usize = 25;
 pub struct Tasks {
     /// Tasks at rest.
     pub store: Arc<dyn TaskStore>,
+    /// How far they are.
+    pub progress: Arc<dyn ProgressStore>,
     /// Ends of tasks.
     pub life: Arc<dyn TaskLife>,
     /// Images, for ids that are taken.
@@ -145,7 +149,7 @@ impl Tasks {
                 return match self.store.remembered(key, now).await? {
                     Some(Created::Before(first)) => self.repeated(first).await,
                     Some(Created::OtherBody) => Err(other_body()),
-                    Some(Created::New) | None => Err(refused),
+                    Some(Created::New | Created::TooLarge { .. }) | None => Err(refused),
                 };
             }
         };
@@ -159,15 +163,22 @@ impl Tasks {
             Created::New => self.start(task).await,
             Created::Before(first) => self.repeated(first).await,
             Created::OtherBody => Err(other_body()),
+            Created::TooLarge { bytes, most } => Err(Rejection::TooLarge(format!(
+                "The task would take {bytes} bytes as it is stored, where numbers may be longer than they were \
+                 written; at most {most} are taken"
+            ))),
         }
     }
 
-    /// One task.
+    /// One task, and how far it is.
     ///
     /// # Errors
     /// [`Rejection::NotFound`] for unknown, malformed, expired and other projects' ids.
     pub async fn get(&self, caller: &Caller, id: &str) -> Answer<Task> {
-        self.visible(caller, id).await?.ok_or_else(|| Rejection::NotFound { kind: "task", id: id.to_owned() })
+        let not_found = || Rejection::NotFound { kind: "task", id: id.to_owned() };
+        let Ok(id) = id.parse::<TaskId>() else { return Err(not_found()) };
+        let task = self.shown(id).await?.filter(|task| policy::caller_sees_task(caller, task));
+        task.ok_or_else(not_found)
     }
 
     /// Asks for a task's end. It is marked first, and a marked task never succeeds; only then its execution is stopped.
@@ -195,7 +206,7 @@ impl Tasks {
             // The mark is what was promised: the sweep stops whatever is marked.
             tracing::warn!(task_id = %task.id, error = &error as &dyn std::error::Error, "not stopped yet");
         }
-        Ok(self.live(task.id).await?.unwrap_or(task))
+        Ok(self.shown(task.id).await?.unwrap_or(task))
     }
 
     async fn end_cancelled(&self, task: &Task, why: &Failure) -> StoreResult<()> {
@@ -215,7 +226,7 @@ impl Tasks {
     /// # Errors
     /// [`Rejection::Invalid`] for a marker that is no task of the caller's.
     pub async fn list(&self, caller: &Caller, listing: TaskListing) -> Answer<TaskPage> {
-        let empty = TaskPage { tasks: Vec::new(), more: false, items_read: 0 };
+        let empty = TaskPage::default();
         let after = match listing.marker {
             None => None,
             Some(marker) => match self.visible(caller, &marker).await? {
@@ -251,7 +262,15 @@ impl Tasks {
             after,
             now: self.clock.now(),
         };
-        Ok(self.store.list(&query).await?)
+        let mut page = self.store.list(&query).await?;
+        if page.tasks.is_empty() && page.more {
+            // Clients take an empty page for the end, whatever link it has.
+            match given_up(&query, &page) {
+                Some(told) => return Err(told.into()),
+                None => page.more = false,
+            }
+        }
+        Ok(page)
     }
 
     /// Checks what is asked for, and gives the remarks that its task begins with and the token that it needs.
@@ -264,7 +283,7 @@ impl Tasks {
     ) -> Answer<(String, Option<Secret>)> {
         match task_type {
             TaskType::Import => Ok((self.check_import(caller, input).await?, None)),
-            TaskType::Export => Ok((self.check_export(input)?, None)),
+            TaskType::Export => Ok((self.check_export(caller, input)?, None)),
             TaskType::Clone => self.check_clone(caller, input, token).await,
         }
     }
@@ -311,15 +330,15 @@ impl Tasks {
 
     /// Checks an export and gives the remarks that its task begins with. What has to be asked of the image is the
     /// task's.
-    fn check_export(&self, input: &Value) -> Answer<String> {
-        let export = ExportInput::parse(input)?;
+    fn check_export(&self, caller: &Caller, input: &Value) -> Answer<String> {
+        let export = ExportInput::parse(input, &caller.project)?;
         self.receivers.region(&export.bucket).map_err(Rejection::Forbidden)?;
         Ok(export.remarks.join(" "))
     }
 
     /// The task that a key made before.
     async fn repeated(&self, first: TaskId) -> Answer<Task> {
-        match self.live(first).await? {
+        match self.shown(first).await? {
             // Its first request may have died before the start; starting twice is starting once.
             Some(task) if task.status == TaskStatus::Pending && task.cancelled_by.is_none() => {
                 self.start(task).await
@@ -361,10 +380,38 @@ impl Tasks {
         Ok(self.live(id).await?.filter(|task| policy::caller_sees_task(caller, task)))
     }
 
+    /// A task with its progress. Both are read at the same time, so that a poller waits for one answer; and apart, so that
+    /// one without its progress is shown all the same.
+    async fn shown(&self, id: TaskId) -> Answer<Option<Task>> {
+        let (task, told) = join(self.live(id), self.progress.told(id)).await;
+        let progress = told.unwrap_or_else(|error| {
+            tracing::warn!(task_id = %id, error = &error as &dyn std::error::Error, "no progress to show");
+            Progress::default()
+        });
+        Ok(task?.map(|task| Task { progress, ..task }))
+    }
+
     async fn live(&self, id: TaskId) -> Answer<Option<Task>> {
         let task = self.store.get(id).await?;
         Ok(task.filter(|task| !task.is_expired(self.clock.now())))
     }
+}
+
+/// What a caller is told whose list was given up before it was known what is on it. Nothing where no filter left out what
+/// was read: all of it has expired, and so has what is older.
+fn given_up(query: &TaskQuery, page: &TaskPage) -> Option<InvalidInput> {
+    let read = page.items_read;
+    let filter = match (query.status, query.task_type) {
+        (Some(_), _) => Some("status"),
+        (None, Some(_)) => Some("type"),
+        (None, None) => None,
+    };
+    let Some(last) = page.last_read else {
+        let told = format!("{read} tasks and more can't be sorted so; sort by created_at or updated_at");
+        return Some(InvalidInput::new("sort_key", told));
+    };
+    let told = format!("none of the first {read} tasks matches; look on behind them with marker={last}");
+    filter.map(|filter| InvalidInput::new(filter, told))
 }
 
 fn other_body() -> Rejection {

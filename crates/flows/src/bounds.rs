@@ -83,8 +83,14 @@ pub const TINY: u64 = 64 << 20;
 pub const RECORDS_AT_ONCE: usize = 16;
 /// Time kept at the end of a call's work to end a blob: its last part, its index and its record.
 pub const TIME_TO_END_A_BLOB: Duration = Duration::from_secs(30);
-/// Bytes between two reports of progress.
-pub const REPORT_EVERY: u64 = 64 << 20;
+/// Bytes of a stream after which it is counted as done.
+pub const REPORT_EVERY: u64 = 8 << 20;
+/// Time between two writes of a task's progress by one worker.
+pub const TELL_EVERY: Duration = Duration::from_secs(3);
+/// Time that such a write may take; then it is given up, and its bytes are told with the next.
+pub const TELL_WITHIN: Duration = Duration::from_secs(1);
+/// Time after which a worker looks again whether its task has ended: a read of an item of up to 400 KB.
+pub const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Tries of one read or one part before the source or store counts as out of reach.
 pub const TRIES: u32 = 5;
 /// Wait before the second try; it doubles from try to try.

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationScanner, ByteRange};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use image_tasks_domain::progress::{Meter, Progress, Step};
+use image_tasks_domain::progress::{Report, Step};
 use image_tasks_domain::{ImageHashes, Task, TaskId, TaskStatus, Unsettled};
 use md5::{Digest, Md5};
 use sha2::{Sha256, Sha512};
@@ -169,11 +169,9 @@ impl<'a> States<'a> {
 
     /// Hashes a small object; a large one is for a relay, and one that is too slow for one call.
     pub(crate) async fn make(self, deadline: Deadline) -> Flow<Hashed> {
-        let Task { id, status, progress, .. } = *self.task;
-        if !status.is_end() && self.plan.recipe.object_size().is_none() {
+        if !self.task.status.is_end() && self.plan.recipe.object_size().is_none() {
             // Only now is it known how much there is to hash.
-            let hashed = Meter { done: 0, total: self.object.size };
-            self.stores.tasks.set_work(id, &Progress { hashed, ..progress }).await?;
+            self.stores.expect(self.task.id, &Report::default().with_total(Step::Hashed, self.object.size));
         }
         let Runners { chunks, workers } = self.runners()?;
         if self.object.size <= self.relay.inline
@@ -252,7 +250,7 @@ impl Hasher<'_> {
     async fn report(&self, bytes: u64) -> Flow<()> {
         let States { stores, task, .. } = self.states;
         if !task.status.is_end() {
-            stores.tasks.advance(task.id, Step::Hashed, bytes).await?;
+            stores.advance(task.id, Step::Hashed, bytes).await?;
         }
         Ok(())
     }

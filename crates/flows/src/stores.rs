@@ -5,6 +5,7 @@ use std::sync::Arc;
 use image_tasks_domain::ports::{Clock, ImageStore, TaskLife, TaskStore};
 
 use crate::ports::Objects;
+use crate::reporter::Reporter;
 use crate::settings::Settings;
 
 /// The stores of this region, the time, and where things are kept.
@@ -12,6 +13,8 @@ use crate::settings::Settings;
 pub struct Stores {
     /// Tasks.
     pub tasks: Arc<dyn TaskStore>,
+    /// How far they are.
+    pub progress: Reporter,
     /// Images.
     pub images: Arc<dyn ImageStore>,
     /// How tasks end.

@@ -77,7 +77,7 @@ impl Undo<'_> {
     fn bucket(&self, task: &Task) -> Flow<Option<BucketSink>> {
         let (receivers, policy) =
             self.exports.ok_or_else(|| Stop::internal("a function that knows of no exports"))?;
-        let Ok(input) = ExportInput::parse(&task.input) else { return Ok(None) };
+        let Ok(input) = ExportInput::parse(&task.input, &task.owner) else { return Ok(None) };
         Ok(Some(BucketSink::ended(&input, task.id, self.stores, receivers, policy)))
     }
 }

@@ -29,7 +29,7 @@ use image_tasks_flows::bounds::{
 };
 use image_tasks_flows::events::{Event, Phase, Round, RoundItem};
 use image_tasks_flows::ports::*;
-use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Remote, Settings, Stores};
+use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Remote, Reporter, Settings, Stores};
 use peak_alloc::PeakAlloc;
 use serde_json::json;
 
@@ -242,6 +242,7 @@ impl Worker {
         let sources = Arc::new(FileSources(source.to_owned()));
         let stores = Stores {
             tasks: store.clone(),
+            progress: Reporter::new(store.clone()),
             images: store.clone(),
             life: store,
             objects: objects.clone(),

@@ -16,6 +16,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
     App {
         tasks: Tasks {
             store: tasks.clone(),
+            progress: tasks.clone(),
             life: tasks,
             images: images.clone(),
             executions: Arc::new(StepFunctions::new(clients.sfn, config.machines)),

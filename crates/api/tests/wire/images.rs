@@ -155,3 +155,44 @@ async fn the_bytes_are_fetched_where_they_lie() {
     service.store.put_image(empty.clone());
     service.get(ALICE, &format!("/v2/images/{}/file", empty.id)).await.ok(204);
 }
+
+#[tokio::test]
+async fn a_page_of_large_records_ends_early_and_all_are_there() {
+    let service = Service::new();
+    // As large as a record may be, of what is longest in an answer: quotes, which JSON escapes, as does the answer around it;
+    // and control characters.
+    for (project, filling, properties) in [("a", "\"", 4), ("b", "\u{1}", 4), ("c", "x", 4), ("d", "x", 0)] {
+        let token = format!("alice:{project}");
+        let mut made = Vec::new();
+        for n in 0..25 {
+            let value = filling.repeat(65_000);
+            let mut large = Image {
+                created_at: Timestamp::from_epoch(NOW + n),
+                properties: (0..properties).map(|n| (format!("p{n}"), value.clone())).collect(),
+                ..image(project)
+            };
+            large.name = Some(filling.repeat(200));
+            made.insert(0, large.id.to_string());
+            service.store.put_image(large);
+        }
+        let mut next = "/v2/images".to_owned();
+        let (mut seen, mut pages) = (Vec::new(), 0);
+        loop {
+            let body = service.get(&token, &next).await.ok(200).body;
+            // What the function hands to API Gateway: the body as a JSON string (Lambda developer guide, "Lambda quotas").
+            let answer = serde_json::to_vec(&json!({"body": body.to_string()})).unwrap().len();
+            assert!(answer < 6 << 20, "{project}: {answer} bytes");
+            let ids = body["images"].as_array().unwrap().iter().map(|i| i["id"].as_str().unwrap().to_owned());
+            let before = seen.len();
+            seen.extend(ids);
+            assert!(seen.len() > before, "{project}: an empty page");
+            pages += 1;
+            match body["next"].as_str() {
+                Some(link) => link.clone_into(&mut next),
+                None => break,
+            }
+        }
+        assert_eq!(seen, made, "{project}");
+        assert_eq!(pages == 1, properties == 0, "{project}: {pages} pages");
+    }
+}

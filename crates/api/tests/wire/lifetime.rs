@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use image_tasks_domain::{Failure, FailureCode, Meter, Progress, Step, TaskId, Timestamp};
+use image_tasks_domain::{Failure, FailureCode, Report, Step, TaskId, Timestamp};
 use serde_json::json;
 
 use crate::service::{ADMIN, ALICE, BOB, NOW, Service, TTL};
@@ -47,16 +47,15 @@ async fn from_pending_to_success_to_expiry() {
     assert_eq!((&seen["image_id"], &seen["message"]), (&json!(image.id), &json!(remark)));
 
     let gib = 1 << 30;
-    let total = Meter { done: 0, total: 4 * gib };
-    let work = Progress { copied: total, hashed: total, ..Progress::default() };
-    tasks.store.set_work(id, &work).await.unwrap();
+    let told = Report::default().with_total(Step::Copied, 4 * gib).with_total(Step::Hashed, 4 * gib);
+    tasks.progress.tell(id, &told, at(5)).await.unwrap();
     let mut last = 0;
     for (step, words) in [
         (Step::Copied, "copied 2.0 GiB of 4.0 GiB, 25%"),
         (Step::Copied, "copied 4.0 GiB of 4.0 GiB, 50%"),
         (Step::Hashed, "hashed 2.0 GiB of 4.0 GiB, 74%"),
     ] {
-        tasks.store.advance(id, step, 2 * gib).await.unwrap();
+        tasks.progress.tell(id, &Report::default().with_done(step, 2 * gib), at(5)).await.unwrap();
         let seen = service.get(ALICE, path).await.ok(200).body;
         assert_eq!(seen["message"], words);
         assert!(seen["progress"].as_u64().unwrap() > last);

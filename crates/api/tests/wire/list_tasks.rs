@@ -1,7 +1,14 @@
 //! `GET /v2/tasks`: order, filters, pages.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use http::Uri;
-use image_tasks_domain::TaskType;
+use image_tasks_domain::memory::MemoryStore;
+use image_tasks_domain::ports::{
+    Created, IdempotencyKey, OpenTask, StoreResult, TaskPage, TaskQuery, TaskStore,
+};
+use image_tasks_domain::{Secret, Task, TaskId, TaskType, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
@@ -286,4 +293,48 @@ async fn page_while_adding(before: usize, limit: usize, events: Vec<Event>) -> R
         prop_assert!(seen.iter().any(|task| task["id"] == id.as_str()), "{} was skipped", id);
     }
     Ok(())
+}
+
+/// A store of so many tasks that a page can't be found by reading a bounded number of them.
+struct GivesUp(Option<TaskId>, Arc<MemoryStore>);
+
+#[async_trait]
+impl TaskStore for GivesUp {
+    async fn create(&self, _: &Task, _: Option<&IdempotencyKey>, _: Option<&Secret>) -> StoreResult<Created> {
+        panic!("nothing is made here")
+    }
+    async fn get(&self, id: TaskId) -> StoreResult<Option<Task>> {
+        TaskStore::get(&*self.1, id).await
+    }
+    async fn list(&self, _: &TaskQuery) -> StoreResult<TaskPage> {
+        Ok(TaskPage { more: true, items_read: 20_000, last_read: self.0, ..TaskPage::default() })
+    }
+    async fn remembered(&self, _: &IdempotencyKey, _: Timestamp) -> StoreResult<Option<Created>> {
+        Ok(None)
+    }
+    async fn unsettled(&self, _: Timestamp, _: Option<&OpenTask>, _: usize) -> StoreResult<Vec<OpenTask>> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_never_empty_with_a_next() {
+    let mut service = Service::new();
+    let last: TaskId = service.import(ALICE).await.parse().unwrap();
+    service.app.tasks.store = Arc::new(GivesUp(Some(last), service.store.clone()));
+    for (query, parameter) in
+        [("status=failure", "status"), ("type=clone", "type"), ("type=clone&status=failure", "status")]
+    {
+        let told = service.get(ALICE, &format!("/v2/tasks?{query}")).await;
+        let expected = format!(
+            "{parameter}: none of the first 20000 tasks matches; look on behind them with marker={last}"
+        );
+        assert_eq!(told.error(400), expected);
+    }
+    // All that was read has expired.
+    let end = service.get(ALICE, "/v2/tasks").await.ok(200).body;
+    assert_eq!((&end["tasks"], end.get("next")), (&json!([]), None));
+    service.app.tasks.store = Arc::new(GivesUp(None, service.store.clone()));
+    let told = service.get(ALICE, "/v2/tasks?sort_key=expires_at").await;
+    assert!(told.error(400).starts_with("sort_key: 20000 tasks and more can't be sorted so"), "{told:?}");
 }

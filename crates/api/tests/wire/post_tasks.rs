@@ -169,6 +169,13 @@ async fn a_body_has_a_largest_size() {
     let huge = json!({"type": "import", "input": {"import_from": "x".repeat(256 << 10)}});
     let refused = service.post(ALICE, &huge).await;
     assert!(refused.error(413).contains("at most 262144 are taken"));
+    // 120 KB as they are sent, and 540 KB as they are stored.
+    let numbers = format!("[{}0]", "1e15,".repeat(30_000));
+    let body = format!(
+        r#"{{"type":"import","input":{{"import_from":"https://example.com/a.qcow2","x":{numbers}}}}}"#
+    );
+    let refused = service.send(Method::POST, "/v2/tasks", &[("x-auth-token", ALICE)], body).await;
+    assert!(refused.error(413).contains("as it is stored"), "{refused:?}");
 }
 
 #[tokio::test]

@@ -73,6 +73,7 @@ impl Service {
         let app = App {
             tasks: Tasks {
                 store: store.clone(),
+                progress: store.clone(),
                 life: store.clone(),
                 images: store.clone(),
                 executions: executions.clone(),

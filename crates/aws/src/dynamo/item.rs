@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use image_tasks_domain::ports::{OpenTask, StoreError, StoreResult};
+use image_tasks_domain::task::MAX_MESSAGE;
 use image_tasks_domain::{
-    Image, ImageId, Meter, Progress, Step, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
+    Image, ImageId, Progress, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
 };
 use serde_json::Value;
 
@@ -19,6 +20,35 @@ pub type Item = HashMap<String, AttributeValue>;
 /// Partitions of the indexes over all tenants: each takes 1000 writes a second (DynamoDB developer guide,
 /// "Partitions and data distribution").
 pub(super) const SHARDS: u8 = 4;
+
+/// Most bytes that DynamoDB keeps in an item (DynamoDB developer guide, "Quotas").
+const MAX_ITEM: usize = 400 << 10;
+/// What a task gains after it was accepted, at most: a result, a message ([`MAX_MESSAGE`]), who cancelled it, times.
+const ROOM: usize = 4 * MAX_MESSAGE;
+/// Most bytes of a task's item when it is made.
+pub(super) const MAX_NEW_TASK: usize = MAX_ITEM - ROOM;
+
+/// Bytes that an item takes, by which DynamoDB limits and charges (DynamoDB developer guide, "DynamoDB item sizes and
+/// formats"). Of numbers that guide gives an approximation; this is never less.
+pub(super) fn item_size(item: &Item) -> usize {
+    item.iter().map(|(name, value)| name.len() + value_size(value)).sum()
+}
+
+fn value_size(value: &AttributeValue) -> usize {
+    const OF_A_COLLECTION: usize = 3;
+    match value {
+        AttributeValue::S(text) => text.len(),
+        AttributeValue::N(digits) => digits.len().div_ceil(2) + 1,
+        AttributeValue::B(bytes) => bytes.as_ref().len(),
+        AttributeValue::L(list) => {
+            list.iter().map(|value| 1 + value_size(value)).sum::<usize>() + OF_A_COLLECTION
+        }
+        AttributeValue::M(map) => map.len() + item_size(map) + OF_A_COLLECTION,
+        AttributeValue::Ss(texts) => texts.iter().map(|text| text.len() + 1).sum::<usize>() + OF_A_COLLECTION,
+        // Booleans and nulls; other sets are nowhere in our records.
+        _ => 1,
+    }
+}
 
 /// A task as it is stored. Times that DynamoDB compares are seconds, numbers. `expires_at` is what readers go by;
 /// `expires_at_epoch`, by which DynamoDB deletes, is there only once nothing is left to do for the task.
@@ -37,7 +67,6 @@ pub fn task_item(task: &Task) -> Item {
         ("created_sort", text(created_sort(task.created_at, task.id))),
         ("updated_sort", text(updated_sort(task.updated_at, task.created_at, task.id))),
         ("shard", text(shard(task.id))),
-        ("stages", AttributeValue::Bool(task.progress.stages)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
@@ -56,20 +85,11 @@ pub fn task_item(task: &Task) -> Item {
         Some(Unsettled::Hashing { executions }) => set("hash_executions", Some(number(executions))),
         None => {}
     }
-    for step in [Step::Staged, Step::Copied, Step::Hashed] {
-        let (meter, (done, total)) = (meter(&task.progress, step), meter_names(step));
-        item.insert(done.to_owned(), number(meter.done));
-        item.insert(total.to_owned(), number(meter.total));
-    }
     item
 }
 
 /// A task from its item, or from what an index has of it: what lists leave out is empty then.
 pub(super) fn task(item: &Item) -> StoreResult<Task> {
-    let read_meter = |step| {
-        let (done, total) = meter_names(step);
-        Ok::<_, StoreError>(Meter { done: unsigned(item, done)?, total: unsigned(item, total)? })
-    };
     let (task_type, status) = (string(item, "type")?, string(item, "status")?);
     Ok(Task {
         id: task_id(item)?,
@@ -87,18 +107,13 @@ pub(super) fn task(item: &Item) -> StoreResult<Task> {
         image_id: given(item, "image_id", string)?
             .map(|id| id.parse().map_err(|_| broken("image_id", id)))
             .transpose()?,
-        progress: Progress {
-            stages: item.get("stages").and_then(|v| v.as_bool().ok()).copied().unwrap_or_default(),
-            staged: read_meter(Step::Staged)?,
-            copied: read_meter(Step::Copied)?,
-            hashed: read_meter(Step::Hashed)?,
-        },
+        progress: Progress::default(),
         cancelled_by: given(item, "cancelled_by", string)?.map(str::to_owned),
         unsettled: unsettled(item)?,
     })
 }
 
-fn task_id(item: &Item) -> StoreResult<TaskId> {
+pub(super) fn task_id(item: &Item) -> StoreResult<TaskId> {
     let id = string(item, "id")?;
     id.parse().map_err(|_| broken("id", id))
 }
@@ -132,23 +147,6 @@ pub(super) fn open_task(item: &Item) -> StoreResult<OpenTask> {
 pub(super) fn integer(item: &Item, name: &str) -> StoreResult<i64> {
     let number = item.get(name).and_then(|value| value.as_n().ok()).and_then(|n| n.parse().ok());
     number.ok_or_else(|| broken(name, "not a whole number"))
-}
-
-/// The two attributes of a step's meter.
-pub(super) const fn meter_names(step: Step) -> (&'static str, &'static str) {
-    match step {
-        Step::Staged => ("staged_done", "staged_total"),
-        Step::Copied => ("copied_done", "copied_total"),
-        Step::Hashed => ("hashed_done", "hashed_total"),
-    }
-}
-
-pub(super) const fn meter(progress: &Progress, step: Step) -> Meter {
-    match step {
-        Step::Staged => progress.staged,
-        Step::Copied => progress.copied,
-        Step::Hashed => progress.hashed,
-    }
 }
 
 /// An image's record: its fields under their own names, nulls left out.
@@ -193,7 +191,7 @@ pub(super) fn string<'a>(item: &'a Item, name: &str) -> StoreResult<&'a str> {
     item.get(name).and_then(|v| v.as_s().ok()).map(String::as_str).ok_or_else(|| broken(name, "(none)"))
 }
 
-fn unsigned(item: &Item, name: &str) -> StoreResult<u64> {
+pub(super) fn unsigned(item: &Item, name: &str) -> StoreResult<u64> {
     let Some(value) = item.get(name) else { return Ok(0) };
     value.as_n().ok().and_then(|n| n.parse().ok()).ok_or_else(|| broken(name, "not a whole number"))
 }

@@ -1,7 +1,7 @@
 //! Several index partitions read as one ordered list.
 //!
 //! Goal: a page costs about as many items as it shows, whatever the tables
-//! hold. Each partition is read ahead by one page only; the merge asks for more
+//! hold, and never more than a bound. Each partition is read ahead by one page only; the merge asks for more
 //! of a partition when it runs out of it.
 
 use std::cmp::Ordering;
@@ -12,12 +12,17 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::try_join_all;
 use image_tasks_domain::ports::StoreResult;
 
-use super::item::{Item, string};
+use super::item::{Item, item_size, string};
 use crate::failures::store_error;
 
 /// Most items read for one page once it has something to show. Filters and expired tasks that DynamoDB has
 /// not deleted yet cost reads without showing anything; a page then ends short, and the next goes on.
 const MOST_READ: usize = 2000;
+/// Most items read for one page that may end up with nothing to show: some 10 MB, ten reads.
+const MOST_SEARCHED: usize = 20_000;
+/// Most bytes of a page's items, one item apart: a page of records is held whole in a function of 512 MB, and an answer
+/// holds 6 MB (Lambda developer guide, "Lambda quotas").
+const MOST_BYTES: usize = 5 << 20;
 /// Items asked for at once where a filter left too few of the first ones.
 const REFILL: i32 = 250;
 
@@ -74,6 +79,16 @@ pub(super) struct Found {
     pub(super) more: bool,
     /// Items that DynamoDB read.
     pub(super) read: usize,
+    /// Where nothing was found and the read was given up: the keys of the last item before what was not read.
+    pub(super) last: Option<Item>,
+}
+
+/// What a read of every item came to.
+pub(super) struct Each {
+    /// Items that DynamoDB read.
+    pub(super) read: usize,
+    /// Whether that was all.
+    pub(super) whole: bool,
 }
 
 /// A partition as far as it has been read.
@@ -92,45 +107,63 @@ impl Merge<'_> {
         let mut read: usize =
             try_join_all(cursors.iter_mut().map(|c| self.fill(c, ahead))).await?.iter().sum();
         let mut items: Vec<Item> = Vec::new();
-        let mut last = String::new();
+        let (mut last, mut bytes) = (String::new(), 0);
         loop {
-            while let Some(dry) = cursors.iter_mut().find(|c| c.ready.is_empty() && !c.ended) {
+            while let Some(dry) = cursors.iter().position(|c| c.ready.is_empty() && !c.ended) {
                 if read >= MOST_READ && !items.is_empty() {
-                    return Ok(Found { items, more: true, read });
+                    return Ok(Found { items, more: true, read, last: None });
                 }
-                read += self.fill(dry, ahead.max(REFILL)).await?;
+                if read >= MOST_SEARCHED {
+                    let last = self.read_to(&cursors)?;
+                    return Ok(Found { items, more: true, read, last });
+                }
+                if let Some(dry) = cursors.get_mut(dry) {
+                    read += self.fill(dry, ahead.max(REFILL)).await?;
+                }
             }
             let best = cursors.iter_mut().filter(|c| !c.ready.is_empty()).min_by(|a, b| {
                 self.order(&a.ready.front().map(|(key, _)| key), &b.ready.front().map(|(key, _)| key))
             });
             let Some((key, item)) = best.and_then(|c| c.ready.pop_front()) else {
-                return Ok(Found { items, more: false, read });
+                return Ok(Found { items, more: false, read, last: None });
             };
             // One record may lie in two partitions (a caller's own image that is public).
             if key == last {
                 continue;
             }
-            if items.len() == limit {
-                return Ok(Found { items, more: true, read });
+            bytes += item_size(&item);
+            if items.len() == limit || (bytes > MOST_BYTES && !items.is_empty()) {
+                return Ok(Found { items, more: true, read, last: None });
             }
             last = key;
             items.push(item);
         }
     }
 
-    /// Every item, in the order of one partition after the other. Returns the number of items read.
-    pub(super) async fn each(&self, mut visit: impl FnMut(Item) -> StoreResult<()>) -> StoreResult<usize> {
+    /// The place up to which all partitions have been read: that of the one that was read least far.
+    fn read_to(&self, cursors: &[Cursor<'_>]) -> StoreResult<Option<Item>> {
+        let unread = cursors.iter().filter(|c| c.ready.is_empty()).filter_map(|c| c.next.as_ref());
+        let places =
+            unread.map(|next| Ok((string(next, self.sort)?, next))).collect::<StoreResult<Vec<_>>>()?;
+        Ok(places.into_iter().min_by(|(a, _), (b, _)| self.order(a, b)).map(|(_, next)| next.clone()))
+    }
+
+    /// Every item, in the order of one partition after the other; given up where there are too many.
+    pub(super) async fn each(&self, mut visit: impl FnMut(Item) -> StoreResult<()>) -> StoreResult<Each> {
         let mut read = 0;
         for partition in &self.partitions {
             let mut cursor = Cursor::new(partition);
             while !cursor.ended {
+                if read >= MOST_SEARCHED {
+                    return Ok(Each { read, whole: false });
+                }
                 read += self.fill(&mut cursor, i32::MAX).await?;
                 for (_, item) in cursor.ready.drain(..) {
                     visit(item)?;
                 }
             }
         }
-        Ok(read)
+        Ok(Each { read, whole: true })
     }
 
     fn order<T: Ord>(&self, a: &T, b: &T) -> Ordering {

@@ -13,6 +13,7 @@ mod images;
 mod item;
 mod life;
 mod merge;
+mod progress;
 mod tasks;
 mod write;
 

@@ -11,15 +11,15 @@ use aws_sdk_dynamodb::types::{
 use image_tasks_domain::ports::{
     Created, IdempotencyKey, OpenTask, StoreError, StoreResult, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
-use image_tasks_domain::{Progress, Secret, Step, Task, TaskId, TaskStatus, Timestamp};
+use image_tasks_domain::{Progress, Secret, Task, TaskId, Timestamp};
 
 use super::credentials::HAS_CREDENTIAL;
 use super::item::{
-    Item, SHARDS, created_sort, integer, meter, meter_names, number, open_task, string, task, task_item,
-    text, updated_sort,
+    Item, MAX_NEW_TASK, SHARDS, created_sort, integer, item_size, number, open_task, string, task, task_id,
+    task_item, text, updated_sort,
 };
-use super::merge::{Filter, Found, Merge, Partition};
-use super::write::{Outcome, refused, transact, update};
+use super::merge::{Each, Filter, Found, Merge, Partition};
+use super::write::{Outcome, refused, transact};
 use crate::failures::store_error;
 
 /// How long an idempotency key is remembered.
@@ -72,24 +72,25 @@ impl DynamoTasks {
         let found = TaskStore::get(self, id).await?;
         let items_read = usize::from(found.is_some());
         let tasks: Vec<Task> = found.into_iter().filter(|t| shows(query, t)).map(listed).collect();
-        Ok(TaskPage { tasks, more: false, items_read })
+        Ok(TaskPage { tasks, items_read, ..TaskPage::default() })
     }
 
     /// An order that an index has.
     async fn list_indexed(&self, query: &TaskQuery, order: Order) -> StoreResult<TaskPage> {
         let merge = self.merge(query, order);
-        let Found { items, more, read } = merge.page(query.limit).await?;
+        let Found { items, more, read, last } = merge.page(query.limit).await?;
         let tasks = items.iter().map(task).collect::<StoreResult<_>>()?;
-        Ok(TaskPage { tasks, more, items_read: read })
+        let last_read = last.map(|key| task_id(&key)).transpose()?;
+        Ok(TaskPage { tasks, more, items_read: read, last_read })
     }
 
     /// Any other order: every listed item of the tenant (for an admin: of all tenants) is read, and no more
-    /// than two pages are held.
+    /// than two pages are held. Given up where there are too many.
     async fn list_sorted(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
         let keep = query.limit.saturating_add(1);
         let mut page: Vec<Task> = Vec::new();
         let unmarked = TaskQuery { after: None, ..query.clone() };
-        let items_read = self
+        let Each { read: items_read, whole } = self
             .merge(&unmarked, Order::Created)
             .each(|item| {
                 let task = task(&item)?;
@@ -103,10 +104,13 @@ impl DynamoTasks {
                 Ok(())
             })
             .await?;
+        if !whole {
+            return Ok(TaskPage { more: true, items_read, ..TaskPage::default() });
+        }
         page.sort_by(|a, b| order(query, a, b));
         let more = page.len() > query.limit;
         page.truncate(query.limit);
-        Ok(TaskPage { tasks: page, more, items_read })
+        Ok(TaskPage { tasks: page, more, items_read, last_read: None })
     }
 
     fn merge(&self, query: &TaskQuery, order: Order) -> Merge<'_> {
@@ -157,6 +161,10 @@ impl TaskStore for DynamoTasks {
         if token.is_some() {
             item.insert(HAS_CREDENTIAL.to_owned(), AttributeValue::Bool(true));
         }
+        let (bytes, most) = (item_size(&item), MAX_NEW_TASK);
+        if bytes > most {
+            return Ok(Created::TooLarge { bytes, most });
+        }
         let put = Put::builder()
             .table_name(&self.tasks)
             .set_item(Some(item))
@@ -188,7 +196,7 @@ impl TaskStore for DynamoTasks {
 
     async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
         if query.limit == 0 {
-            return Ok(TaskPage { tasks: Vec::new(), more: false, items_read: 0 });
+            return Ok(TaskPage::default());
         }
         match (query.id, query.sort) {
             (Some(id), _) => self.list_one(query, id).await,
@@ -244,34 +252,6 @@ impl TaskStore for DynamoTasks {
             }
         }
     }
-
-    async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()> {
-        let mut change = "SET stages = :stages".to_owned();
-        let mut write = self
-            .client
-            .update_item()
-            .table_name(&self.tasks)
-            .key("id", text(id))
-            .expression_attribute_values(":stages", AttributeValue::Bool(work.stages));
-        for step in [Step::Staged, Step::Copied, Step::Hashed] {
-            let (_, total) = meter_names(step);
-            change += &format!(", {total} = :{total}");
-            write = write.expression_attribute_values(format!(":{total}"), number(meter(work, step).total));
-        }
-        update(write.update_expression(change).processing()).await
-    }
-
-    async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()> {
-        let (done, _) = meter_names(step);
-        let write = self
-            .client
-            .update_item()
-            .table_name(&self.tasks)
-            .key("id", text(id))
-            .update_expression(format!("ADD {done} :bytes"))
-            .expression_attribute_values(":bytes", number(bytes));
-        update(write.processing()).await
-    }
 }
 
 /// Orders that indexes have.
@@ -279,19 +259,6 @@ impl TaskStore for DynamoTasks {
 enum Order {
     Created,
     Updated,
-}
-
-trait Processing {
-    /// Only while the task is processing.
-    fn processing(self) -> Self;
-}
-
-impl Processing for aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
-    fn processing(self) -> Self {
-        self.condition_expression("#status = :processing")
-            .expression_attribute_names("#status", "status")
-            .expression_attribute_values(":processing", text(TaskStatus::Processing.name()))
-    }
 }
 
 fn shards(index: &'static str, attribute: &'static str) -> Vec<Partition> {

@@ -22,15 +22,15 @@ use serde_json::json;
 const START: i64 = 1_795_000_000;
 const TTL: Duration = Duration::from_secs(48 * 3600);
 
-fn at(seconds: i64) -> Timestamp {
+pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_epoch(START + seconds)
 }
 
-fn task(owner: &str, created: i64) -> Task {
+pub(crate) fn task(owner: &str, created: i64) -> Task {
     Task { id: TaskId(next_uuid()), created_at: at(created), updated_at: at(created), ..pending(owner, 0) }
 }
 
-fn image(owner: &str, created: i64) -> Image {
+pub(crate) fn image(owner: &str, created: i64) -> Image {
     Image {
         id: ImageId(next_uuid()),
         created_at: at(created),
@@ -39,7 +39,7 @@ fn image(owner: &str, created: i64) -> Image {
     }
 }
 
-fn query(owner: Option<&str>) -> TaskQuery {
+pub(crate) fn query(owner: Option<&str>) -> TaskQuery {
     TaskQuery {
         owner: owner.map(str::to_owned),
         task_type: None,
@@ -53,7 +53,7 @@ fn query(owner: Option<&str>) -> TaskQuery {
     }
 }
 
-fn stores(client: &Client) -> (DynamoTasks, DynamoImages) {
+pub(crate) fn stores(client: &Client) -> (DynamoTasks, DynamoImages) {
     let tasks = DynamoTasks::new(client.clone(), "tasks", "images").with_credentials("credentials");
     (tasks, DynamoImages::new(client.clone(), "images"))
 }
@@ -74,6 +74,7 @@ async fn the_ports_keep_their_promises() {
     let client = dynamodb().await;
     let (tasks, images) = stores(&client);
     conformance::task_store(&tasks, &tasks).await;
+    conformance::progress_store(&tasks).await;
     conformance::task_life(&tasks, &tasks, &images, &Others(client.clone())).await;
     conformance::image_store(&tasks, &tasks, &images).await;
     conformance::credentials(&tasks, &tasks, &tasks).await;
@@ -312,7 +313,7 @@ async fn expired_tasks_are_not_listed_however_many_there_are() {
 }
 
 /// Writes tasks past the adapter, 25 at a time, in the adapter's own form.
-async fn put_all<'a>(client: &Client, tasks: impl Iterator<Item = &'a Task>) {
+pub(crate) async fn put_all<'a>(client: &Client, tasks: impl Iterator<Item = &'a Task>) {
     let all: Vec<_> = tasks.collect();
     for chunk in all.chunks(25) {
         let requests = chunk.iter().map(|task| {

@@ -7,6 +7,7 @@ mod objects;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod dynamo;
 mod glance;
 mod s3;

@@ -1,17 +1,18 @@
 //! [`TaskStore`], but for its lists: tasks are made once, and read as they were written.
 
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{HOUR, assert_conflict, at, failure, importing, lists, pending, stored, unsettled};
-use crate::ports::{Created, IdempotencyKey, TaskLife, TaskStore};
-use crate::progress::{Meter, Progress, Step};
-use crate::task::TaskId;
+use super::{assert_conflict, at, lists, pending, unsettled};
+use crate::ports::{Created, IdempotencyKey, ProgressStore, TaskLife, TaskStore};
+use crate::progress::{Meter, Progress, Report, Step};
+use crate::task::{Task, TaskId};
 
 /// [`TaskStore`].
 pub async fn task_store(store: &dyn TaskStore, life: &dyn TaskLife) {
     creates_once_and_reads_back(store).await;
+    what_is_too_large_is_told(store).await;
     keys_are_remembered(store).await;
-    counts_work_only_while_processing(store, life).await;
     unsettled::finds_what_is_unsettled(store, life).await;
     lists::lists_in_every_order(store, life).await;
 }
@@ -22,6 +23,19 @@ async fn creates_once_and_reads_back(store: &dyn TaskStore) {
     assert_eq!(store.create(&task, None, None).await.expect("create"), Created::New);
     assert_eq!(store.get(task.id).await.expect("get"), Some(task.clone()));
     assert_conflict(store.create(&task, None, None).await, "an id is used once");
+}
+
+async fn what_is_too_large_is_told(store: &dyn TaskStore) {
+    // Of what a POST may hold, all that isn't longer as it is stored.
+    let fits = Task { input: json!({"x": "\u{1F4BF}".repeat(64 << 10)}), ..pending("sizes", 0) };
+    assert_eq!(store.create(&fits, None, None).await.expect("256 KiB"), Created::New);
+    assert_eq!(store.get(fits.id).await.expect("get"), Some(fits));
+    // 120 KB as it was written: a number gets all its zeros.
+    let numbers: Vec<f64> = vec![1e15; 30_000];
+    let grows = Task { input: json!({"x": numbers}), ..pending("sizes", 0) };
+    let created = store.create(&grows, None, None).await.expect("too large");
+    assert!(matches!(created, Created::TooLarge { bytes, most } if bytes > most), "{created:?}");
+    assert_eq!(store.get(grows.id).await.expect("get"), None);
 }
 
 async fn keys_are_remembered(store: &dyn TaskStore) {
@@ -59,34 +73,24 @@ async fn keys_are_remembered(store: &dyn TaskStore) {
     assert_eq!(created, Created::New, "a key is forgotten after 24 hours, deleted or not");
 }
 
-async fn counts_work_only_while_processing(store: &dyn TaskStore, life: &dyn TaskLife) {
-    let task = pending("work", 0);
-    let work = Progress {
-        stages: true,
-        staged: Meter { done: 9, total: 0 },
-        copied: Meter { done: 9, total: 1 << 40 },
-        hashed: Meter { done: 9, total: 1 << 40 },
-    };
-    store.create(&task, None, None).await.expect("create");
-    assert_conflict(store.set_work(task.id, &work).await, "pending");
-    assert_conflict(store.advance(task.id, Step::Copied, 1).await, "pending");
-    assert_conflict(store.advance(TaskId(Uuid::new_v4()), Step::Copied, 1).await, "unknown");
-
-    life.begin(task.id, &importing("work", 1), at(1)).await.expect("begin");
-    store.set_work(task.id, &work).await.expect("set_work");
-    for (step, bytes) in [(Step::Staged, 5), (Step::Copied, 1 << 33), (Step::Copied, 7), (Step::Hashed, 3)] {
-        store.advance(task.id, step, bytes).await.expect("advance");
-    }
-    store.set_work(task.id, &work).await.expect("set_work again");
+/// [`ProgressStore`].
+pub async fn progress_store(store: &dyn ProgressStore) {
+    let [id, other] = [(); 2].map(|()| TaskId(Uuid::new_v4()));
+    assert_eq!(store.told(id).await.expect("told"), Progress::default(), "nothing was told");
+    let tib = 1 << 40;
+    let report = Report::default().with_staging().with_done(Step::Staged, 5);
+    store.tell(id, &report, at(0)).await.expect("tell");
+    let report = Report::default().with_total(Step::Copied, tib).with_total(Step::Hashed, tib);
+    store.tell(id, &report.with_done(Step::Copied, 1 << 33), at(1)).await.expect("totals and a count");
+    let report = Report::default().with_done(Step::Copied, 7).with_done(Step::Hashed, 3);
+    store.tell(id, &report.with_total(Step::Hashed, tib - 1), at(2)).await.expect("counts and a total");
+    store.tell(id, &Report::default(), at(3)).await.expect("nothing to tell");
     let expected = Progress {
         stages: true,
         staged: Meter { done: 5, total: 0 },
-        copied: Meter { done: (1 << 33) + 7, total: 1 << 40 },
-        hashed: Meter { done: 3, total: 1 << 40 },
+        copied: Meter { done: (1 << 33) + 7, total: tib },
+        hashed: Meter { done: 3, total: tib - 1 },
     };
-    assert_eq!(stored(store, task.id).await.progress, expected, "counts stay");
-
-    life.fail(task.id, &failure(), HOUR, at(2)).await.expect("fail");
-    assert_conflict(store.set_work(task.id, &work).await, "ended");
-    assert_conflict(store.advance(task.id, Step::Copied, 1).await, "ended");
+    assert_eq!(store.told(id).await.expect("told"), expected, "counts add up, totals are the last ones told");
+    assert_eq!(store.told(other).await.expect("told"), Progress::default(), "each task has its own");
 }

@@ -19,7 +19,7 @@ mod finish;
 mod hashing;
 mod whole;
 
-use image_tasks_domain::progress::{Meter, Progress, Step};
+use image_tasks_domain::progress::{Report, Step};
 use image_tasks_domain::transfer::Batch;
 use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus, Unsettled};
 use serde_json::{Value, json};
@@ -71,7 +71,17 @@ impl Engine {
     /// # Errors
     /// A failure whose code the state machine acts on.
     pub async fn handle(&self, event: Event, deadline: Deadline) -> Result<Value, Failure> {
-        let Event { task_id: id, phase } = event;
+        let id = event.task_id;
+        let answer = self.answer(event, deadline).await;
+        self.stores.tell_rest(id).await;
+        answer
+    }
+
+    async fn answer(
+        &self,
+        Event { task_id: id, phase }: Event,
+        deadline: Deadline,
+    ) -> Result<Value, Failure> {
         let answer = match phase {
             Phase::Plan => serde_json::to_value(self.ended(id, self.plan(id, deadline).await).await?),
             Phase::Stage => serde_json::to_value(self.ended(id, self.stage(id, deadline).await).await?),
@@ -172,7 +182,7 @@ impl Engine {
     async fn begun(&self, id: TaskId) -> Flow<(Job, bool)> {
         // Twice: the first write may be lost to a call that runs at the same time.
         for _ in 0..2 {
-            let mut task = self.unended(id).await?;
+            let mut task = self.stores.unended(id).await?;
             if task.status == TaskStatus::Processing {
                 return Ok((self.kind.job(&self.stores, task).await?, false));
             }
@@ -191,19 +201,8 @@ impl Engine {
 
     /// The task, if it is at work.
     async fn at_work(&self, id: TaskId) -> Flow<Job> {
-        let task = self.unended(id).await?;
+        let task = self.stores.unended(id).await?;
         self.kind.job(&self.stores, task).await
-    }
-
-    async fn unended(&self, id: TaskId) -> Flow<Task> {
-        let task = self.stores.tasks.get(id).await?.ok_or(Stop::Ended)?;
-        if task.status.is_end() {
-            return Err(Stop::Ended);
-        }
-        match task.cancellation() {
-            Some(failure) => Err(failure.into()),
-            None => Ok(task),
-        }
     }
 
     /// Begins a task, or finds how far it is, and says what comes next.
@@ -234,7 +233,7 @@ impl Engine {
             Draft::Spool(info) => {
                 let total = info.size.unwrap_or(0);
                 self.stores.save_once(&self.stores.settings.spool_order(id), &info).await?;
-                self.set_staged(id, total).await?;
+                self.expect_staged(id, total).await?;
                 Ok(Next::Stage)
             }
             Draft::Same(image) => {
@@ -282,21 +281,23 @@ impl Engine {
             return self.finish(&site, plan, seen, deadline).await;
         }
         let (pieces, bytes) = plan.recipe.pieces(&site).await?;
-        let meter = |total| Meter { done: 0, total };
         let to_hash = match (&job.sink, &plan.hashing) {
             (Sink::Image(_), Hashing::First(_)) => plan.recipe.most_bytes(),
             _ => 0,
         };
-        let work = Progress { copied: meter(bytes), hashed: meter(to_hash), ..job.task.progress };
-        self.stores.tasks.set_work(job.id(), &work).await?;
+        // A plan was saved, and an upload begun.
+        self.stores.unended(job.id()).await?;
+        let totals = Report::default().with_total(Step::Copied, bytes).with_total(Step::Hashed, to_hash);
+        self.stores.expect(job.id(), &totals);
         Ok(Round::Move.of(pieces))
     }
 
-    /// The meter's total. Called after a save: where the task has ended meanwhile, it stops, and what was saved is removed.
-    async fn set_staged(&self, id: TaskId, total: u64) -> Flow<()> {
-        let staged = Meter { done: 0, total };
-        let work = Progress { stages: true, staged, ..Progress::default() };
-        Ok(self.stores.tasks.set_work(id, &work).await?)
+    /// How much there is to spool. Called after a save: where the task has ended meanwhile, this stops, and what was saved is
+    /// removed.
+    async fn expect_staged(&self, id: TaskId, total: u64) -> Flow<()> {
+        self.stores.unended(id).await?;
+        self.stores.expect(id, &Report::default().with_staging().with_total(Step::Staged, total));
+        Ok(())
     }
 
     /// Spools the source.
@@ -319,7 +320,7 @@ impl Engine {
             }
         };
         self.stores.save_once(&self.stores.settings.spooled(id), &spooled).await?;
-        self.set_staged(id, came).await?;
+        self.expect_staged(id, came).await?;
         Ok(Next::Plan)
     }
 
@@ -342,11 +343,13 @@ impl Engine {
             let piece = |number| async move {
                 let (made, bytes) = maker.make(site, upload, number, deadline).await?;
                 if item.round == Round::Move {
-                    self.stores.tasks.advance(id, Step::Copied, bytes).await?;
+                    self.stores.advance(id, Step::Copied, bytes).await?;
                 }
                 Ok(made)
             };
-            make(left, at_once(maker), deadline, piece, || job.too_slow("a single part")).await
+            let left = make(left, at_once(maker), deadline, piece, || job.too_slow("a single part")).await?;
+            // Pieces were saved.
+            self.stores.unended(id).await.map(|_| left)
         };
         made.await.map_err(|stop| job.blame(stop))
     }

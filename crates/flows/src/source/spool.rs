@@ -93,7 +93,7 @@ async fn feed(
             return Ok(());
         }
         if seen - reported >= REPORT_EVERY {
-            stores.tasks.advance(job.id(), Step::Staged, seen - reported).await?;
+            stores.advance(job.id(), Step::Staged, seen - reported).await?;
             reported = seen;
         }
     }
@@ -103,7 +103,7 @@ async fn feed(
         let _ = to.send(Err(Failure::new(FailureCode::Transient, message))).await;
     }
     if seen > reported {
-        stores.tasks.advance(job.id(), Step::Staged, seen - reported).await?;
+        stores.advance(job.id(), Step::Staged, seen - reported).await?;
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Clones: from an image of a region of this cloud, or of a Glance elsewhere, to an image of this region.
 
 use async_trait::async_trait;
-use image_tasks_domain::{CloneInput, CloneSource, GlanceEndpoints, Image, ImageId, ImageStatus, Task};
+use image_tasks_domain::{
+    CloneInput, CloneSource, FailureCode, GlanceEndpoints, Image, ImageId, ImageStatus, Task,
+};
 use uuid::Uuid;
 
 use super::{TaskKind, bound, forbidden};
@@ -54,7 +56,8 @@ impl TaskKind for Clones {
         let now = stores.clock.now();
         let id = input.image.id.unwrap_or_else(|| ImageId(Uuid::new_v4()));
         let mut image = Image::importing(id, &task.owner, now);
-        input.describe(&mut image, &source);
+        let described = input.describe(&mut image, &source);
+        described.map_err(|refused| Stop::failed(FailureCode::SourceInvalid, refused.to_string()))?;
         stores.life.begin(task.id, &image, now).await?;
         Ok(id)
     }

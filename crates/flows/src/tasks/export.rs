@@ -68,5 +68,5 @@ impl TaskKind for Exports {
 }
 
 fn parse(task: &Task) -> Flow<ExportInput> {
-    ExportInput::parse(&task.input).map_err(Stop::internal)
+    ExportInput::parse(&task.input, &task.owner).map_err(Stop::internal)
 }

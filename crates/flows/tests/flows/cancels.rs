@@ -38,6 +38,7 @@ fn tasks(play: &Play) -> Tasks {
     let stores = play.stores();
     Tasks {
         store: stores.clone(),
+        progress: stores.clone(),
         life: stores.clone(),
         images: stores.clone(),
         executions: play.machines().clone(),

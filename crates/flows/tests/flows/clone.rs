@@ -8,7 +8,6 @@ use futures::FutureExt as _;
 use image_tasks_domain::clone_input::PROVENANCE;
 use image_tasks_domain::copying::CopyRules;
 use image_tasks_domain::image::StoredObject;
-use image_tasks_domain::memory::MemoryStore;
 use image_tasks_domain::ports::ImageStore;
 use image_tasks_domain::regions::{Region, Regions};
 use image_tasks_domain::{Failure, Image, ImageId, ImageStatus, Task, TaskStatus, TaskType, Visibility};
@@ -91,7 +90,7 @@ impl TwoRegions {
         let stored = objects.put(&source_object(), Bytes::from(bytes.clone())).await.unwrap();
         let map = ObjectRef { key: format!("images/{SOURCE}.allocation"), ..source_object() };
         objects.put(&map, Bytes::from_static(MAP)).await.unwrap();
-        let there = Arc::new(Stores { faults: world.faults.clone(), inner: MemoryStore::default() });
+        let there = Arc::new(Stores::new(world.faults.clone()));
         let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes);
         let ObjectRef { bucket, key } = source_object();
         use base64::Engine as _;

@@ -8,7 +8,7 @@ use disk_image::AllocationWriter;
 use futures::FutureExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::image::StoredObject;
-use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
+use image_tasks_domain::memory::{ManualClock, MemoryExecutions};
 use image_tasks_domain::ports::{Clock, ImageStore, TaskStore};
 use image_tasks_domain::{
     Failure, Image, ImageId, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Visibility,
@@ -116,7 +116,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 impl Scenario {
     pub(crate) async fn world(&self) -> World {
         let faults = Arc::new(Faults::default());
-        let stores = Arc::new(Stores { faults: Arc::clone(&faults), inner: MemoryStore::default() });
+        let stores = Arc::new(Stores::new(Arc::clone(&faults)));
         let objects = Arc::new(MemoryObjects::new(Arc::clone(&faults)));
         objects.set_limits(S3Limits::scaled(&[self.cut.part, self.cut.copy_part, self.cut.blobs.least]));
         let machines = Arc::new(Machines { faults: Arc::clone(&faults), inner: MemoryExecutions::default() });
@@ -186,7 +186,7 @@ impl Scenario {
             flow_stores,
             clock,
             lifecycle,
-            key: format!("{IMAGE}.{format}"),
+            key: format!("projects/demo/{IMAGE}.{format}"),
             twice: false,
             time: Duration::from_secs(900),
         };

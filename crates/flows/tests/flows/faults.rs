@@ -10,7 +10,7 @@ use image_tasks_domain::image::ImageHashes;
 use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::*;
 use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, Progress, Publication, Secret, Step, Task, TaskId, Timestamp,
+    Failure, FailureCode, Image, ImageId, Progress, Publication, Report, Secret, Task, TaskId, Timestamp,
 };
 use image_tasks_flows::ports::ObjectError;
 use serde_json::Value;
@@ -233,6 +233,40 @@ impl Faults {
 pub(crate) struct Stores {
     pub faults: Arc<Faults>,
     pub inner: MemoryStore,
+    pub telling: Mutex<Telling>,
+    /// Writes of progress.
+    pub tells: AtomicU64,
+    /// Write units of tasks' own items (DynamoDB developer guide, "Write capacity units": 1 KB, twice that in a transaction).
+    pub units: AtomicU64,
+}
+
+/// How writes of progress go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    Works,
+    Fails,
+    Hangs,
+}
+
+impl Stores {
+    pub(crate) fn new(faults: Arc<Faults>) -> Self {
+        Self {
+            faults,
+            inner: MemoryStore::default(),
+            telling: Mutex::new(Telling::Works),
+            tells: AtomicU64::new(0),
+            units: AtomicU64::new(0),
+        }
+    }
+
+    /// A transaction that writes the task.
+    async fn transacts<T>(&self, id: TaskId, write: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
+        if let Ok(Some(task)) = TaskStore::get(&self.inner, id).await {
+            let bytes = task.input.to_string().len() as u64;
+            self.units.fetch_add(2 * bytes.div_ceil(1024), Ordering::SeqCst);
+        }
+        self.faults.around(write).await
+    }
 }
 
 #[async_trait]
@@ -262,11 +296,22 @@ impl TaskStore for Stores {
     ) -> StoreResult<Vec<OpenTask>> {
         self.faults.around(self.inner.unsettled(created_before, after, limit)).await
     }
-    async fn set_work(&self, id: TaskId, work: &Progress) -> StoreResult<()> {
-        self.faults.around(self.inner.set_work(id, work)).await
+}
+
+#[async_trait]
+impl ProgressStore for Stores {
+    /// Not among the calls that go wrong one by one: nothing depends on it, and when it is made is a matter of time.
+    async fn tell(&self, id: TaskId, report: &Report, until: Timestamp) -> StoreResult<()> {
+        self.tells.fetch_add(1, Ordering::SeqCst);
+        let ailing = *self.telling.lock().unwrap();
+        match ailing {
+            Telling::Works => self.inner.tell(id, report, until).await,
+            Telling::Fails => Err(StoreError::Fault("made faulty".into())),
+            Telling::Hangs => pending().await,
+        }
     }
-    async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> StoreResult<()> {
-        self.faults.around(self.inner.advance(id, step, bytes)).await
+    async fn told(&self, id: TaskId) -> StoreResult<Progress> {
+        self.inner.told(id).await
     }
 }
 
@@ -280,10 +325,10 @@ impl Credentials for Stores {
 #[async_trait]
 impl TaskLife for Stores {
     async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()> {
-        self.faults.around(self.inner.begin(id, image, now)).await
+        self.transacts(id, self.inner.begin(id, image, now)).await
     }
     async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
-        self.faults.around(self.inner.begin_on(id, image, now)).await
+        self.transacts(id, self.inner.begin_on(id, image, now)).await
     }
     async fn succeed_alone(
         &self,
@@ -292,7 +337,7 @@ impl TaskLife for Stores {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        self.faults.around(self.inner.succeed_alone(id, result, ttl, now)).await
+        self.transacts(id, self.inner.succeed_alone(id, result, ttl, now)).await
     }
     async fn publish(
         &self,
@@ -302,7 +347,7 @@ impl TaskLife for Stores {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        self.faults.around(self.inner.publish(id, publication, result, ttl, now)).await
+        self.transacts(id, self.inner.publish(id, publication, result, ttl, now)).await
     }
     async fn fail_unbegun(
         &self,
@@ -311,19 +356,19 @@ impl TaskLife for Stores {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        self.faults.around(self.inner.fail_unbegun(id, failure, ttl, now)).await
+        self.transacts(id, self.inner.fail_unbegun(id, failure, ttl, now)).await
     }
     async fn mark_cancelled(&self, id: TaskId, by: &str) -> StoreResult<()> {
-        self.faults.around(self.inner.mark_cancelled(id, by)).await
+        self.transacts(id, self.inner.mark_cancelled(id, by)).await
     }
     async fn count_hashing(&self, id: TaskId, begun: u32) -> StoreResult<u32> {
-        self.faults.around(self.inner.count_hashing(id, begun)).await
+        self.transacts(id, self.inner.count_hashing(id, begun)).await
     }
     async fn settle(&self, id: TaskId) -> StoreResult<()> {
-        self.faults.around(self.inner.settle(id)).await
+        self.transacts(id, self.inner.settle(id)).await
     }
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
-        self.faults.around(self.inner.fail(id, failure, ttl, now)).await
+        self.transacts(id, self.inner.fail(id, failure, ttl, now)).await
     }
 }
 

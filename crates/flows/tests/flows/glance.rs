@@ -301,7 +301,7 @@ async fn the_token_stands_in_no_plan_no_task_and_no_line_of_the_log() {
                     // None of an upload that has not ended.
                     let bytes = world.objects.bytes(bucket, key).unwrap_or_default();
                     assert!(!String::from_utf8_lossy(&bytes).contains(TOKEN), "{place}");
-                    looked += usize::from(key.ends_with("/record") || key.ends_with("/plan.json"));
+                    looked += usize::from(key.ends_with("/record.json") || key.ends_with("/plan.json"));
                 }
                 assert!(!format!("{:?} {:?}", world.task().await, world.image().await).contains(TOKEN));
                 gate.open();

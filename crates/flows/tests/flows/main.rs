@@ -21,6 +21,7 @@ mod lifecycle;
 mod nested;
 mod objects;
 mod outlive;
+mod progress;
 mod property;
 mod qcow2;
 mod relay;

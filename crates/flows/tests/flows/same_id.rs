@@ -188,7 +188,7 @@ async fn exported(world: &World, owner: &str) -> Bytes {
     let event = Event::try_from(json!({"version": 1, "phase": "plan", "task_id": id})).unwrap();
     let answer = engine.handle(event, Deadline::after(Duration::from_secs(900))).await.unwrap();
     assert_eq!(answer["next"], "done", "small enough for one call");
-    world.objects.bytes("exports", &format!("{ID}.qcow2")).unwrap()
+    world.objects.bytes("exports", &format!("projects/{owner}/{ID}.qcow2")).unwrap()
 }
 
 /// Every port call of the first is a place; to each come some of the second's points, others from place to place: the

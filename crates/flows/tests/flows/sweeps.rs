@@ -23,6 +23,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn tasks(world: &World) -> Tasks {
     Tasks {
         store: world.stores.clone(),
+        progress: world.stores.clone(),
         life: world.stores.clone(),
         images: world.stores.clone(),
         executions: world.machines.clone(),

@@ -7,15 +7,15 @@ use disk_image::{AllocationMap, Format};
 use futures::FutureExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::import_input::OutputFormat;
-use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
-use image_tasks_domain::ports::{Clock, Credentials, ImageStore, TaskStore};
+use image_tasks_domain::memory::{ManualClock, MemoryExecutions};
+use image_tasks_domain::ports::{Clock, Credentials, ImageStore, ProgressStore as _, TaskStore};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{
     Failure, FailureCode, Image, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
 };
 use image_tasks_flows::bounds::{BlobCut, Cut, Relay};
 use image_tasks_flows::events::{Event, Phase};
-use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Lifecycle, Remote, Settings};
+use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Lifecycle, Remote, Reporter, Settings};
 use md5::Digest as _;
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ impl World {
     /// A pending task that imports what the script says.
     pub(crate) async fn new(script: Script, input: Value, cut: Cut) -> Self {
         let faults = Arc::new(Faults::default());
-        let stores = Arc::new(Stores { faults: Arc::clone(&faults), inner: MemoryStore::default() });
+        let stores = Arc::new(Stores::new(Arc::clone(&faults)));
         let objects = Arc::new(MemoryObjects::new(Arc::clone(&faults)));
         let mut limits = S3Limits::scaled(&[cut.part, cut.stage_part as u64, cut.blobs.least]);
         // A spool of one part is copied as a range of it.
@@ -126,7 +126,8 @@ impl World {
     }
 
     pub(crate) async fn task(&self) -> Task {
-        TaskStore::get(&self.stores.inner, self.id).await.unwrap().unwrap()
+        let task = TaskStore::get(&self.stores.inner, self.id).await.unwrap().unwrap();
+        Task { progress: self.stores.inner.told(self.id).await.unwrap(), ..task }
     }
 
     pub(crate) async fn image(&self) -> Option<Image> {
@@ -265,6 +266,7 @@ pub(crate) fn flow_stores(
 ) -> image_tasks_flows::Stores {
     image_tasks_flows::Stores {
         tasks: stores.clone(),
+        progress: Reporter::new(stores.clone()),
         images: stores.clone(),
         life: stores.clone(),
         objects: objects.clone(),

@@ -79,6 +79,8 @@ fn every_resource_is_named_but_where_aws_has_none_to_name() {
                 "SourceBuckets",
                 "ExportBuckets",
                 "CloneSourceTableArns",
+                "SourceKeyArns",
+                "ExportKeyArns",
             ]
             .iter()
             .any(|p| text.contains(p));
@@ -171,7 +173,7 @@ fn functions_are_invoked_by_named_sources_only() {
 }
 
 #[test]
-fn every_route_but_the_versions_document_asks_who_calls() {
+fn every_route_but_discovery_asks_who_calls() {
     let template = Template::load();
     let mut open = BTreeSet::new();
     for (id, route) in template.resources("AWS::ApiGatewayV2::Route") {
@@ -183,7 +185,10 @@ fn every_route_but_the_versions_document_asks_who_calls() {
             other => assert_eq!(*other, json!({ "Fn::If": ["IamIdentity", "AWS_IAM", "NONE"] }), "{id}"),
         }
     }
-    assert_eq!(open, BTreeSet::from(["GET /", "GET /versions"]));
+    let unserved = ["v1", "v1.0", "v1.1", "v3"].map(|version| format!("GET /{version}/{{proxy+}}"));
+    let mut discovery = BTreeSet::from(["GET /", "GET /{version}"]);
+    discovery.extend(unserved.iter().map(String::as_str));
+    assert_eq!(open, discovery);
     assert_eq!(
         *template.at("/Conditions/IamIdentity"),
         json!({ "Fn::Equals": [{ "Ref": "Identity" }, "iam"] })
@@ -319,4 +324,43 @@ fn lists_of_buckets_become_resources() {
             "{policy}"
         );
     }
+}
+
+#[test]
+fn keys_are_used_through_s3_by_who_needs_them_and_only_where_they_are_named() {
+    let template = Template::load();
+    let keys = "arn:aws:kms:eu-west-1:123456789012:key/a,arn:aws:kms:eu-west-1:210987654321:key/b";
+    let expected = [
+        ("ImportSourceKeysPolicy", "ImportRole", "SourceKeyArns", "HasSourceKeys", vec!["kms:Decrypt"]),
+        (
+            "ExportReceiverKeysPolicy",
+            "ExportRole",
+            "ExportKeyArns",
+            "HasExportKeys",
+            vec!["kms:GenerateDataKey", "kms:Decrypt"],
+        ),
+    ];
+    for (policy, role, parameter, condition, allowed) in &expected {
+        let found = resources(&template, policy, &[(parameter, keys)]);
+        assert_eq!(found, [("ThroughS3".to_owned(), json!(keys.split(',').collect::<Vec<_>>()))]);
+        let properties = template.at(&format!("/Resources/{policy}/Properties"));
+        assert_eq!(properties["Roles"], json!([{ "Ref": role }]));
+        let statement = &properties["PolicyDocument"]["Statement"][0];
+        assert_eq!(actions(statement), *allowed);
+        assert_eq!(
+            statement["Condition"],
+            json!({ "StringLike": { "kms:ViaService": "s3.*.amazonaws.com" } })
+        );
+        // Without a key there is no policy: IAM refuses a statement without resources.
+        assert_eq!(*template.at(&format!("/Resources/{policy}/Condition")), json!(condition));
+        let held = json!({ "Fn::Not": [{ "Fn::Equals": [{ "Ref": parameter }, ""] }] });
+        assert_eq!(*template.at(&format!("/Conditions/{condition}")), held);
+        assert_eq!(template.at(&format!("/Parameters/{parameter}/Default")), "");
+    }
+    let using: Vec<_> = allowed(&template)
+        .into_iter()
+        .filter(|(_, statement)| actions(statement).iter().any(|action| action.starts_with("kms:")))
+        .map(|(owner, _)| owner)
+        .collect();
+    assert_eq!(using, ["ExportReceiverKeysPolicy", "ImportSourceKeysPolicy"]);
 }

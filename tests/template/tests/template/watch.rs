@@ -47,7 +47,7 @@ fn every_alarm_tells_the_topic_and_says_what_it_means() {
     let template = Template::load();
     let alarms: Vec<_> = template.resources("AWS::CloudWatch::Alarm").collect();
     for (id, alarm) in &alarms {
-        assert_eq!(alarm["AlarmActions"]["Fn::If"][0], "HasAlarmTopic", "{id}");
+        assert_eq!(alarm["AlarmActions"], json!([{ "Ref": "AlarmTopicArn" }]), "{id}");
         assert!(alarm["AlarmDescription"].as_str().is_some_and(|d| d.len() > 15), "{id}");
         assert_eq!(alarm["TreatMissingData"], "notBreaching", "{id}");
     }
@@ -100,4 +100,35 @@ fn the_dashboard_is_json_over_resources_that_exist() {
         let id = reference.split('.').next().unwrap();
         assert!(id.starts_with("AWS::") || !template.at(&format!("/Resources/{id}")).is_null(), "{id}");
     }
+}
+
+/// What is paid for by the month because it is there, in cents (Amazon CloudWatch pricing, us-east-1, before free tiers):
+/// an alarm on a metric, a dashboard, a metric of our own.
+const BY_THE_MONTH: [(&str, u64); 3] =
+    [("AWS::CloudWatch::Alarm", 10), ("AWS::CloudWatch::Dashboard", 300), ("AWS::Logs::MetricFilter", 30)];
+
+#[test]
+fn what_costs_by_the_month_is_there_only_for_who_wants_to_be_told() {
+    let template = Template::load();
+    let mut cents = 0;
+    for (id, resource) in template.all_resources() {
+        let Some((_, price)) = BY_THE_MONTH.iter().find(|(of_type, _)| resource["Type"] == *of_type) else {
+            continue;
+        };
+        assert_eq!(resource["Condition"], "HasAlarmTopic", "{id}");
+        cents += price;
+    }
+    let held = json!({ "Fn::Not": [{ "Fn::Equals": [{ "Ref": "AlarmTopicArn" }, ""] }] });
+    assert_eq!(*template.at("/Conditions/HasAlarmTopic"), held);
+    assert_eq!(template.at("/Parameters/AlarmTopicArn/Default"), "");
+    // Keys, secrets, endpoints and waiting capacity cost by the hour.
+    let text = template.value().to_string();
+    for costly in
+        ["AWS::KMS::", "AWS::SecretsManager::", "AWS::EC2::", "ProvisionedConcurrency", "AWS::WAFv2::"]
+    {
+        assert!(!text.contains(costly), "{costly}");
+    }
+    let readme = std::fs::read_to_string(template_tests::repository_file("README.md")).unwrap();
+    let told = format!("${}.{:02} a month", cents / 100, cents % 100);
+    assert!(readme.contains(&told), "README.md does not say {told}");
 }
