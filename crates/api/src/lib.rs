@@ -15,6 +15,7 @@ mod images;
 mod info;
 mod links;
 mod reply;
+mod router;
 mod schemas;
 mod tasks;
 mod versions;
