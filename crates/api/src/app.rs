@@ -1,4 +1,4 @@
-//! Requests to answers: the router.
+//! Requests to answers.
 
 use bytes::Bytes;
 use http::header::HeaderName;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::identity::Identity;
 use crate::links::{self, Query};
+use crate::router::Route;
 use crate::{images, info, reply, schemas, tasks, versions};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
@@ -40,61 +41,6 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
 }
 
-/// Where a path leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route<'a> {
-    Versions(StatusCode),
-    Tasks,
-    Task(&'a str),
-    TaskCancel(&'a str),
-    Images,
-    Image(&'a str),
-    ImageFile(&'a str),
-    Stores,
-    Schema(&'static str),
-}
-
-impl<'a> Route<'a> {
-    fn of(path: &'a str) -> Option<Self> {
-        let path = path.strip_prefix('/').unwrap_or(path);
-        let segments: Vec<&str> = path.strip_suffix('/').unwrap_or(path).split('/').collect();
-        match segments.as_slice() {
-            [""] => Some(Self::Versions(StatusCode::MULTIPLE_CHOICES)),
-            ["versions"] => Some(Self::Versions(StatusCode::OK)),
-            [v2] if versions::is_v2(v2) => Some(Self::Versions(StatusCode::MULTIPLE_CHOICES)),
-            [v2, rest @ ..] if versions::is_v2(v2) => match *rest {
-                ["tasks"] => Some(Self::Tasks),
-                ["tasks", id] => Some(Self::Task(id)),
-                ["tasks", id, "cancel"] => Some(Self::TaskCancel(id)),
-                ["images"] => Some(Self::Images),
-                ["images", id] => Some(Self::Image(id)),
-                ["images", id, "file"] => Some(Self::ImageFile(id)),
-                ["info", "stores"] => Some(Self::Stores),
-                ["schemas", name] => schemas::NAMES.iter().find(|n| **n == name).map(|n| Self::Schema(n)),
-                _ => None,
-            },
-            [version, ..] if versions::is_version(version) => {
-                Some(Self::Versions(StatusCode::MULTIPLE_CHOICES))
-            }
-            _ => None,
-        }
-    }
-
-    const fn allow(self) -> &'static str {
-        match self {
-            Self::Tasks => "GET, POST",
-            Self::TaskCancel(_) => "POST",
-            Self::Versions(_)
-            | Self::Task(_)
-            | Self::Images
-            | Self::Image(_)
-            | Self::ImageFile(_)
-            | Self::Stores
-            | Self::Schema(_) => "GET",
-        }
-    }
-}
-
 impl App {
     /// Answers one request. With [`Identity::Iam`] the request's extensions hold the principal.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
@@ -114,10 +60,13 @@ impl App {
         let route = Route::of(&path);
         let endpoint = links::endpoint(self.public_endpoint.as_deref(), &parts);
         // Discovery comes before authentication.
-        if let Some(Route::Versions(status)) = route {
-            return match parts.method {
-                Method::GET => Ok(reply::json(status, &versions::document(&endpoint))),
-                method => Err(ApiError::MethodNotAllowed { method, allow: "GET" }),
+        if let Some(open @ (Route::Versions(_) | Route::Healthcheck)) = route {
+            return match (open, &parts.method) {
+                (Route::Versions(status), &Method::GET) => {
+                    Ok(reply::json(status, &versions::document(&endpoint)))
+                }
+                (Route::Healthcheck, &Method::GET) => Ok(reply::text("OK")),
+                (route, method) => Err(ApiError::not_allowed(route, method.clone())),
             };
         }
         let caller = self.identity.caller(&parts).ok_or(ApiError::Unauthenticated(self.identity))?;
@@ -139,11 +88,15 @@ impl App {
             (Route::Images, Method::GET) => images::list(&self.images, call).await,
             (Route::Image(id), Method::GET) => images::get(&self.images, call, id).await,
             (Route::ImageFile(id), Method::GET) => images::file(&self.images, call, id).await,
+            (Route::ImportInfo, Method::GET) => Ok(reply::json(StatusCode::OK, &info::import())),
             (Route::Stores, Method::GET) => {
                 Ok(reply::json(StatusCode::OK, &info::stores(&self.tasks.regions)))
             }
+            (Route::StoresDetail, Method::GET) => {
+                Ok(reply::json(StatusCode::OK, &info::stores_detail(&call.caller, &self.tasks.regions)?))
+            }
             (Route::Schema(name), Method::GET) => Ok(reply::json(StatusCode::OK, &schemas::schema(name))),
-            (route, method) => Err(ApiError::MethodNotAllowed { method, allow: route.allow() }),
+            (route, method) => Err(ApiError::not_allowed(route, method)),
         }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::identity::Identity;
 use crate::reply;
+use crate::router::Route;
 
 /// Why a request has no other answer.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +24,8 @@ pub(crate) enum ApiError {
     BodyTooLarge { size: usize, most: usize },
     #[error("There is nothing at {0}")]
     NoSuchPath(String),
-    #[error("{method} is not allowed here; allowed is {allow}")]
-    MethodNotAllowed { method: http::Method, allow: &'static str },
+    #[error("{method} is not allowed here; allowed is {allow}{instead}")]
+    MethodNotAllowed { method: http::Method, allow: &'static str, instead: &'static str },
     #[error(transparent)]
     Rejected(#[from] Rejection),
 }
@@ -36,6 +37,12 @@ impl From<InvalidInput> for ApiError {
 }
 
 impl ApiError {
+    /// A method that isn't taken there.
+    pub(crate) fn not_allowed(route: Route<'_>, method: http::Method) -> Self {
+        let instead = route.instead(&method);
+        Self::MethodNotAllowed { method, allow: route.allow(), instead }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,

@@ -1,9 +1,17 @@
 //! `/v2/info`: what the service has, for clients that choose.
 
+use image_tasks_domain::Caller;
 use image_tasks_domain::regions::Regions;
+use image_tasks_domain::rejection::{Answer, Rejection};
 use serde_json::{Value, json};
 
+/// The methods that POST to an image's `import` takes (Image service API v2, "Import methods and values discovery").
+pub(crate) fn import() -> Value {
+    json!({"import-methods": {"description": "Import methods available.", "type": "array", "value": []}})
+}
+
 /// A store for each region that images can be cloned from, this one first (Image service API v2, "List stores").
+/// Images are made in this one alone; the others can only be read.
 pub(crate) fn stores(regions: &Regions) -> Value {
     let store = |name: &str| {
         let endpoint =
@@ -12,11 +20,23 @@ pub(crate) fn stores(regions: &Regions) -> Value {
             Some(endpoint) => format!("Region {name}, {endpoint}"),
             None => format!("Region {name}"),
         };
-        let mut store = json!({"id": name, "description": description});
-        if name == regions.here() {
-            store["default"] = Value::Bool(true);
-        }
-        store
+        // Texts, as Glance has them.
+        let kind = if name == regions.here() { "default" } else { "read-only" };
+        json!({"id": name, "description": description, (kind): "true"})
     };
     json!({"stores": regions.names().into_iter().map(store).collect::<Vec<_>>()})
+}
+
+/// The same with what an operator wants to know of each.
+pub(crate) fn stores_detail(caller: &Caller, regions: &Regions) -> Answer<Value> {
+    if !caller.is_admin() {
+        return Err(Rejection::Forbidden("The stores' details are shown to the role admin".to_owned()));
+    }
+    let mut stores = stores(regions);
+    for store in stores["stores"].as_array_mut().into_iter().flatten() {
+        store["type"] = json!("s3");
+        store["properties"] = json!({});
+        store["weight"] = json!(0);
+    }
+    Ok(stores)
 }

@@ -16,6 +16,7 @@ mod info;
 mod links;
 mod page;
 mod reply;
+mod router;
 mod schemas;
 mod tasks;
 mod versions;

@@ -15,6 +15,14 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response<Bytes>
     response
 }
 
+/// An answer of plain text.
+pub(crate) fn text(body: &'static str) -> Response<Bytes> {
+    let mut response = empty(StatusCode::OK);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    *response.body_mut() = Bytes::from_static(body.as_bytes());
+    response
+}
+
 /// An answer without a body.
 pub(crate) fn empty(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());

@@ -135,7 +135,8 @@ fn check_other_members(members: &Map<String, Value>) -> Result<(), InvalidInput>
             _ => value.is_string(),
         };
         if !fits {
-            let told = format!("is read-only, and {} is not a value it can have", quoted(&value.to_string()));
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let told = format!("is read-only, and {} is not a value it can have", quoted(&value));
             return Err(InvalidInput::new(key.clone(), told));
         }
     }

@@ -25,11 +25,14 @@ pub(crate) fn is_version(segment: &str) -> bool {
     })
 }
 
-/// The document.
+/// The document. Every minor version is listed: python-glanceclient offers what a listed one brought, and no more.
 pub(crate) fn document(endpoint: &str) -> Value {
-    json!({"versions": [{
-        "id": format!("v2.{MINOR}"),
-        "status": "CURRENT",
-        "links": [{"rel": "self", "href": format!("{endpoint}/v2/")}],
-    }]})
+    let version = |minor: u32| {
+        json!({
+            "id": format!("v2.{minor}"),
+            "status": if minor == MINOR { "CURRENT" } else { "SUPPORTED" },
+            "links": [{"rel": "self", "href": format!("{endpoint}/v2/")}],
+        })
+    };
+    json!({"versions": (0..=MINOR).rev().map(version).collect::<Vec<_>>()})
 }

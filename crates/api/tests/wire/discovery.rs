@@ -4,14 +4,22 @@ use http::Method;
 use image_tasks_domain::regions::Regions;
 use serde_json::json;
 
-use crate::service::{ALICE, Service};
+use crate::service::{ADMIN, ALICE, Service};
 
 #[tokio::test]
 async fn versions_are_told_to_anybody() {
     let service = Service::new();
-    let document = json!({"versions": [{
-        "id": "v2.17", "status": "CURRENT", "links": [{"rel": "self", "href": "https://images.example/v2/"}],
-    }]});
+    let versions: Vec<_> = (0..=17)
+        .rev()
+        .map(|minor| {
+            json!({
+                "id": format!("v2.{minor}"),
+                "status": if minor == 17 { "CURRENT" } else { "SUPPORTED" },
+                "links": [{"rel": "self", "href": "https://images.example/v2/"}],
+            })
+        })
+        .collect();
+    let document = json!({"versions": versions});
     for (path, status) in [
         ("/", 300),
         ("/versions", 200),
@@ -39,22 +47,118 @@ async fn a_minor_version_in_the_path_is_the_same_api() {
 #[tokio::test]
 async fn schemas_are_told_to_callers() {
     let service = Service::new();
-    for name in ["task", "tasks", "image", "images"] {
-        let path = format!("/v2/schemas/{name}");
-        assert_eq!(service.get(ALICE, &path).await.ok(200).body["name"], name);
+    for (path, name) in [
+        ("task", "task"),
+        ("tasks", "tasks"),
+        ("image", "image"),
+        ("images", "images"),
+        ("member", "member"),
+        ("members", "members"),
+        ("metadefs/namespace", "namespace"),
+        ("metadefs/namespaces", "namespaces"),
+        ("metadefs/resource_type", "resource_type_association"),
+        ("metadefs/resource_types", "resource_type_associations"),
+        ("metadefs/property", "property"),
+        ("metadefs/properties", "properties"),
+        ("metadefs/object", "object"),
+        ("metadefs/objects", "objects"),
+        ("metadefs/tag", "tag"),
+        ("metadefs/tags", "tags"),
+    ] {
+        let path = format!("/v2/schemas/{path}");
+        let schema = service.get(ALICE, &path).await.ok(200).body;
+        assert_eq!(schema["name"], name);
+        assert!(schema["properties"].as_object().is_some_and(|members| !members.is_empty()), "{path}");
         assert_eq!(service.send(Method::GET, &path, &[], "").await.status.as_u16(), 401);
     }
-    service.get(ALICE, "/v2/schemas/nonsense").await.error(404);
+    for nothing in ["nonsense", "metadefs", "metadefs/nonsense", "task/", "metadefs/tag/x"] {
+        service.get(ALICE, &format!("/v2/schemas/{nothing}")).await.error(404);
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_tasks_declares_what_it_shows() {
+    let service = Service::new();
+    service.import(ALICE).await;
+    let list = service.get(ALICE, "/v2/tasks").await.ok(200).body;
+    let schema = service.get(ALICE, "/v2/schemas/tasks").await.ok(200).body;
+    let declared = schema["properties"]["tasks"]["items"]["properties"].as_object().unwrap();
+    for shown in list["tasks"][0].as_object().unwrap().keys() {
+        assert!(declared.contains_key(shown), "{shown}");
+    }
+    for left_out in ["input", "result", "message", "progress"] {
+        assert!(!declared.contains_key(left_out), "{left_out}");
+        let alone = service.get(ALICE, "/v2/schemas/task").await.body;
+        assert!(alone["properties"].get(left_out).is_some(), "{left_out}");
+    }
+}
+
+#[tokio::test]
+async fn health_is_told_to_anybody() {
+    let service = Service::new();
+    let request = http::Request::get("/healthcheck").body(bytes::Bytes::new()).unwrap();
+    let healthy = service.app.handle(request).await;
+    assert_eq!((healthy.status().as_u16(), healthy.body().as_ref()), (200, b"OK".as_ref()));
+    let refused = service.send(Method::POST, "/healthcheck", &[], "").await;
+    refused.error(405);
+    assert_eq!(refused.header("allow"), "GET");
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_leads_nowhere() {
+    let service = Service::new();
+    for path in
+        ["/v2/images/", "/v2/tasks/", "/v2/images//file", "/v2//images", "/v2/info/stores/", "/healthcheck/"]
+    {
+        for method in [Method::GET, Method::DELETE, Method::POST, Method::PATCH] {
+            let headers = [("x-auth-token", ALICE)];
+            service.send(method, path, &headers, "").await.error(404);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_told_with_what_is() {
+    let service = Service::new();
+    let task = format!("/v2/tasks/{}", service.import(ALICE).await);
+    for (method, path, allow, words) in [
+        (Method::OPTIONS, "/v2/tasks", "GET, POST", "allowed is GET, POST"),
+        (Method::OPTIONS, "/", "GET", "allowed is GET"),
+        (Method::DELETE, "/v2/tasks", "GET, POST", "DELETE is not allowed"),
+        (Method::DELETE, task.as_str(), "GET", "expires_at"),
+        (Method::DELETE, task.as_str(), "GET", "/cancel"),
+        (Method::PUT, "/v2/info/import", "GET", "PUT is not allowed"),
+    ] {
+        let refused = service.send(method, path, &[("x-auth-token", ALICE)], "").await;
+        assert!(refused.error(405).contains(words), "{path}: {refused:?}");
+        assert_eq!(refused.header("allow"), allow, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn imports_into_an_image_are_not_offered_yet() {
+    let service = Service::new();
+    let told = service.get(ALICE, "/v2/info/import").await.ok(200).body;
+    assert_eq!(
+        (&told["import-methods"]["type"], &told["import-methods"]["value"]),
+        (&json!("array"), &json!([]))
+    );
 }
 
 #[tokio::test]
 async fn stores_are_the_regions() {
     let service = Service::new();
     let stores = json!({"stores": [
-        {"id": "us-east-1", "description": "Region us-east-1, https://us-east-1.images.example", "default": true},
-        {"id": "eu-west-1", "description": "Region eu-west-1, https://eu-west-1.images.example"},
+        {"id": "us-east-1", "description": "Region us-east-1, https://us-east-1.images.example", "default": "true"},
+        {"id": "eu-west-1", "description": "Region eu-west-1, https://eu-west-1.images.example", "read-only": "true"},
     ]});
     assert_eq!(service.get(ALICE, "/v2/info/stores").await.ok(200).body, stores);
+    service.get(ALICE, "/v2/info/stores/detail").await.error(403);
+    let detail = service.get(ADMIN, "/v2/info/stores/detail").await.ok(200).body;
+    assert_eq!(
+        (&detail["stores"][0]["id"], &detail["stores"][1]["type"]),
+        (&json!("us-east-1"), &json!("s3"))
+    );
     assert_eq!(service.send(Method::GET, "/v2/info/stores", &[], "").await.status.as_u16(), 401);
     let refused = service.send(Method::POST, "/v2/info/stores", &[("x-auth-token", ALICE)], "{}").await;
     refused.error(405);
@@ -62,7 +166,8 @@ async fn stores_are_the_regions() {
 
     let mut alone = Service::new();
     alone.app.tasks.regions = Regions::new("us-east-1", vec![]).unwrap();
-    let stores = json!({"stores": [{"id": "us-east-1", "description": "Region us-east-1", "default": true}]});
+    let stores =
+        json!({"stores": [{"id": "us-east-1", "description": "Region us-east-1", "default": "true"}]});
     assert_eq!(alone.get(ALICE, "/v2/info/stores").await.ok(200).body, stores);
 }
 

@@ -310,7 +310,7 @@ async fn regions_are_listed_and_others_refused() {
         let ids: BTreeSet<_> = stores.iter().map(|one| one["id"].as_str().unwrap()).collect();
         assert_eq!(ids, [HERE, THERE].into());
         let default: Vec<_> =
-            stores.iter().filter(|one| one["default"] == true).map(|one| &one["id"]).collect();
+            stores.iter().filter(|one| one["default"] == "true").map(|one| &one["id"]).collect();
         assert_eq!(default, [own]);
     }
     let id = "00000000-0000-4000-8000-000000000000";

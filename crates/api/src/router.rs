@@ -1,0 +1,89 @@
+//! Where a path leads, and which methods are taken there: the one table.
+
+use http::{Method, StatusCode};
+
+use crate::{schemas, versions};
+
+/// Where a path leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route<'a> {
+    Healthcheck,
+    Versions(StatusCode),
+    Tasks,
+    Task(&'a str),
+    TaskCancel(&'a str),
+    Images,
+    Image(&'a str),
+    ImageFile(&'a str),
+    ImportInfo,
+    Stores,
+    StoresDetail,
+    Schema(&'static str),
+}
+
+impl<'a> Route<'a> {
+    /// A slash at the end leads nowhere, but for the versions, whose own links end so: a client that was given an
+    /// empty id would get a list for a thing, or delete one.
+    pub(crate) fn of(path: &'a str) -> Option<Self> {
+        let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
+        match segments.as_slice() {
+            [""] => Some(Self::Versions(StatusCode::MULTIPLE_CHOICES)),
+            ["healthcheck"] => Some(Self::Healthcheck),
+            ["versions"] | ["versions", ""] => Some(Self::Versions(StatusCode::OK)),
+            [v2] | [v2, ""] if versions::is_v2(v2) => Some(Self::Versions(StatusCode::MULTIPLE_CHOICES)),
+            [v2, rest @ ..] if versions::is_v2(v2) => Self::of_v2(rest),
+            [version, ..] if versions::is_version(version) => {
+                Some(Self::Versions(StatusCode::MULTIPLE_CHOICES))
+            }
+            _ => None,
+        }
+    }
+
+    fn of_v2(segments: &[&'a str]) -> Option<Self> {
+        if segments.contains(&"") {
+            return None;
+        }
+        match *segments {
+            ["tasks"] => Some(Self::Tasks),
+            ["tasks", id] => Some(Self::Task(id)),
+            ["tasks", id, "cancel"] => Some(Self::TaskCancel(id)),
+            ["images"] => Some(Self::Images),
+            ["images", id] => Some(Self::Image(id)),
+            ["images", id, "file"] => Some(Self::ImageFile(id)),
+            ["info", "import"] => Some(Self::ImportInfo),
+            ["info", "stores"] => Some(Self::Stores),
+            ["info", "stores", "detail"] => Some(Self::StoresDetail),
+            ["schemas", ref name @ ..] => schemas::named(&name.join("/")).map(Self::Schema),
+            _ => None,
+        }
+    }
+
+    /// The methods that are taken here.
+    pub(crate) const fn allow(self) -> &'static str {
+        match self {
+            Self::Tasks => "GET, POST",
+            Self::TaskCancel(_) => "POST",
+            Self::Healthcheck
+            | Self::Versions(_)
+            | Self::Task(_)
+            | Self::Images
+            | Self::Image(_)
+            | Self::ImageFile(_)
+            | Self::ImportInfo
+            | Self::Stores
+            | Self::StoresDetail
+            | Self::Schema(_) => "GET",
+        }
+    }
+
+    /// What to do instead, for who asks what isn't offered here.
+    pub(crate) fn instead(self, method: &Method) -> &'static str {
+        match (self, method) {
+            (Self::Task(_), &Method::DELETE) => {
+                ". Tasks are not deleted: one that has ended goes by itself at its expires_at, and POST to \
+                 .../cancel ends one that is at work"
+            }
+            _ => "",
+        }
+    }
+}
