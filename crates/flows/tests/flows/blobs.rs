@@ -185,7 +185,6 @@ async fn in_calls(scenario: &Scenario, read_ms: u64, seconds: u64) -> (export::W
         twice: false,
     };
     ticking(execution.run()).await;
-    drop(execution);
     let blobs = blobs.lock().unwrap().iter().filter(|key| key.ends_with(".json")).cloned().collect();
     (world, calls.load(Ordering::SeqCst), blobs)
 }

@@ -28,6 +28,7 @@ use crate::world::{CUT, World, pattern};
 const AGAIN: usize = 5;
 
 /// A task, and what it runs on.
+#[expect(clippy::large_enum_variant, reason = "a handful in a test")]
 pub(crate) enum Play {
     /// An import, or a clone from a Glance.
     Image(World),
