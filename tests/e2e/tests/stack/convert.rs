@@ -106,7 +106,7 @@ async fn other_formats_over_http_become_qcow2() {
             })
             .await;
         assert_eq!((&image["size"], &image["checksum"]), (&json!(len), &json!(hex::encode(md5.finalize()))));
-        // Data, and a part of 5 MiB with the tables.
+        // Data, and tables.
         assert!((193 * MIB..=198 * MIB).contains(&len), "{len} bytes");
         qemu_img(&["check", "-q", "-f", "qcow2", &made]);
         qemu_img(&["compare", "-q", "-f", "raw", "-F", "qcow2", &path("disk.raw"), &made]);
@@ -114,7 +114,8 @@ async fn other_formats_over_http_become_qcow2() {
         let part =
             tenant.stack.s3().head_object().bucket(tenant.stack.images_bucket()).key(key).part_number(1);
         let parts = part.send().await.unwrap().parts_count();
-        assert!(parts.is_some_and(|count| count >= 8), "{parts:?}");
+        // The blobs of six ranges are copied; the tables are in a part that is made.
+        assert!(parts.is_some_and(|count| count >= 7), "{parts:?}");
         tenant.nothing_left_of_work(&task).await;
     }
     let peak = peak_memory(&tenant.stack, "ImportFunction");
