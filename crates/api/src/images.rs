@@ -20,8 +20,8 @@ pub(crate) async fn list(images: &Images, call: Call) -> Result<Response<Bytes>,
     let page = images.list(&call.caller, limit, call.query.get("marker").map(str::to_owned)).await?;
     let images = fitting(page.images.iter().map(shown));
     let more = page.more || images.len() < page.images.len();
-    let next =
-        page.images.iter().take(images.len()).next_back().filter(|_| more).map(|last| last.id.to_string());
+    let last = images.len().checked_sub(1).and_then(|last| page.images.get(last));
+    let next = last.filter(|_| more).map(|last| last.id.to_string());
     let body = ImageList {
         images,
         first: call.query.link(PATH, None),

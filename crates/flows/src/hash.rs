@@ -171,7 +171,8 @@ impl<'a> States<'a> {
     pub(crate) async fn make(self, deadline: Deadline) -> Flow<Hashed> {
         if !self.task.status.is_end() && self.plan.recipe.object_size().is_none() {
             // Only now is it known how much there is to hash.
-            self.stores.expect(self.task.id, &Report::default().with_total(Step::Hashed, self.object.size));
+            let total = Report::default().with_total(Step::Hashed, self.object.size);
+            self.stores.expect(self.task.id, &total).await;
         }
         let Runners { chunks, workers } = self.runners()?;
         if self.object.size <= self.relay.inline

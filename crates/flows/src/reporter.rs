@@ -59,27 +59,24 @@ impl Reporter {
     }
 
     /// Takes back what could not be told.
-    fn keep(&self, id: TaskId, report: &Report) {
+    fn keep(&self, id: TaskId, mut report: Report) {
         if let Some(untold) = self.untold().get_mut(&id) {
-            untold.report.add(report);
+            // What came since is the later word.
+            report.add(&untold.report);
+            untold.report = report;
         }
     }
 }
 
 impl Stores {
     /// Tells totals, with the next bytes that are told or at the end of the call.
-    pub(crate) fn expect(&self, id: TaskId, totals: &Report) {
-        self.progress.add(id, totals);
+    pub(crate) async fn expect(&self, id: TaskId, totals: &Report) {
+        self.note(id, totals).await;
     }
 
     /// Counts bytes that were done. [`Stop::Ended`] where the task was seen to have ended.
     pub(crate) async fn advance(&self, id: TaskId, step: Step, bytes: u64) -> Flow<()> {
-        let (due, look) = self.progress.add(id, &Report::default().with_done(step, bytes));
-        if let Some(report) = due
-            && !self.tell(id, &report).await
-        {
-            self.progress.keep(id, &report);
-        }
+        let look = self.note(id, &Report::default().with_done(step, bytes)).await;
         if !look {
             return Ok(());
         }
@@ -88,6 +85,17 @@ impl Stores {
             // A table that can't be read now is no reason to stop.
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+
+    /// Notes what is to be told, and tells what is due; whether the task is to be looked at.
+    async fn note(&self, id: TaskId, more: &Report) -> bool {
+        let (due, look) = self.progress.add(id, more);
+        if let Some(report) = due
+            && !self.tell(id, &report).await
+        {
+            self.progress.keep(id, report);
+        }
+        look
     }
 
     /// Tells what is left to tell, at the end of a call.

@@ -410,3 +410,18 @@ async fn other_methods_are_named() {
         assert_eq!(refused.header("allow"), allow, "{method} {path}");
     }
 }
+
+#[tokio::test]
+async fn a_project_exports_to_no_key_of_another() {
+    let service = Service::new();
+    let id = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+    let to = |key: &str| {
+        let to = format!("s3://exports/{key}");
+        json!({"type": "export", "input": {"image_uuid": id, "export_to": to}})
+    };
+    let another = service.post(ALICE, &to(&format!("projects/other/{id}.qcow2"))).await;
+    let told = "export_to: below projects/ only keys below projects/demo/ are this project's";
+    assert_eq!(another.error(400), told);
+    service.post(ALICE, &to(&format!("projects/demo/{id}.qcow2"))).await.ok(201);
+    service.post(ALICE, &to("anything/else.qcow2")).await.ok(201);
+}

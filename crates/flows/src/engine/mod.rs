@@ -288,7 +288,7 @@ impl Engine {
         // A plan was saved, and an upload begun.
         self.stores.unended(job.id()).await?;
         let totals = Report::default().with_total(Step::Copied, bytes).with_total(Step::Hashed, to_hash);
-        self.stores.expect(job.id(), &totals);
+        self.stores.expect(job.id(), &totals).await;
         Ok(Round::Move.of(pieces))
     }
 
@@ -296,7 +296,8 @@ impl Engine {
     /// removed.
     async fn expect_staged(&self, id: TaskId, total: u64) -> Flow<()> {
         self.stores.unended(id).await?;
-        self.stores.expect(id, &Report::default().with_staging().with_total(Step::Staged, total));
+        let total = Report::default().with_staging().with_total(Step::Staged, total);
+        self.stores.expect(id, &total).await;
         Ok(())
     }
 

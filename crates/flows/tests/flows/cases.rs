@@ -28,12 +28,11 @@ use crate::world::{CUT, World, pattern};
 const AGAIN: usize = 5;
 
 /// A task, and what it runs on.
-#[expect(clippy::large_enum_variant, reason = "a handful in a test")]
 pub(crate) enum Play {
     /// An import, or a clone from a Glance.
     Image(World),
     /// A clone of a region.
-    Region(TwoRegions),
+    Region(Box<TwoRegions>),
     /// An export.
     Export(export::World),
 }
@@ -344,7 +343,8 @@ pub(crate) async fn imports() -> Vec<Case> {
 
 /// Each way that a clone goes.
 pub(crate) async fn clones() -> Vec<Case> {
-    let region = |len| move || async move { Play::Region(TwoRegions::new(len, json!({})).await) }.boxed();
+    let region =
+        |len| move || async move { Play::Region(Box::new(TwoRegions::new(len, json!({})).await)) }.boxed();
     let elsewhere = |script: fn() -> Script| {
         move || async move { Play::Image(glance::world(script(), |_| {}).await) }.boxed()
     };

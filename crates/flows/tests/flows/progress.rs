@@ -43,7 +43,7 @@ async fn write_units_of_a_task_with_a_large_input_do_not_follow_its_parts() {
 
 #[tokio::test(start_paused = true)]
 async fn no_task_fails_or_waits_for_its_progress() {
-    for telling in [Telling::Fails, Telling::Hangs] {
+    for telling in [Telling::Works, Telling::Fails, Telling::Hangs] {
         for ranges in [true, false] {
             let script = Script { ranges, pace: Duration::from_secs(1), ..Script::of(pattern(LEN)) };
             let world = World::new(script, raw(), CUT).await;
@@ -51,6 +51,10 @@ async fn no_task_fails_or_waits_for_its_progress() {
             world.run().await;
             let context = format!("{telling:?}, ranges {ranges}");
             assert_eq!(world.check_ended(&pattern(LEN), &context).await, TaskStatus::Success);
+            let expected = if telling == Telling::Works { LEN as u64 } else { 0 };
+            assert_eq!(world.task().await.progress.copied.total, expected, "{context}");
+            let staged = world.task().await.progress.staged;
+            assert_eq!(staged.total, if ranges { 0 } else { expected }, "{context}");
             assert!(world.stores.tells.load(Ordering::SeqCst) > 0, "{context}");
         }
     }
