@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use image_tasks_domain::TaskStatus;
 use image_tasks_flows::bounds::{BlobCut, Cut, ExportCut};
+use image_tasks_flows::ports::{ObjectRef, Objects as _};
 use serde_json::json;
 
 use crate::disks::qcow2;
@@ -237,4 +238,78 @@ async fn a_disk_beyond_forty_tebibytes_is_refused_at_once() {
     assert_eq!(world.check(None, "40 TiB").await, TaskStatus::Failure);
     let message = world.task(task_id(1)).await.message;
     assert!(message.starts_with("TooLarge: a disk of 43980465111552 bytes"), "{message}");
+}
+
+/// A record for each blob of a disk of which nothing compresses, each blob as long as it may be.
+async fn record_all(world: &export::World, size: u64) -> usize {
+    let (cut, cluster) = (BlobCut::S3, 64 << 10);
+    let mut blobs = 0;
+    for piece in 1..=cut.ranges(size).unwrap() {
+        let range = cut.range(size, piece).unwrap();
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + (5 << 30) - (1 << 20));
+            let (first, last) = (at / cluster / 8192, (end - 1) / cluster / 8192);
+            let key = format!("work/{}/blob/{at}", task_id(1));
+            let object = |suffix: &str| {
+                let at = json!({"bucket": "work", "key": format!("{key}/{}{suffix}", task_id(7))});
+                json!({"at": at, "etag": "\"0123456789abcdef0123456789abcdef-320\"", "size": end - at_of(&key)})
+            };
+            let record = json!({
+                "version": 1,
+                "summary": {
+                    "first_cluster": at / cluster,
+                    "clusters": (end - at) / cluster,
+                    "len": end - at,
+                    "tables": [[first, last - first + 1]],
+                    "place": "own",
+                },
+                "stored": {"bytes": object(""), "index": object(".index")},
+            });
+            let place = ObjectRef { bucket: "work".into(), key: format!("{key}.json") };
+            world.objects.put(&place, record.to_string().into()).await.unwrap();
+            (at, blobs) = (end, blobs + 1);
+        }
+    }
+    blobs
+}
+
+fn at_of(key: &str) -> u64 {
+    key.rsplit_once('/').unwrap().1.parse().unwrap()
+}
+
+/// Requests of planning the largest disk, and the parts that come of it.
+#[tokio::test(start_paused = true)]
+async fn forty_tebibytes_are_planned_by_few_requests() {
+    let size = 40 << 40;
+    let mut scenario = exported_as("zlib", qcow2(size, &vec![(0, pattern(1000))]), ExportCut::default());
+    scenario.format = "qcow2";
+    let world = scenario.world().await;
+    let call = async |phase: &str| {
+        let before = world.faults.calls();
+        let event = json!({"version": 1, "phase": phase, "task_id": task_id(1)});
+        let answer = world.phase(event).await.unwrap();
+        (answer, world.faults.calls() - before)
+    };
+    let (planned, plan_calls) = call("plan").await;
+    let items = |answer: &serde_json::Value| {
+        let items = answer["items"].as_array().unwrap().clone();
+        (items.len(), items.last().unwrap()["last"].as_u64().unwrap())
+    };
+    let (workers, ranges) = items(&planned);
+    let blobs = record_all(&world, size).await;
+    let (listed, list_calls) = call("next").await;
+    let (sealing, parts) = items(&listed);
+    let (again, again_calls) = call("next").await;
+    assert_eq!(again, listed);
+    let list = world.objects.bytes("work", &format!("work/{}/blobs.json", task_id(1))).unwrap().len();
+    println!(
+        "plan: {plan_calls} calls, {ranges} ranges for {workers}; seal: {list_calls} calls, then {again_calls}, \
+         {blobs} blobs in a list of {list} bytes, {parts} parts for {sealing}"
+    );
+    assert!(listed["items"].as_array().unwrap().iter().all(|item| item["round"] == "seal"));
+    assert!(plan_calls < 50 && ranges <= 256 && workers <= 256 && sealing <= 256);
+    assert!(blobs > 8000 && parts > blobs as u64 && parts <= 10_000);
+    // A record each, and for each range one that isn't there; then the list alone.
+    assert!(list_calls <= blobs as u64 + 256 + 10 && again_calls <= 8);
 }
