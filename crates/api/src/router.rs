@@ -2,10 +2,11 @@
 
 use http::{Method, StatusCode};
 
-use crate::{schemas, versions};
+use crate::schemas::{self, Schema};
+use crate::versions;
 
 /// Where a path leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Route<'a> {
     Healthcheck,
     Versions(StatusCode),
@@ -18,7 +19,7 @@ pub(crate) enum Route<'a> {
     ImportInfo,
     Stores,
     StoresDetail,
-    Schema(&'static str),
+    Schema(Schema),
 }
 
 impl<'a> Route<'a> {

@@ -19,13 +19,20 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
-use disk_image::{Code, Format};
+use std::io;
+
+use disk_image::{ByteRange, Code, Format};
 pub use import::{Counting, Imported, import};
 pub use ova::ova;
 pub use scattered::Scattered;
 pub use seal::seal;
 pub use sparse::Sparse;
 pub use vmdk::stream_optimized;
+
+/// What was read of a range, if that is all of it.
+fn all_of(bytes: Vec<u8>, range: ByteRange) -> io::Result<Vec<u8>> {
+    if bytes.len() as u64 == range.len() { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
 
 /// An image that must be refused.
 #[derive(Debug, Clone)]

@@ -141,8 +141,7 @@ impl ReadAt for &Scattered {
     }
 
     fn read_range(&mut self, range: ByteRange) -> io::Result<Vec<u8>> {
-        let bytes = self.read(range);
-        if bytes.len() as u64 == range.len() { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        crate::all_of(self.read(range), range)
     }
 }
 

@@ -7,11 +7,13 @@
 //! and its zeros are found here (`benches/hash.rs`: 1% of the time). Reads run ahead of the hashes, and the two
 //! hashes run on a thread each: both are bound by one core (RustCrypto: MD5 549, SHA-512 481 MB per CPU-second).
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationScanner, ByteRange};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use image_tasks_domain::progress::{Report, Step};
-use image_tasks_domain::{ImageHashes, Task, TaskId, TaskStatus, Unsettled};
+use image_tasks_domain::{ImageHashes, Task};
 use md5::{Digest, Md5};
 use sha2::{Sha256, Sha512};
 use tokio::sync::mpsc;
@@ -100,14 +102,6 @@ impl Seen {
     }
 }
 
-/// What hashing led to.
-pub(crate) enum Hashed {
-    /// All is seen.
-    Whole(Seen),
-    /// It takes more than one call.
-    InRound(Next),
-}
-
 /// The states of one version of an object. Another version, or another cut, has none of them.
 pub(crate) struct States<'a> {
     stores: &'a Stores,
@@ -167,8 +161,8 @@ impl<'a> States<'a> {
         }
     }
 
-    /// Hashes a small object; a large one is for a relay, and one that is too slow for one call.
-    pub(crate) async fn make(self, deadline: Deadline) -> Flow<Hashed> {
+    /// Hashes a small object; a large one is for a relay, and one that is too slow for one call: the round comes first then.
+    pub(crate) async fn make(self, deadline: Deadline) -> Flow<ControlFlow<Next, Seen>> {
         if !self.task.status.is_end() && self.plan.recipe.object_size().is_none() {
             // Only now is it known how much there is to hash.
             let total = Report::default().with_total(Step::Hashed, self.object.size);
@@ -178,9 +172,9 @@ impl<'a> States<'a> {
         if self.object.size <= self.relay.inline
             && let Some(seen) = self.hasher().await?.whole(deadline).await?
         {
-            return Ok(Hashed::Whole(seen));
+            return Ok(ControlFlow::Continue(seen));
         }
-        Ok(Hashed::InRound(Round::relay(workers, chunks)))
+        Ok(ControlFlow::Break(Round::relay(workers, chunks)))
     }
 
     pub(crate) async fn hasher(self) -> Flow<Hasher<'a>> {
@@ -302,21 +296,6 @@ impl Track for Hasher<'_> {
 
     async fn remove(&self, chunk: u32) -> Flow<()> {
         Ok(self.states.stores.objects.delete(&self.states.at(chunk)).await?)
-    }
-}
-
-impl Stores {
-    /// A task whose hashes are to be made: it is at work, or has made its image active and left them to be made.
-    pub(crate) async fn hashes_wanted(&self, id: TaskId) -> Flow<Task> {
-        let task = self.tasks.get(id).await?.ok_or(Stop::Ended)?;
-        if let Some(failure) = task.cancellation().filter(|_| !task.status.is_end()) {
-            return Err(failure.into());
-        }
-        match (task.status, task.unsettled) {
-            (TaskStatus::Pending | TaskStatus::Processing, _)
-            | (TaskStatus::Success, Some(Unsettled::Hashing { .. })) => Ok(task),
-            (TaskStatus::Success | TaskStatus::Failure, _) => Err(Stop::Ended),
-        }
     }
 }
 

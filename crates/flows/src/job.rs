@@ -155,6 +155,16 @@ pub(crate) enum Hashing {
     Later(Relay),
 }
 
+impl Hashing {
+    /// How hashes that are to be made are made of a large object.
+    pub(crate) fn relay(&self) -> Flow<Relay> {
+        match self {
+            Self::First(relay) | Self::Later(relay) => Ok(*relay),
+            Self::Known(_) => Err(Stop::internal("hashes that are known are still to be made")),
+        }
+    }
+}
+
 /// What a source was spooled to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spooled {
@@ -216,11 +226,7 @@ impl Stores {
 
     /// Saves something, large or small, that every call would save alike.
     pub(crate) async fn save_same<T: Serialize>(&self, at: &ObjectRef, content: &T) -> Flow<()> {
-        let bytes = serde_json::to_vec(&Versioned { version: VERSION, content }).map_err(Stop::internal)?;
-        match self.objects.put_stream(at, bytes.len() as u64, one(Bytes::from(bytes)), true).await {
-            Ok(_) | Err(ObjectError::Precondition(_)) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        self.put_once(at, content).await.map(drop)
     }
 
     /// Saves something once; what an earlier call saved, if one did.
@@ -229,13 +235,19 @@ impl Stores {
         at: &ObjectRef,
         content: &T,
     ) -> Flow<Option<T>> {
-        let saved = Versioned { version: VERSION, content };
-        let bytes = Bytes::from(serde_json::to_vec(&saved).map_err(Stop::internal)?);
-        let len = bytes.len() as u64;
-        match self.objects.put_stream(at, len, one(bytes), true).await {
-            Ok(_) => Ok(None),
-            // Gone again: the task has ended meanwhile.
-            Err(ObjectError::Precondition(_)) => self.load(at).await?.map(Some).ok_or(Stop::Ended),
+        if self.put_once(at, content).await? {
+            return Ok(None);
+        }
+        // Gone again: the task has ended meanwhile.
+        self.load(at).await?.map(Some).ok_or(Stop::Ended)
+    }
+
+    /// Whether this call was the first to save something there.
+    async fn put_once<T: Serialize>(&self, at: &ObjectRef, content: &T) -> Flow<bool> {
+        let bytes = serde_json::to_vec(&Versioned { version: VERSION, content }).map_err(Stop::internal)?;
+        match self.objects.put_stream(at, bytes.len() as u64, one(Bytes::from(bytes)), true).await {
+            Ok(_) => Ok(true),
+            Err(ObjectError::Precondition(_)) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use image_tasks_domain::TaskId;
 use image_tasks_domain::ports::{ProgressStore, TOKEN_LIFE};
 use image_tasks_domain::progress::{Report, Step};
-use image_tasks_domain::{Task, TaskId};
 use tokio::time::{Instant, timeout};
 
 use crate::bounds::{LOOK_EVERY, TELL_EVERY, TELL_WITHIN};
@@ -121,19 +121,6 @@ impl Stores {
                 tracing::warn!(task_id = %id, "progress could not be told in time");
                 false
             }
-        }
-    }
-
-    /// The task, unless it has ended or is to end. To be asked after a save too: what is saved for a task that has ended
-    /// meanwhile has to be removed by who saved it.
-    pub(crate) async fn unended(&self, id: TaskId) -> Flow<Task> {
-        let task = self.tasks.get(id).await?.ok_or(Stop::Ended)?;
-        if task.status.is_end() {
-            return Err(Stop::Ended);
-        }
-        match task.cancellation() {
-            Some(failure) => Err(failure.into()),
-            None => Ok(task),
         }
     }
 }

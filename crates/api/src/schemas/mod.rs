@@ -7,53 +7,34 @@ mod task;
 
 use serde_json::{Value, json};
 
-/// Names under `/v2/schemas/`.
-const NAMES: &[&str] = &[
-    "task",
-    "tasks",
-    "image",
-    "images",
-    "member",
-    "members",
-    "metadefs/namespace",
-    "metadefs/namespaces",
-    "metadefs/resource_type",
-    "metadefs/resource_types",
-    "metadefs/property",
-    "metadefs/properties",
-    "metadefs/object",
-    "metadefs/objects",
-    "metadefs/tag",
-    "metadefs/tags",
+/// A document.
+pub(crate) type Schema = fn() -> Value;
+
+/// Those under `/v2/schemas/`, by name.
+const SCHEMAS: &[(&str, Schema)] = &[
+    ("task", task::task),
+    ("tasks", task::tasks),
+    ("image", image::image),
+    ("images", image::images),
+    ("member", image::member),
+    ("members", image::members),
+    ("metadefs/namespace", metadef::namespace),
+    ("metadefs/namespaces", || collection("namespaces", metadef::namespace())),
+    ("metadefs/resource_type", metadef::resource_type),
+    ("metadefs/resource_types", || collection("resource_type_associations", metadef::resource_type())),
+    ("metadefs/property", metadef::property),
+    ("metadefs/properties", metadef::properties),
+    ("metadefs/object", metadef::object),
+    ("metadefs/objects", || collection("objects", metadef::object())),
+    ("metadefs/tag", metadef::tag),
+    ("metadefs/tags", || collection("tags", metadef::tag())),
 ];
 
 const UUID: &str = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$";
 
-/// The name of a schema that there is.
-pub(crate) fn named(name: &str) -> Option<&'static str> {
-    NAMES.iter().copied().find(|known| *known == name)
-}
-
-/// The schema of a name from [`named`].
-pub(crate) fn schema(name: &str) -> Value {
-    match name {
-        "tasks" => task::tasks(),
-        "image" => image::image(),
-        "images" => image::images(),
-        "member" => image::member(),
-        "members" => image::members(),
-        "metadefs/namespace" => metadef::namespace(),
-        "metadefs/namespaces" => collection("namespaces", metadef::namespace()),
-        "metadefs/resource_type" => metadef::resource_type(),
-        "metadefs/resource_types" => collection("resource_type_associations", metadef::resource_type()),
-        "metadefs/property" => metadef::property(),
-        "metadefs/properties" => metadef::properties(),
-        "metadefs/object" => metadef::object(),
-        "metadefs/objects" => collection("objects", metadef::object()),
-        "metadefs/tag" => metadef::tag(),
-        "metadefs/tags" => collection("tags", metadef::tag()),
-        _ => task::task(),
-    }
+/// The schema of that name, if there is one.
+pub(crate) fn named(name: &str) -> Option<Schema> {
+    SCHEMAS.iter().find(|(known, _)| *known == name).map(|(_, schema)| *schema)
 }
 
 fn collection(name: &str, item: Value) -> Value {

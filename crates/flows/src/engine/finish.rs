@@ -6,7 +6,9 @@ use bytes::Bytes;
 use disk_image::{AllocationMap, Limits};
 use image_tasks_domain::image::HASH_ALGORITHM;
 use image_tasks_domain::ports::StoreError;
-use image_tasks_domain::{FailureCode, ImageHashes, Publication, StoredObject, Task, TaskId, Unsettled};
+use image_tasks_domain::{
+    FailureCode, ImageHashes, ImageId, Publication, StoredObject, Task, TaskId, Unsettled,
+};
 use serde_json::{Value, json};
 
 use super::Engine;
@@ -15,7 +17,7 @@ use crate::digests::base64;
 use crate::disk::DiskSource;
 use crate::error::{Flow, Stop};
 use crate::events::{Next, Round};
-use crate::hash::{Hashed, Seen, States};
+use crate::hash::{Seen, States};
 use crate::job::{Hashing, Plan};
 use crate::judge;
 use crate::ports::{ObjectError, ObjectInfo, ObjectResult};
@@ -124,12 +126,12 @@ impl Engine {
             Hashing::Known(hashes) => (hashes.clone(), None),
             Hashing::First(relay) => {
                 let hashed = match seen.or(relayed) {
-                    Some(seen) => Hashed::Whole(seen),
+                    Some(seen) => ControlFlow::Continue(seen),
                     None => States::of(stores, task, plan, &object, *relay).make(deadline).await?,
                 };
                 let Seen { hashes, allocation } = match hashed {
-                    Hashed::Whole(seen) => seen,
-                    Hashed::InRound(round) => return Ok(round),
+                    ControlFlow::Continue(seen) => seen,
+                    ControlFlow::Break(round) => return Ok(round),
                 };
                 // What was spooled was checked on its way; what isn't is stored as it is where hashes were given.
                 if let (Origin::Remote { .. }, Recipe::Verbatim { .. }) = (&plan.origin, &plan.recipe) {
@@ -189,25 +191,29 @@ impl Engine {
         }
     }
 
+    /// The image that a task has made, where it lies, and its object if that is there.
+    pub(super) async fn made(&self, task: &Task) -> Flow<(ImageId, ImageSink, Option<Pinned>)> {
+        let image = task.image_id.ok_or_else(|| Stop::internal("a task that made no image"))?;
+        let sink = ImageSink::new(image, task.id, &self.stores.objects, &self.stores.settings);
+        let object = self.stores.objects.head(&sink.at).await?;
+        let object = object.map(|object| Pinned::new(sink.at.clone(), object));
+        Ok((image, sink, object))
+    }
+
     /// Hashes an image that is active.
     pub(super) async fn add_hashes(&self, task: &Task, plan: Option<Plan>, deadline: Deadline) -> Flow<Next> {
         let stores = &self.stores;
-        let image = task.image_id.ok_or_else(|| Stop::internal("a task that made no image"))?;
-        let sink = ImageSink::new(image, task.id, &stores.objects, &stores.settings);
-        let object = stores.objects.head(&sink.at).await?.map(|object| Pinned::new(sink.at.clone(), object));
+        let (image, sink, object) = self.made(task).await?;
         match (object, plan) {
             (Some(object), Some(plan)) => {
-                let (Hashing::First(relay) | Hashing::Later(relay)) = &plan.hashing else {
-                    return Err(Stop::internal("hashes that are known are still to be made"));
-                };
-                let states = States::of(stores, task, &plan, &object, *relay);
+                let states = States::of(stores, task, &plan, &object, plan.hashing.relay()?);
                 let hashed = match states.last().await? {
-                    Some(seen) => Hashed::Whole(seen),
+                    Some(seen) => ControlFlow::Continue(seen),
                     None => states.make(deadline).await?,
                 };
                 let seen = match hashed {
-                    Hashed::Whole(seen) => seen,
-                    Hashed::InRound(round) => return Ok(round),
+                    ControlFlow::Continue(seen) => seen,
+                    ControlFlow::Break(round) => return Ok(round),
                 };
                 let map = seen.allocation.as_ref();
                 retry(async || Ok(Self::put_allocation(&plan, &sink, map).await?)).await?;

@@ -336,11 +336,12 @@ impl Engine {
         let upload = Upload { sink: &job.sink, id: upload };
         let site = &self.site(job, &plan);
         let made = async {
-            let left = plan.recipe.left(site, upload, item).await?;
+            let work = plan.recipe.work(site, item.round).await?;
+            let left = work.left(upload, item.pieces).await?;
             if left.is_empty() {
                 return Ok(None);
             }
-            let maker = &plan.recipe.maker(site, item.round).await?;
+            let maker = &plan.recipe.maker(site, work).await?;
             let piece = |number| async move {
                 let (made, bytes) = maker.make(site, upload, number, deadline).await?;
                 if item.round == Round::Move {

@@ -24,9 +24,8 @@ use super::qcow2::{Blob, Blobs, ranges, unwritable};
 use crate::bounds::RECORDS_AT_ONCE;
 use crate::error::{Flow, Stop, internal};
 use crate::ports::{Body, CopiedRange, Objects, Source};
-use crate::retry::retry;
 use crate::sink::CopyInto;
-use crate::sink::upload::{Upload, whole};
+use crate::sink::upload::Upload;
 use crate::source::read::read_chunks;
 use crate::source::{Pinned, StoredSource, read};
 
@@ -140,17 +139,16 @@ impl Assembled {
         match &part.copied {
             Some((blob, range)) => {
                 let from = self.source(site, *blob, range)?;
-                retry(async || {
-                    let Upload { sink, id } = upload;
-                    match sink.store().copy_part(sink.at(), id, number, from).await {
-                        Ok(stored) => whole(&stored, len),
-                        Err(e) if matches!(self.blobs, BlobStore::Worked(..)) => Err(sink.refused_part(e)),
-                        Err(e) => Err(site.not_copied(e, CopyInto::Part).await),
-                    }
-                })
-                .await?;
+                let refused = async |e| match self.blobs {
+                    BlobStore::Worked(..) => upload.sink.refused_part(e),
+                    BlobStore::Held(..) | BlobStore::Raw(..) => site.not_copied(e, CopyInto::Part).await,
+                };
+                upload.copy(number, from, refused).await?;
             }
-            None => upload.put(number, len, || self.body(part.range.clone())).await.map_err(ours)?,
+            None => {
+                let body = async || Ok(self.body(part.range.clone()));
+                upload.put(number, len, body).await.map_err(ours)?;
+            }
         }
         Ok(len)
     }

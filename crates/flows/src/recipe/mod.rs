@@ -20,7 +20,7 @@ use disk_image::write::parts::BlobCut;
 use disk_image::write::qcow2::Codec;
 use image_tasks_domain::TaskId;
 use image_tasks_domain::copying::CopyCut;
-use image_tasks_domain::transfer::TransferPlan;
+use image_tasks_domain::transfer::{Batch, TransferPlan};
 use serde::{Deserialize, Serialize};
 
 use self::file::Assembled;
@@ -29,7 +29,7 @@ use self::parts::{Maker, Part, SourceBytes};
 use crate::bounds::{COPIES_AT_ONCE, PARTS_AT_ONCE};
 use crate::disk::Disk;
 use crate::error::{Flow, Stop};
-use crate::events::{Round, RoundItem};
+use crate::events::Round;
 use crate::job::Job;
 use crate::ports::{ObjectError, Source};
 use crate::sink::CopyInto;
@@ -204,39 +204,36 @@ impl Recipe {
         Ok((u32::try_from(parts.len()).map_err(Stop::internal)?, bytes))
     }
 
-    /// The pieces of a batch that are still to be made, as far as that is seen before they are.
-    pub(crate) async fn left(
-        &self,
-        site: &Site<'_>,
-        upload: Upload<'_>,
-        item: RoundItem,
-    ) -> Flow<BTreeSet<u32>> {
-        let RoundItem { round, pieces } = item;
-        if let (Self::Qcow2 { size, codec, cut, .. }, Round::Move) = (self, round) {
-            return qcow2::Blobs::new(site, *size, *codec, cut)?.left(pieces).await;
-        }
-        parts::left(&self.parts(site).await?, &upload.held().await?, pieces)
+    /// The pieces of a round, before anything is opened that makes them.
+    pub(crate) async fn work(&self, site: &Site<'_>, round: Round) -> Flow<Work> {
+        Ok(match self {
+            Self::Qcow2 { size, codec, cut, .. } if round == Round::Move => {
+                Work::Blobs(qcow2::Blobs::new(site, *size, *codec, cut)?)
+            }
+            Self::Qcow2 { .. } | Self::Qcow2ByCopy { .. } => Work::File(self.file(site, false).await?),
+            Self::Verbatim { .. } | Self::Raw { .. } | Self::ServerCopy { .. } => {
+                Work::Parts(self.parts(site).await?)
+            }
+        })
     }
 
     /// What makes the pieces of a round.
-    pub(crate) async fn maker(&self, site: &Site<'_>, round: Round) -> Flow<Maker> {
-        Ok(match self {
-            Self::Verbatim { cut } => {
-                let bytes = SourceBytes::AsIs(site.source().await?);
-                Maker::Bytes { parts: parts::of(cut), bytes, zeros: None }
+    pub(crate) async fn maker(&self, site: &Site<'_>, work: Work) -> Flow<Maker> {
+        Ok(match (self, work) {
+            (Self::Verbatim { .. }, Work::Parts(parts)) => {
+                Maker::Bytes { parts, bytes: SourceBytes::AsIs(site.source().await?), zeros: None }
             }
-            Self::Raw { cut, disk, zeros } => {
-                let bytes = SourceBytes::Disk(site.disk(disk).await?);
-                Maker::Bytes { parts: parts::of(cut), bytes, zeros: zeros.clone() }
+            (Self::Raw { disk, zeros, .. }, Work::Parts(parts)) => {
+                Maker::Bytes { parts, bytes: SourceBytes::Disk(site.disk(disk).await?), zeros: zeros.clone() }
             }
-            Self::ServerCopy { .. } => {
-                Maker::Copies { parts: self.parts(site).await?, from: site.copied()?.clone() }
+            (Self::ServerCopy { .. }, Work::Parts(parts)) => {
+                Maker::Copies { parts, from: site.copied()?.clone() }
             }
-            Self::Qcow2 { size, codec, cut, disk } if round == Round::Move => {
-                let blobs = qcow2::Blobs::new(site, *size, *codec, cut)?;
+            (Self::Qcow2 { disk, .. }, Work::Blobs(blobs)) => {
                 Maker::Blobs { blobs, disk: site.disk(disk).await? }
             }
-            Self::Qcow2 { .. } | Self::Qcow2ByCopy { .. } => Maker::File(self.file(site, false).await?),
+            (Self::Qcow2 { .. } | Self::Qcow2ByCopy { .. }, Work::File(file)) => Maker::File(file),
+            _ => return Err(Stop::internal("a round of another recipe")),
         })
     }
 
@@ -255,6 +252,27 @@ impl Recipe {
                 Whole::Bytes(SourceBytes::Made(Box::new(body)), len)
             }
         })
+    }
+}
+
+/// The pieces of a round.
+pub(crate) enum Work {
+    /// Parts whose places are known.
+    Parts(Vec<Part>),
+    /// Ranges of a disk that become blobs.
+    Blobs(qcow2::Blobs),
+    /// Parts of a file of blobs.
+    File(Assembled),
+}
+
+impl Work {
+    /// Those of a batch that are still to be made, as far as that is seen before they are.
+    pub(crate) async fn left(&self, upload: Upload<'_>, pieces: Batch) -> Flow<BTreeSet<u32>> {
+        match self {
+            Self::Parts(parts) => parts::left(parts, &upload.held().await?, pieces),
+            Self::Blobs(blobs) => blobs.left(pieces).await,
+            Self::File(file) => parts::left(&file.parts(), &upload.held().await?, pieces),
+        }
     }
 }
 

@@ -16,10 +16,9 @@ use crate::disk::{self, Disk};
 use crate::error::{Flow, Stop};
 use crate::pace::paced;
 use crate::ports::{Body, Source};
-use crate::retry::retry;
 use crate::rounds::Piece;
 use crate::sink::CopyInto;
-use crate::sink::upload::{Upload, whole};
+use crate::sink::upload::Upload;
 use crate::source::Pinned;
 
 /// A part of an upload: its number, and the bytes of the origin (or of the disk inside it) that it holds.
@@ -108,45 +107,20 @@ impl Maker {
                 let part = at(parts, piece)?;
                 match (bytes, zeros) {
                     (SourceBytes::Disk(disk), Some(zeros)) if disk.is_zero(part.range.clone()).await? => {
-                        copy_zeros(upload, part, zeros).await?;
+                        let from = zeros.range(&(0..part.len()));
+                        upload.copy(part.number, from, async |e| upload.sink.refused_part(e)).await?;
                     }
-                    _ => put(upload, part, bytes).await?,
+                    _ => upload.put(part.number, part.len(), || bytes.body(part.range.clone())).await?,
                 }
                 part.len()
             }
             Self::Copies { parts, from } => {
                 let part = at(parts, piece)?;
-                retry(|| copy(site, upload, part, from)).await?;
+                let refused = |e| site.not_copied(e, CopyInto::Part);
+                upload.copy(part.number, from.range(&part.range), refused).await?;
                 part.len()
             }
         };
         Ok((Piece::Made, moved))
     }
-}
-
-async fn put(upload: Upload<'_>, part: &Part, bytes: &SourceBytes) -> Flow<()> {
-    let Upload { sink, id } = upload;
-    let stored = retry(async || {
-        let body = bytes.body(part.range.clone()).await?;
-        let stored = sink.store().upload_part(sink.at(), id, part.number, part.len(), body).await;
-        stored.map_err(|e| sink.refused_part(e))
-    });
-    whole(&stored.await?, part.len())
-}
-
-async fn copy(site: &Site<'_>, upload: Upload<'_>, part: &Part, from: &Pinned) -> Flow<()> {
-    let Upload { sink, id } = upload;
-    match sink.store().copy_part(sink.at(), id, part.number, from.range(&part.range)).await {
-        Ok(stored) => whole(&stored, part.len()),
-        Err(e) => Err(site.not_copied(e, CopyInto::Part).await),
-    }
-}
-
-async fn copy_zeros(upload: Upload<'_>, part: &Part, zeros: &Pinned) -> Flow<()> {
-    let Upload { sink, id } = upload;
-    let stored = retry(async || {
-        let copied = sink.store().copy_part(sink.at(), id, part.number, zeros.range(&(0..part.len()))).await;
-        copied.map_err(|e| sink.refused_part(e))
-    });
-    whole(&stored.await?, part.len())
 }

@@ -5,12 +5,13 @@
 //! - The object is made of exactly the parts planned, by a request that refuses to overwrite.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 
 use image_tasks_domain::Failure;
 
 use crate::digests::combined;
 use crate::error::{Flow, Stop};
-use crate::ports::{Body, ObjectError, ObjectInfo, StoredPart, UploadId};
+use crate::ports::{Body, CopiedRange, ObjectError, ObjectInfo, StoredPart, UploadId};
 use crate::recipe::parts::Part;
 use crate::retry::retry;
 use crate::sink::Sink;
@@ -34,13 +35,33 @@ impl Upload<'_> {
     }
 
     /// Uploads a part, again where a fault may pass.
-    pub(crate) async fn put(&self, number: u32, len: u64, body: impl Fn() -> Body) -> Flow<()> {
-        let (store, at) = (self.sink.store(), self.sink.at());
+    pub(crate) async fn put<F: Future<Output = Flow<Body>>>(
+        &self,
+        number: u32,
+        len: u64,
+        body: impl Fn() -> F,
+    ) -> Flow<()> {
         let part = retry(async || {
-            let part = store.upload_part(at, self.id, number, len, body()).await;
+            let body = body().await?;
+            let part = self.sink.store().upload_part(self.sink.at(), self.id, number, len, body).await;
             part.map_err(|e| self.sink.refused_part(e))
         });
         whole(&part.await?, len)
+    }
+
+    /// Has the store copy a part, again where a fault may pass. `refused` says why it didn't.
+    pub(crate) async fn copy<F: Future<Output = Stop>>(
+        &self,
+        number: u32,
+        from: CopiedRange<'_>,
+        refused: impl Fn(ObjectError) -> F,
+    ) -> Flow<()> {
+        let part =
+            retry(async || match self.sink.store().copy_part(self.sink.at(), self.id, number, from).await {
+                Ok(part) => Ok(part),
+                Err(e) => Err(refused(e).await),
+            });
+        whole(&part.await?, from.range.len())
     }
 
     /// Makes the parts an object, unless an earlier call did; none where some are missing. `check` is given the CRC64NVME of

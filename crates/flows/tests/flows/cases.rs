@@ -206,6 +206,19 @@ impl Play {
     }
 }
 
+/// What the state machine calls next, the last first, where an answer names that.
+pub(crate) fn calls_after(answer: &Value) -> Vec<Value> {
+    match answer["next"].as_str() {
+        Some(next @ ("plan" | "stage" | "next")) => vec![json!({"phase": next})],
+        Some("round") => {
+            let items = answer["items"].as_array().unwrap().iter().rev();
+            let pieces = items.map(|item| json!({"phase": "round", "item": item}));
+            std::iter::once(json!({"phase": "next"})).chain(pieces).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 impl Case {
     async fn new(
         name: &'static str,
@@ -218,13 +231,9 @@ impl Case {
         while let Some(event) = left.pop() {
             let before = play.faults().calls();
             let answer = play.call(&event).await.unwrap_or_else(|e| panic!("{name}: {event}: {e}"));
+            left.extend(calls_after(&answer));
             match answer["next"].as_str() {
-                Some(next @ ("plan" | "stage" | "next")) => left.push(json!({"phase": next})),
-                Some("round") => {
-                    left.push(json!({"phase": "next"}));
-                    let items = answer["items"].as_array().unwrap().iter().rev();
-                    left.extend(items.map(|item| json!({"phase": "round", "item": item})));
-                }
+                Some("plan" | "stage" | "next" | "round") => {}
                 Some("done") => assert!(left.is_empty(), "{name}"),
                 // In a relay one worker's turn comes after the others'.
                 None if answer["remaining"]["round"] == "hash" => {

@@ -149,6 +149,12 @@ async fn old_states_go_and_a_call_finds_its_place_without_them() {
     world.check_ended(&pattern(SIZE), "found its place").await;
 }
 
+async fn forget(world: &World) {
+    for (_, key) in states(world) {
+        world.objects.delete(&ObjectRef { bucket: "work".into(), key }).await.unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn twins_make_the_same_states() {
     let world = world(ALONE, false).await;
@@ -162,14 +168,10 @@ async fn twins_make_the_same_states() {
     };
     let first = hash().await;
     assert!(first.len() >= 2);
-    for (_, key) in states(&world) {
-        world.objects.delete(&ObjectRef { bucket: "work".into(), key }).await.unwrap();
-    }
+    forget(&world).await;
     assert_eq!(hash().await, first);
     // Both at once: one of them saves each state.
-    for (_, key) in states(&world) {
-        world.objects.delete(&ObjectRef { bucket: "work".into(), key }).await.unwrap();
-    }
+    forget(&world).await;
     let twins = async {
         tokio::join!(take(&world, &items[0]), take(&world, &items[0]));
     };

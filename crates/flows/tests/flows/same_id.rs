@@ -14,7 +14,7 @@ use image_tasks_flows::{Deadline, Engine, ExportRules, Exports};
 use md5::Digest as _;
 use serde_json::{Value, json};
 
-use crate::cases::Play;
+use crate::cases::{Play, calls_after};
 use crate::disks::assert_same_disk;
 use crate::faults::Hold;
 use crate::sources::Script;
@@ -77,15 +77,7 @@ impl Way {
         while let Some(event) = left.pop() {
             let before = play.faults().calls();
             let answer = play.call(&event).await.unwrap();
-            match answer["next"].as_str() {
-                Some(next @ ("plan" | "stage" | "next")) => left.push(json!({"phase": next})),
-                Some("round") => {
-                    left.push(json!({"phase": "next"}));
-                    let items = answer["items"].as_array().unwrap().iter().rev();
-                    left.extend(items.map(|item| json!({"phase": "round", "item": item})));
-                }
-                _ => {}
-            }
+            left.extend(calls_after(&answer));
             steps.push((event, play.faults().calls() - before));
         }
         steps

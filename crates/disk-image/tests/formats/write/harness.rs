@@ -103,7 +103,7 @@ pub fn export_by(cut: &BlobCut, disk: &Disk, geometry: Geometry, cuts: &[u64], p
         BlobSummary { place: if summary.len > cut.least { Place::Own } else { Place::Joined }, ..summary }
     };
     let summaries = indexes.iter().map(summary).collect();
-    assemble_by(
+    assemble(
         cut,
         geometry,
         summaries,
@@ -115,17 +115,6 @@ pub fn export_by(cut: &BlobCut, disk: &Disk, geometry: Geometry, cuts: &[u64], p
 
 /// Puts the file together: parts from assemblies of their own, and copies of blobs.
 pub fn assemble(
-    geometry: Geometry,
-    summaries: Vec<BlobSummary>,
-    index: impl Fn(usize) -> BlobIndex,
-    blob: impl Fn(usize) -> Vec<u8>,
-    path: &Path,
-) -> Exported {
-    assemble_by(&BlobCut::S3, geometry, summaries, index, blob, path)
-}
-
-/// The same in parts of another size.
-pub fn assemble_by(
     cut: &BlobCut,
     geometry: Geometry,
     summaries: Vec<BlobSummary>,

@@ -115,7 +115,14 @@ fn copy(disk: &Disk, max_part: u64) -> (u64, u64) {
         bytes
     };
     let index = |k: usize| plan.index(k).unwrap();
-    let done = assemble(plan.geometry(), summaries.clone(), index, read, &dir.path().join("disk.qcow2"));
+    let done = assemble(
+        &BlobCut::S3,
+        plan.geometry(),
+        summaries.clone(),
+        index,
+        read,
+        &dir.path().join("disk.qcow2"),
+    );
     done.assert_is(disk);
 
     for (k, summary) in summaries.iter().enumerate() {
