@@ -20,8 +20,10 @@ pub const CONTAINER_FORMATS: &[&str] = &["bare", "ovf", "ova", "docker", "compre
 
 const MAX_NAME: usize = 255;
 const MAX_VALUE: usize = 65_535;
-const MAX_PROPERTIES: usize = 128;
-const MAX_TAGS: usize = 128;
+/// Most extra properties of an image.
+pub(crate) const MAX_PROPERTIES: usize = 128;
+/// Most tags of an image.
+pub(crate) const MAX_TAGS: usize = 128;
 
 /// Attributes that the service decides, and names that an image's JSON uses for something else.
 const DECIDED: &[&str] = &[
@@ -90,15 +92,31 @@ impl ImageProperties {
                 return members.refuse(name, "is decided by the service and can't be set");
             }
         }
+        let properties = Self::of(&members)?;
+        if properties.tags.len() > MAX_TAGS {
+            let told = format!("has {} tags; an image has at most {MAX_TAGS}", properties.tags.len());
+            return members.refuse("tags", told);
+        }
+        if properties.extra.len() > MAX_PROPERTIES {
+            let told =
+                format!("{} extra properties; an image has at most {MAX_PROPERTIES}", properties.extra.len());
+            return Err(InvalidInput::new(members.path("*"), told));
+        }
+        Ok(properties)
+    }
+
+    /// What an object says, each member by its own rule; how many there are is the caller's to look at, and so is
+    /// what only the service may set.
+    pub(crate) fn of(members: &Members<'_>) -> Checked<Self> {
         let mut properties = Self {
-            id: id(&members)?,
+            id: id(members)?,
             owner: members.short_string("owner", MAX_NAME)?.map(str::to_owned),
-            visibility: visibility(&members)?,
+            visibility: visibility(members)?,
             min_disk: members.count("min_disk")?.unwrap_or(0),
             min_ram: members.count("min_ram")?.unwrap_or(0),
             protected: members.boolean("protected")?.unwrap_or(false),
             os_hidden: members.boolean("os_hidden")?.unwrap_or(false),
-            tags: tags(&members)?,
+            tags: tags(members)?,
             ..Self::default()
         };
         // Glance's schema takes null for these three: "not said".
@@ -111,7 +129,7 @@ impl ImageProperties {
         if members.get("container_format") != Some(&Value::Null) {
             properties.container_format = members.one_of("container_format", CONTAINER_FORMATS)?;
         }
-        properties.extra = extra(&members)?;
+        properties.extra = extra(members)?;
         Ok(properties)
     }
 }
@@ -147,8 +165,7 @@ fn id(members: &Members<'_>) -> Checked<Option<ImageId>> {
 
 fn visibility(members: &Members<'_>) -> Checked<Option<Visibility>> {
     let names: Vec<_> = Visibility::ALL.iter().map(|v| v.name()).collect();
-    let name = members.one_of("visibility", &names)?;
-    Ok(name.and_then(|name| Visibility::ALL.iter().copied().find(|v| v.name() == name)))
+    Ok(members.one_of("visibility", &names)?.and_then(Visibility::from_name))
 }
 
 fn tags(members: &Members<'_>) -> Checked<BTreeSet<String>> {
@@ -175,9 +192,6 @@ fn tags(members: &Members<'_>) -> Checked<BTreeSet<String>> {
             }
         }
     }
-    if tags.len() > MAX_TAGS {
-        return members.refuse("tags", format!("has {} tags; an image has at most {MAX_TAGS}", tags.len()));
-    }
     Ok(tags)
 }
 
@@ -193,12 +207,6 @@ fn extra(members: &Members<'_>) -> Checked<BTreeMap<String, String>> {
         if let Some(text) = members.short_string(name, MAX_VALUE)? {
             extra.insert(name.to_owned(), text.to_owned());
         }
-    }
-    if extra.len() > MAX_PROPERTIES {
-        return Err(InvalidInput::new(
-            members.path("*"),
-            format!("{} extra properties; an image has at most {MAX_PROPERTIES}", extra.len()),
-        ));
     }
     Ok(extra)
 }

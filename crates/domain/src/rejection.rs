@@ -24,6 +24,9 @@ pub enum Rejection {
     /// Something that exists is in the way; the sentence says what.
     #[error("{0}")]
     Conflict(String),
+    /// More than is kept; the sentence says of what.
+    #[error("{0}")]
+    TooMuch(String),
     /// A store gave no answer.
     #[error(transparent)]
     Store(#[from] StoreError),

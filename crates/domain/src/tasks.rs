@@ -19,11 +19,12 @@ use crate::export_input::{ExportInput, ExportPolicy};
 use crate::failure::{Failure, FailureCode};
 use crate::glance::GlanceEndpoints;
 use crate::image::ImageId;
+use crate::images;
 use crate::import_input::ImportInput;
 use crate::input::InvalidInput;
 use crate::policy;
 use crate::ports::{
-    Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageStore, StoreError, StoreResult,
+    Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageRecords, StoreError, StoreResult,
     TaskLife, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
 use crate::regions::Regions;
@@ -45,7 +46,7 @@ pub struct Tasks {
     /// Ends of tasks.
     pub life: Arc<dyn TaskLife>,
     /// Images, for ids that are taken.
-    pub images: Arc<dyn ImageStore>,
+    pub images: Arc<dyn ImageRecords>,
     /// The orchestrator.
     pub executions: Arc<dyn Executions>,
     /// The time.
@@ -60,6 +61,8 @@ pub struct Tasks {
     pub glances: GlanceEndpoints,
     /// From a task's end to its expiry.
     pub ttl: Duration,
+    /// Most images of a project.
+    pub quota: usize,
 }
 
 /// A task that is asked for.
@@ -274,6 +277,7 @@ impl Tasks {
         let import = ImportInput::parse(input, &self.sources)?;
         import.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(import.image.id).await?;
+        images::check_quota(&*self.images, &caller.project, self.quota).await?;
         Ok(import.remarks.join(" "))
     }
 
@@ -296,15 +300,16 @@ impl Tasks {
         };
         clone.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(clone.image.id).await?;
+        images::check_quota(&*self.images, &caller.project, self.quota).await?;
         Ok((clone.remarks.join(" "), token))
     }
 
-    /// An id asked for an image to be made must be no image's.
+    /// An id asked for an image to be made must be no image's, and never have been.
     async fn check_unused(&self, id: Option<ImageId>) -> Answer<()> {
         match id {
-            Some(id) if self.images.get(id).await?.is_some() => {
-                Err(Rejection::Conflict(format!("image_properties.id: image {id} exists already")))
-            }
+            Some(id) if self.images.is_taken(id).await? => Err(Rejection::Conflict(format!(
+                "image_properties.id: image {id} exists already, or was deleted"
+            ))),
             _ => Ok(()),
         }
     }

@@ -159,6 +159,11 @@ pub fn image_item(image: &Image) -> StoreResult<Item> {
     Ok(item)
 }
 
+/// Whether an item of the images' table is an image's record: of a removed one only the id is left.
+pub(super) fn is_record(item: &Item) -> bool {
+    item.contains_key("owner")
+}
+
 pub(super) fn image(item: Item) -> StoreResult<Image> {
     serde_dynamo::from_item(item).map_err(|e| StoreError::Fault(e.into()))
 }

@@ -47,6 +47,11 @@ impl Partition {
     pub(super) fn new(index: &'static str, attribute: &'static str, value: impl Into<String>) -> Self {
         Self { index, attribute, value: value.into() }
     }
+
+    /// Whether the partitions of its index are by this attribute.
+    pub(super) fn is_of(&self, attribute: &str) -> bool {
+        self.attribute == attribute
+    }
 }
 
 /// A condition on items beyond their keys.
@@ -58,8 +63,11 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// The attribute has this value.
+    /// The attribute has this value. Asked again of the same attribute, nothing has two.
     pub(super) fn equals(&mut self, name: &str, value: AttributeValue) {
+        if self.names.iter().any(|(_, named)| named == name) {
+            return;
+        }
         self.clauses.push(format!("#{name} = :{name}"));
         self.names.push((format!("#{name}"), name.to_owned()));
         self.values.push((format!(":{name}"), value));

@@ -8,6 +8,7 @@ mod objects;
 mod support;
 
 mod dynamo;
+mod dynamo_images;
 mod glance;
 mod s3;
 mod sources;
