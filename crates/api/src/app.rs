@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::identity::Identity;
+use crate::images::members;
 use crate::links::{self, Query};
 use crate::router::Route;
 use crate::{images, info, reply, tasks, versions};
@@ -86,8 +87,27 @@ impl App {
             (Route::Task(id), Method::GET) => tasks::get(&self.tasks, call, id).await,
             (Route::TaskCancel(id), Method::POST) => tasks::cancel(&self.tasks, call, id).await,
             (Route::Images, Method::GET) => images::list(&self.images, call).await,
+            (Route::Images, Method::POST) => images::create(&self.images, call).await,
             (Route::Image(id), Method::GET) => images::get(&self.images, call, id).await,
+            (Route::Image(id), Method::PATCH) => images::patch(&self.images, call, id).await,
+            (Route::Image(id), Method::DELETE) => images::delete(&self.images, call, id).await,
             (Route::ImageFile(id), Method::GET) => images::file(&self.images, call, id).await,
+            (Route::ImageTasks(id), Method::GET) => images::tasks(&self.images, call, id).await,
+            (Route::ImageMembers(id), Method::GET) => members::list(&self.images, call, id).await,
+            (Route::ImageMembers(id), Method::POST) => members::create(&self.images, call, id).await,
+            (Route::ImageMember(id, who), Method::GET) => members::get(&self.images, call, id, who).await,
+            (Route::ImageMember(id, who), Method::PUT) => members::update(&self.images, call, id, who).await,
+            (Route::ImageMember(id, who), Method::DELETE) => {
+                members::delete(&self.images, call, id, who).await
+            }
+            (Route::ImageTag(id, tag), Method::PUT) => images::tag(&self.images, call, id, tag).await,
+            (Route::ImageTag(id, tag), Method::DELETE) => images::untag(&self.images, call, id, tag).await,
+            (Route::ImageDeactivate(id), Method::POST) => images::deactivate(&self.images, call, id).await,
+            (Route::ImageReactivate(id), Method::POST) => images::reactivate(&self.images, call, id).await,
+            (Route::Usage, Method::GET) => {
+                let usage = self.images.usage(&call.caller).await?;
+                Ok(reply::json(StatusCode::OK, &info::usage(usage, self.images.quota)))
+            }
             (Route::ImportInfo, Method::GET) => Ok(reply::json(StatusCode::OK, &info::import())),
             (Route::Stores, Method::GET) => {
                 Ok(reply::json(StatusCode::OK, &info::stores(&self.tasks.regions)))

@@ -13,6 +13,10 @@ use crate::identity::Identity;
 use crate::reply;
 use crate::router::Route;
 
+/// Media types of a change of an image.
+const ACCEPTED_PATCHES: &str =
+    "application/openstack-images-v2.0-json-patch, application/openstack-images-v2.1-json-patch";
+
 /// Why a request has no other answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -22,6 +26,8 @@ pub(crate) enum ApiError {
     BadBody(String),
     #[error("The request body has {size} bytes; at most {most} are taken")]
     BodyTooLarge { size: usize, most: usize },
+    #[error("Content-Type must be one of {ACCEPTED_PATCHES}, not '{0}'")]
+    UnsupportedMedia(String),
     #[error("There is nothing at {0}")]
     NoSuchPath(String),
     #[error("{method} is not allowed here; allowed is {allow}{instead}")]
@@ -48,6 +54,7 @@ impl ApiError {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::BadBody(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NoSuchPath(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Rejected(rejection) => match rejection {
@@ -109,6 +116,7 @@ impl ApiError {
             Self::Unauthenticated(identity) => Some((WWW_AUTHENTICATE, identity.challenge())),
             Self::MethodNotAllowed { allow, .. } => Some((ALLOW, allow)),
             Self::Rejected(Rejection::Store(StoreError::Unavailable(_))) => Some((RETRY_AFTER, "1")),
+            Self::UnsupportedMedia(_) => Some((HeaderName::from_static("accept-patch"), ACCEPTED_PATCHES)),
             Self::BadBody(_) | Self::BodyTooLarge { .. } | Self::NoSuchPath(_) | Self::Rejected(_) => None,
         }
     }

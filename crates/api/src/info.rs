@@ -1,6 +1,7 @@
 //! `/v2/info`: what the service has, for clients that choose.
 
 use image_tasks_domain::Caller;
+use image_tasks_domain::images::Usage;
 use image_tasks_domain::regions::Regions;
 use image_tasks_domain::rejection::{Answer, Rejection};
 use serde_json::{Value, json};
@@ -39,4 +40,16 @@ pub(crate) fn stores_detail(caller: &Caller, regions: &Regions) -> Answer<Value>
         store["weight"] = json!(0);
     }
     Ok(stores)
+}
+
+/// What a project uses and may use, with Glance's names and units: MiB of sizes; -1 is no limit.
+pub(crate) fn usage(usage: Usage, quota: usize) -> Value {
+    let of = |limit: Value, usage: u64| json!({"limit": limit, "usage": usage});
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    json!({"usage": {
+        "image_count_total": of(json!(quota), count(usage.images)),
+        "image_count_uploading": of(json!(-1), count(usage.importing)),
+        "image_size_total": of(json!(-1), usage.bytes >> 20),
+        "image_stage_total": of(json!(-1), 0),
+    }})
 }

@@ -24,6 +24,18 @@ impl Query {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// Every value of a parameter, in order.
+    pub(crate) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Each parameter's name and last value.
+    pub(crate) fn last_of_each(&self) -> impl Iterator<Item = (&str, &str)> {
+        let is_last = |n: usize, name: &str| !self.0.iter().skip(n + 1).any(|(later, _)| later == name);
+        let named = self.0.iter().enumerate().filter(move |(n, (name, _))| is_last(*n, name));
+        named.map(|(_, (name, value))| (name.as_str(), value.as_str()))
+    }
+
     /// `limit`: a whole number, however large.
     pub(crate) fn limit(&self) -> Result<usize, InvalidInput> {
         match self.get("limit") {

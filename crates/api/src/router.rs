@@ -16,9 +16,16 @@ pub(crate) enum Route<'a> {
     Images,
     Image(&'a str),
     ImageFile(&'a str),
+    ImageTasks(&'a str),
+    ImageMembers(&'a str),
+    ImageMember(&'a str, &'a str),
+    ImageTag(&'a str, &'a str),
+    ImageDeactivate(&'a str),
+    ImageReactivate(&'a str),
     ImportInfo,
     Stores,
     StoresDetail,
+    Usage,
     Schema(Schema),
 }
 
@@ -51,9 +58,16 @@ impl<'a> Route<'a> {
             ["images"] => Some(Self::Images),
             ["images", id] => Some(Self::Image(id)),
             ["images", id, "file"] => Some(Self::ImageFile(id)),
+            ["images", id, "tasks"] => Some(Self::ImageTasks(id)),
+            ["images", id, "members"] => Some(Self::ImageMembers(id)),
+            ["images", id, "members", member] => Some(Self::ImageMember(id, member)),
+            ["images", id, "tags", tag] => Some(Self::ImageTag(id, tag)),
+            ["images", id, "actions", "deactivate"] => Some(Self::ImageDeactivate(id)),
+            ["images", id, "actions", "reactivate"] => Some(Self::ImageReactivate(id)),
             ["info", "import"] => Some(Self::ImportInfo),
             ["info", "stores"] => Some(Self::Stores),
             ["info", "stores", "detail"] => Some(Self::StoresDetail),
+            ["info", "usage"] => Some(Self::Usage),
             ["schemas", ref name @ ..] => schemas::named(&name.join("/")).map(Self::Schema),
             _ => None,
         }
@@ -62,17 +76,20 @@ impl<'a> Route<'a> {
     /// The methods that are taken here.
     pub(crate) const fn allow(self) -> &'static str {
         match self {
-            Self::Tasks => "GET, POST",
-            Self::TaskCancel(_) => "POST",
+            Self::Tasks | Self::Images | Self::ImageMembers(_) => "GET, POST",
+            Self::Image(_) => "GET, PATCH, DELETE",
+            Self::ImageMember(..) => "GET, PUT, DELETE",
+            Self::ImageTag(..) => "PUT, DELETE",
+            Self::TaskCancel(_) | Self::ImageDeactivate(_) | Self::ImageReactivate(_) => "POST",
             Self::Healthcheck
             | Self::Versions(_)
             | Self::Task(_)
-            | Self::Images
-            | Self::Image(_)
             | Self::ImageFile(_)
+            | Self::ImageTasks(_)
             | Self::ImportInfo
             | Self::Stores
             | Self::StoresDetail
+            | Self::Usage
             | Self::Schema(_) => "GET",
         }
     }

@@ -206,6 +206,11 @@ fn listing(call: &Call) -> Result<TaskListing, InvalidInput> {
     Ok(listing)
 }
 
+/// A task as `GET` shows it.
+pub(crate) fn shown(task: &Task) -> Value {
+    serde_json::to_value(TaskBody::of(task)).unwrap_or_default()
+}
+
 fn path_of(task: &Task) -> String {
     format!("{PATH}/{}", task.id)
 }

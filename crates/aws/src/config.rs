@@ -92,6 +92,8 @@ pub struct ApiConfig {
     pub credentials_table: String,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
+    /// Most images of a project.
+    pub images_per_project: usize,
 }
 
 /// What the clone function is told.
@@ -193,6 +195,7 @@ impl ApiConfig {
             glances: glances(env)?,
             credentials_table: text(env, "CREDENTIALS_TABLE")?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
+            images_per_project: usize::try_from(number(env, "IMAGES_PER_PROJECT")?).unwrap_or(usize::MAX),
         })
     }
 }

@@ -365,6 +365,7 @@ mod tests {
                 .into(),
             created_at: Timestamp::from_epoch(1),
             updated_at: Timestamp::from_epoch(1),
+            members: Default::default(),
             stored: None,
         }
     }

@@ -8,12 +8,14 @@ mod credentials;
 mod ends;
 mod images;
 mod lists;
+mod records;
 mod task_life;
 mod task_store;
 mod unsettled;
 
 pub use credentials::credentials;
 pub use images::image_store;
+pub use records::{image_records, image_tasks};
 pub use task_life::task_life;
 pub use task_store::{progress_store, task_store};
 

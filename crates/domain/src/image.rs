@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::member::Member;
 use crate::task::TaskId;
 use crate::time::Timestamp;
 
@@ -47,6 +48,10 @@ pub enum ImageStatus {
     Importing,
     /// Ready.
     Active,
+    /// Ready, but handed out to nobody: its owner says so.
+    Deactivated,
+    /// Its bytes are being removed, and it with them.
+    PendingDelete,
 }
 
 impl ImageStatus {
@@ -56,6 +61,8 @@ impl ImageStatus {
             Self::Queued => "queued",
             Self::Importing => "importing",
             Self::Active => "active",
+            Self::Deactivated => "deactivated",
+            Self::PendingDelete => "pending_delete",
         }
     }
 }
@@ -71,7 +78,7 @@ pub enum Visibility {
     Public,
     /// Everybody who knows the id.
     Community,
-    /// The owner and accepted members.
+    /// The owner and its members.
     Shared,
     /// The owner.
     Private,
@@ -80,6 +87,11 @@ pub enum Visibility {
 impl Visibility {
     /// Every visibility.
     pub const ALL: &'static [Visibility] = &[Self::Public, Self::Community, Self::Shared, Self::Private];
+
+    /// The visibility of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|visibility| visibility.name() == name)
+    }
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
@@ -137,6 +149,16 @@ pub struct Image {
     pub updated_at: Timestamp,
     /// Where its bytes are, once there are any.
     pub stored: Option<StoredObject>,
+    /// Projects that it is shared with, while its visibility is `shared`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<String, Member>,
+}
+
+impl StoredObject {
+    /// Key of the map of its zeros, which lies beside it where it is a disk byte for byte.
+    pub fn allocation_key(&self) -> String {
+        format!("{}.allocation", self.key)
+    }
 }
 
 /// Where an image's bytes are.
@@ -216,7 +238,13 @@ impl Image {
             created_at: now,
             updated_at: now,
             stored: None,
+            members: BTreeMap::new(),
         }
+    }
+
+    /// A record without bytes, with nothing said about it.
+    pub fn queued(id: ImageId, owner: &str, now: Timestamp) -> Self {
+        Self { status: ImageStatus::Queued, ..Self::importing(id, owner, now) }
     }
 
     /// Sets `checksum` and `os_hash_*`.

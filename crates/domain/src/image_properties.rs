@@ -93,15 +93,27 @@ impl ImageProperties {
                 return members.refuse(name, "is decided by the service and can't be set");
             }
         }
+        let properties = Self::of(&members)?;
+        let texts = properties.extra.iter().flat_map(|(name, value)| [name, value]);
+        let bytes = texts.chain(&properties.tags).chain(&properties.name).map(String::len).sum();
+        match check_room(properties.tags.len(), properties.extra.len(), bytes) {
+            Ok(()) => Ok(properties),
+            Err((name, told)) => members.refuse(name, told),
+        }
+    }
+
+    /// What an object says, each member by its own rule; how many there are is the caller's to look at, and so is
+    /// what only the service may set.
+    pub(crate) fn of(members: &Members<'_>) -> Checked<Self> {
         let mut properties = Self {
-            id: id(&members)?,
-            owner: members.short_string("owner", MAX_NAME)?.map(str::to_owned),
-            visibility: visibility(&members)?,
+            id: id(members)?,
+            owner: owner(members)?,
+            visibility: visibility(members)?,
             min_disk: members.count("min_disk")?.unwrap_or(0),
             min_ram: members.count("min_ram")?.unwrap_or(0),
             protected: members.boolean("protected")?.unwrap_or(false),
             os_hidden: members.boolean("os_hidden")?.unwrap_or(false),
-            tags: tags(&members)?,
+            tags: tags(members)?,
             ..Self::default()
         };
         // Glance's schema takes null for these three: "not said".
@@ -114,7 +126,7 @@ impl ImageProperties {
         if members.get("container_format") != Some(&Value::Null) {
             properties.container_format = members.one_of("container_format", CONTAINER_FORMATS)?;
         }
-        properties.extra = extra(&members)?;
+        properties.extra = extra(members)?;
         Ok(properties)
     }
 }
@@ -126,14 +138,8 @@ impl ImageProperties {
 /// [`InvalidInput`] that names what is too many or too long.
 pub(crate) fn check_record(image: &Image, key: &str) -> Checked<()> {
     let refuse = |name: &str, what: String| Err(InvalidInput::new(format!("{key}.{name}"), what));
-    let own: Vec<_> = image.properties.iter().filter(|(name, _)| !name.starts_with(RESERVED)).collect();
-    if own.len() > MAX_PROPERTIES {
-        return refuse("*", too_many(own.len()));
-    }
-    if image.tags.len() > MAX_TAGS {
-        return refuse("tags", format!("{} tags; an image has at most {MAX_TAGS}", image.tags.len()));
-    }
-    for (name, value) in own {
+    has_room(image).or_else(|(name, told)| refuse(name, told))?;
+    for (name, value) in own_properties(image) {
         let (name_length, length) = (name.chars().count(), value.chars().count());
         if !(1..=MAX_NAME).contains(&name_length) {
             return refuse(&quoted(name), format!("a property's name has 1 to {MAX_NAME} characters"));
@@ -145,18 +151,36 @@ pub(crate) fn check_record(image: &Image, key: &str) -> Checked<()> {
     if image.name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME) {
         return refuse("name", format!("has more than {MAX_NAME} characters"));
     }
-    let texts = image.properties.iter().flat_map(|(name, value)| [name, value]);
-    let total: usize = texts.chain(&image.tags).chain(&image.name).map(String::len).sum();
-    if total > MAX_TOTAL {
-        let what =
-            format!("name, tags and extra properties take {total} bytes; an image has at most {MAX_TOTAL}");
-        return refuse("*", what);
-    }
     Ok(())
 }
 
-fn too_many(properties: usize) -> String {
-    format!("{properties} extra properties; an image has at most {MAX_PROPERTIES}")
+fn own_properties(image: &Image) -> impl Iterator<Item = (&String, &String)> {
+    image.properties.iter().filter(|(name, _)| !name.starts_with(RESERVED))
+}
+
+/// Whether a record has room for all that it says.
+///
+/// # Errors
+/// Of what there is too much, and how much.
+pub(crate) fn has_room(image: &Image) -> Result<(), (&'static str, String)> {
+    let texts = image.properties.iter().flat_map(|(name, value)| [name, value]);
+    let bytes = texts.chain(&image.tags).chain(&image.name).map(String::len).sum();
+    check_room(image.tags.len(), own_properties(image).count(), bytes)
+}
+
+fn check_room(tags: usize, properties: usize, bytes: usize) -> Result<(), (&'static str, String)> {
+    if tags > MAX_TAGS {
+        return Err(("tags", format!("{tags} tags; an image has at most {MAX_TAGS}")));
+    }
+    if properties > MAX_PROPERTIES {
+        return Err(("*", format!("{properties} extra properties; an image has at most {MAX_PROPERTIES}")));
+    }
+    if bytes > MAX_TOTAL {
+        let told =
+            format!("name, tags and extra properties take {bytes} bytes; an image has at most {MAX_TOTAL}");
+        return Err(("*", told));
+    }
+    Ok(())
 }
 
 /// Attributes with a place of their own; any other key is an extra property.
@@ -188,10 +212,16 @@ fn id(members: &Members<'_>) -> Checked<Option<ImageId>> {
     }
 }
 
+fn owner(members: &Members<'_>) -> Checked<Option<String>> {
+    match members.short_string("owner", MAX_NAME)? {
+        Some("") => members.refuse("owner", "must be the id of a project"),
+        owner => Ok(owner.map(str::to_owned)),
+    }
+}
+
 fn visibility(members: &Members<'_>) -> Checked<Option<Visibility>> {
     let names: Vec<_> = Visibility::ALL.iter().map(|v| v.name()).collect();
-    let name = members.one_of("visibility", &names)?;
-    Ok(name.and_then(|name| Visibility::ALL.iter().copied().find(|v| v.name() == name)))
+    Ok(members.one_of("visibility", &names)?.and_then(Visibility::from_name))
 }
 
 fn tags(members: &Members<'_>) -> Checked<BTreeSet<String>> {
@@ -218,9 +248,6 @@ fn tags(members: &Members<'_>) -> Checked<BTreeSet<String>> {
             }
         }
     }
-    if tags.len() > MAX_TAGS {
-        return members.refuse("tags", format!("has {} tags; an image has at most {MAX_TAGS}", tags.len()));
-    }
     Ok(tags)
 }
 
@@ -236,9 +263,6 @@ fn extra(members: &Members<'_>) -> Checked<BTreeMap<String, String>> {
         if let Some(text) = members.short_string(name, MAX_VALUE)? {
             extra.insert(name.to_owned(), text.to_owned());
         }
-    }
-    if extra.len() > MAX_PROPERTIES {
-        return Err(InvalidInput::new(members.path("*"), too_many(extra.len())));
     }
     Ok(extra)
 }
@@ -288,6 +312,7 @@ mod tests {
             (json!({"disk_format": "ploop"}), "image_properties.disk_format"),
             (json!({"disk_format": "QCOW2"}), "image_properties.disk_format"),
             (json!({"container_format": ["bare"]}), "image_properties.container_format"),
+            (json!({"owner": ""}), "image_properties.owner"),
             (json!({"visibility": "everyone"}), "image_properties.visibility"),
             (json!({"visibility": null}), "image_properties.visibility"),
             (json!({"min_disk": -1}), "image_properties.min_disk"),

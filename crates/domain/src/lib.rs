@@ -22,6 +22,7 @@ pub mod image_properties;
 pub mod images;
 pub mod import_input;
 pub mod input;
+pub mod member;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 pub mod policy;
@@ -44,6 +45,7 @@ pub use glance::{GlanceEndpoints, GlanceImage};
 pub use image::{Image, ImageHashes, ImageId, ImageStatus, Publication, StoredObject, Visibility};
 pub use import_input::ImportInput;
 pub use input::InvalidInput;
+pub use member::{Member, MemberStatus};
 pub use progress::{Meter, Progress, Report, Step};
 pub use secret::Secret;
 pub use task::{ExecutionName, Task, TaskId, TaskStatus, TaskType, Unsettled};

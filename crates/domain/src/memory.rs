@@ -2,10 +2,11 @@
 //! held against, and what tests of flows and of the wire run on.
 
 mod executions;
+mod images;
 
 pub use executions::MemoryExecutions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,11 @@ pub struct MemoryStore {
 struct Tables {
     tasks: BTreeMap<TaskId, Task>,
     images: BTreeMap<ImageId, Image>,
+    /// Ids of images that were.
+    removed: BTreeSet<ImageId>,
+    /// Objects that were removed with them.
+    removed_bytes: Vec<String>,
+    unremovable: bool,
     keys: BTreeMap<(String, String), Remembered>,
     tokens: BTreeMap<TaskId, (Secret, Timestamp)>,
     progress: BTreeMap<TaskId, Progress>,
@@ -80,6 +86,10 @@ impl MemoryStore {
 }
 
 impl Tables {
+    fn is_taken(&self, id: ImageId) -> bool {
+        self.images.contains_key(&id) || self.removed.contains(&id)
+    }
+
     fn task(&mut self, id: TaskId) -> StoreResult<&mut Task> {
         self.tasks.get_mut(&id).ok_or(StoreError::Conflict)
     }
@@ -212,7 +222,7 @@ impl ProgressStore for MemoryStore {
 impl TaskLife for MemoryStore {
     async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()> {
         let mut tables = self.tables();
-        if tables.images.contains_key(&image.id) {
+        if tables.is_taken(image.id) {
             return Err(StoreError::Conflict);
         }
         tables.task(id)?.begin(Some(image.id), now)?;
@@ -355,7 +365,7 @@ impl ImageStore for MemoryStore {
         let mut tables = self.tables();
         let is_it = |image: &&mut Image| {
             let stored = image.stored.as_ref().is_some_and(|stored| stored.etag == etag);
-            image.status == ImageStatus::Active && stored
+            stored && matches!(image.status, ImageStatus::Active | ImageStatus::Deactivated)
         };
         let image = tables.images.get_mut(&id).filter(is_it).ok_or(StoreError::Conflict)?;
         image.set_hashes(hashes.clone());
@@ -422,5 +432,8 @@ mod tests {
         conformance::image_store(&store, &store, &store).await;
         let store = MemoryStore::default();
         conformance::credentials(&store, &store, &store).await;
+        let store = MemoryStore::default();
+        conformance::image_records(&store, &store, &store).await;
+        conformance::image_tasks(&store, &store, &store).await;
     }
 }

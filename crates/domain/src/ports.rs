@@ -4,6 +4,10 @@
 //! against every implementation. Adapters map their errors to [`StoreError`];
 //! a kind is added only where a caller acts on it.
 
+mod images;
+
+pub use images::{FoundImages, ImageBytes, ImageRecords, ImageTasks};
+
 use std::cmp::Ordering;
 use std::time::Duration;
 
@@ -287,7 +291,8 @@ pub trait ImageStore: Send + Sync {
     async fn get(&self, id: ImageId) -> StoreResult<Option<Image>>;
     /// A page.
     async fn list(&self, query: &ImageQuery) -> StoreResult<ImagePage>;
-    /// Adds the hashes of the stored bytes. Conflict unless the image is active and its object has that ETag.
+    /// Adds the hashes of the stored bytes. Conflict unless the image is active, or deactivated since, and its object
+    /// has that ETag.
     async fn set_hashes(
         &self,
         id: ImageId,

@@ -20,11 +20,12 @@ use crate::export_input::{ExportInput, ExportPolicy};
 use crate::failure::{Failure, FailureCode};
 use crate::glance::GlanceEndpoints;
 use crate::image::ImageId;
+use crate::images;
 use crate::import_input::ImportInput;
 use crate::input::InvalidInput;
 use crate::policy;
 use crate::ports::{
-    Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageStore, ProgressStore, StoreError,
+    Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageRecords, ProgressStore, StoreError,
     StoreResult, TaskLife, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
 use crate::progress::Progress;
@@ -49,7 +50,7 @@ pub struct Tasks {
     /// Ends of tasks.
     pub life: Arc<dyn TaskLife>,
     /// Images, for ids that are taken.
-    pub images: Arc<dyn ImageStore>,
+    pub images: Arc<dyn ImageRecords>,
     /// The orchestrator.
     pub executions: Arc<dyn Executions>,
     /// The time.
@@ -64,6 +65,8 @@ pub struct Tasks {
     pub glances: GlanceEndpoints,
     /// From a task's end to its expiry.
     pub ttl: Duration,
+    /// Most images of a project.
+    pub quota: usize,
 }
 
 /// A task that is asked for.
@@ -293,6 +296,7 @@ impl Tasks {
         let import = ImportInput::parse(input, &self.sources)?;
         import.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(import.image.id).await?;
+        images::check_quota(&*self.images, &caller.project, self.quota).await?;
         Ok(import.remarks.join(" "))
     }
 
@@ -315,15 +319,16 @@ impl Tasks {
         };
         clone.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(clone.image.id).await?;
+        images::check_quota(&*self.images, &caller.project, self.quota).await?;
         Ok((clone.remarks.join(" "), token))
     }
 
-    /// An id asked for an image to be made must be no image's.
+    /// An id asked for an image to be made must be no image's, and never have been.
     async fn check_unused(&self, id: Option<ImageId>) -> Answer<()> {
         match id {
-            Some(id) if self.images.get(id).await?.is_some() => {
-                Err(Rejection::Conflict(format!("image_properties.id: image {id} exists already")))
-            }
+            Some(id) if self.images.is_taken(id).await? => Err(Rejection::Conflict(format!(
+                "image_properties.id: image {id} exists already, or was deleted"
+            ))),
             _ => Ok(()),
         }
     }

@@ -20,6 +20,9 @@ pub(crate) const NOW: i64 = 1_795_000_000;
 /// From a task's end to its expiry.
 pub(crate) const TTL: Duration = Duration::from_secs(48 * 3600);
 
+/// Most images of a project.
+pub(crate) const QUOTA: usize = 50;
+
 pub(crate) const ALICE: &str = "alice:demo";
 pub(crate) const BOB: &str = "bob:other";
 pub(crate) const ADMIN: &str = "root:ops:admin";
@@ -83,8 +86,16 @@ impl Service {
                 receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
                 glances: GlanceEndpoints::parse(GLANCE).unwrap(),
                 ttl: TTL,
+                quota: QUOTA,
             },
-            images: Images { store: store.clone(), links: Arc::new(MemoryLinks) },
+            images: Images {
+                store: store.clone(),
+                links: Arc::new(MemoryLinks),
+                bytes: store.clone(),
+                tasks: store.clone(),
+                clock: clock.clone(),
+                quota: QUOTA,
+            },
             identity: Identity::Development,
             public_endpoint: Some("https://images.example".to_owned()),
         };

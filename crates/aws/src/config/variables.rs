@@ -122,6 +122,12 @@ pub const VARIABLES: &[Variable] = &[
         default: Some("1099511627776"),
     },
     Variable {
+        name: "IMAGES_PER_PROJECT",
+        functions: &[Api],
+        meaning: "quota of a project's images",
+        default: Some("1000"),
+    },
+    Variable {
         name: "IMPORT_OUTPUT_FORMAT",
         functions: &[Import],
         meaning: "format that imported disks are stored in where `disk_format` isn't given: `as-is`, `raw` or `qcow2`",

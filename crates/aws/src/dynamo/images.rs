@@ -6,7 +6,7 @@ use image_tasks_domain::image::{HASH_ALGORITHM, ImageHashes};
 use image_tasks_domain::ports::{ImagePage, ImageQuery, ImageStore, StoreResult};
 use image_tasks_domain::{Image, ImageId, ImageStatus, Timestamp, Visibility};
 
-use super::item::{created_sort, image, image_key, text};
+use super::item::{created_sort, image, image_key, is_record, text};
 use super::merge::{Filter, Found, Merge, Partition};
 use super::write::update;
 use crate::failures::store_error;
@@ -14,8 +14,8 @@ use crate::failures::store_error;
 /// Images in DynamoDB.
 #[derive(Debug, Clone)]
 pub struct DynamoImages {
-    client: Client,
-    images: String,
+    pub(super) client: Client,
+    pub(super) images: String,
 }
 
 impl DynamoImages {
@@ -38,7 +38,7 @@ impl ImageStore for DynamoImages {
             .send()
             .await
             .map_err(store_error)?;
-        found.item.map(image).transpose()
+        found.item.filter(is_record).map(image).transpose()
     }
 
     async fn list(&self, query: &ImageQuery) -> StoreResult<ImagePage> {
@@ -80,10 +80,11 @@ impl ImageStore for DynamoImages {
             .table_name(&self.images)
             .key(name, value)
             .update_expression(set)
-            .condition_expression("#status = :active AND #stored.etag = :etag")
+            .condition_expression("#status IN (:active, :deactivated) AND #stored.etag = :etag")
             .expression_attribute_names("#status", "status")
             .expression_attribute_names("#stored", "stored")
             .expression_attribute_values(":active", text(ImageStatus::Active.name()))
+            .expression_attribute_values(":deactivated", text(ImageStatus::Deactivated.name()))
             .expression_attribute_values(":etag", text(etag))
             .expression_attribute_values(":md5", text(&hashes.md5))
             .expression_attribute_values(":algo", text(HASH_ALGORITHM))

@@ -154,7 +154,19 @@ pub fn image_item(image: &Image) -> StoreResult<Item> {
     let mut item: Item = serde_dynamo::to_item(image).map_err(|e| StoreError::Fault(e.into()))?;
     item.retain(|_, value| !value.is_null());
     item.insert("created_sort".to_owned(), text(created_sort(image.created_at, image.id)));
+    if let Some(name) = image.name.as_ref().filter(|name| !name.is_empty()) {
+        item.insert(NAME_KEY.to_owned(), text(name));
+    }
     Ok(item)
+}
+
+/// The image's name where it can be the key of an index, which takes no empty text (DynamoDB developer guide,
+/// "Constraints": key values).
+pub(super) const NAME_KEY: &str = "name_key";
+
+/// Whether an item of the images' table is an image's record: of a removed one only the id is left.
+pub(super) fn is_record(item: &Item) -> bool {
+    item.contains_key("owner")
 }
 
 pub(super) fn image(item: Item) -> StoreResult<Image> {

@@ -20,8 +20,9 @@ use super::item::{Item, image_item, image_key, number, task, task_item, text};
 use super::tasks::DynamoTasks;
 use super::write::{Outcome, Replacement, refused, transact, update};
 
-/// Times that an end is written anew because the task or its image changed between read and write.
-const TRIES: usize = 4;
+/// Times that an end is written anew because the task or its image changed between read and write: callers change
+/// images meanwhile.
+const TRIES: usize = 8;
 /// What a step that goes on or succeeds relies on beside what it changes.
 const UNCANCELLED: &[&str] = &["cancelled_by", "image_id"];
 /// What a failure relies on: which image's record it takes away.

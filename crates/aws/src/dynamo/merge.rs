@@ -19,7 +19,7 @@ use crate::failures::store_error;
 /// not deleted yet cost reads without showing anything; a page then ends short, and the next goes on.
 const MOST_READ: usize = 2000;
 /// Most items read for one page that may end up with nothing to show: some 10 MB, ten reads.
-const MOST_SEARCHED: usize = 20_000;
+pub(super) const MOST_SEARCHED: usize = 20_000;
 /// Most bytes of a page's items, one item apart: a page of records is held whole in a function of 512 MB, and an answer
 /// holds 6 MB (Lambda developer guide, "Lambda quotas").
 const MOST_BYTES: usize = 5 << 20;
@@ -52,6 +52,11 @@ impl Partition {
     pub(super) fn new(index: &'static str, attribute: &'static str, value: impl Into<String>) -> Self {
         Self { index, attribute, value: value.into() }
     }
+
+    /// Whether the partitions of its index are by this attribute.
+    pub(super) fn is_of(&self, attribute: &str) -> bool {
+        self.attribute == attribute
+    }
 }
 
 /// A condition on items beyond their keys.
@@ -63,8 +68,11 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// The attribute has this value.
+    /// The attribute has this value. Asked again of the same attribute, nothing has two.
     pub(super) fn equals(&mut self, name: &str, value: AttributeValue) {
+        if self.names.iter().any(|(_, named)| named == name) {
+            return;
+        }
         self.clauses.push(format!("#{name} = :{name}"));
         self.names.push((format!("#{name}"), name.to_owned()));
         self.values.push((format!(":{name}"), value));

@@ -9,11 +9,16 @@
 //! - Lists are eventually consistent (indexes are); reads of one record are strongly consistent.
 
 mod credentials;
+mod image_tasks;
 mod images;
+mod images_change;
+mod images_find;
+mod images_usage;
 mod item;
 mod life;
 mod merge;
 mod progress;
+mod shares;
 mod tasks;
 mod write;
 

@@ -8,6 +8,7 @@
 
 mod checksum;
 mod error;
+mod image_bytes;
 mod links;
 mod multipart;
 mod receivers;

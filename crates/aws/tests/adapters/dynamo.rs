@@ -78,6 +78,8 @@ async fn the_ports_keep_their_promises() {
     conformance::task_life(&tasks, &tasks, &images, &Others(client.clone())).await;
     conformance::image_store(&tasks, &tasks, &images).await;
     conformance::credentials(&tasks, &tasks, &tasks).await;
+    conformance::image_records(&tasks, &tasks, &images).await;
+    conformance::image_tasks(&tasks, &tasks, &tasks).await;
 }
 
 #[tokio::test]

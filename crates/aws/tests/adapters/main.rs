@@ -9,6 +9,7 @@ mod support;
 
 mod bounds;
 mod dynamo;
+mod dynamo_images;
 mod glance;
 mod s3;
 mod s3_strict;

@@ -40,13 +40,14 @@ fn tasks(play: &Play) -> Tasks {
         store: stores.clone(),
         progress: stores.clone(),
         life: stores.clone(),
-        images: stores.clone(),
+        images: std::sync::Arc::<image_tasks_domain::memory::MemoryStore>::default(),
         executions: play.machines().clone(),
         clock: play.clock().clone(),
         sources: Default::default(),
         receivers: Default::default(),
         regions: Default::default(),
         glances: Default::default(),
+        quota: 1000,
         ttl: Duration::from_secs(48 * 3600),
     }
 }

@@ -25,13 +25,14 @@ fn tasks(world: &World) -> Tasks {
         store: world.stores.clone(),
         progress: world.stores.clone(),
         life: world.stores.clone(),
-        images: world.stores.clone(),
+        images: std::sync::Arc::<image_tasks_domain::memory::MemoryStore>::default(),
         executions: world.machines.clone(),
         clock: world.clock.clone(),
         sources: SourcePolicy::default(),
         receivers: Default::default(),
         regions: Default::default(),
         glances: Default::default(),
+        quota: 1000,
         ttl: world.settings.task_ttl,
     }
 }

@@ -162,6 +162,25 @@ fn each_function_has_a_role_of_its_own() {
 }
 
 #[test]
+fn the_api_deletes_images_and_their_records_and_writes_no_bytes() {
+    let template = Template::load();
+    let statements = list(template.at("/Resources/ApiRole/Properties/Policies/0/PolicyDocument/Statement"));
+    let mut deletes = BTreeSet::new();
+    for statement in statements {
+        for action in actions(statement).into_iter().filter(|action| action.starts_with("s3:")) {
+            assert!(["s3:GetObject", "s3:DeleteObject"].contains(&action), "{action}");
+            assert_eq!(statement["Resource"], json!({"Fn::Sub": "${ImagesBucket.Arn}/images/*"}), "{action}");
+            deletes.insert(action);
+        }
+        if statement["Sid"] == "Images" {
+            assert_eq!(statement["Resource"], json!({"Fn::GetAtt": "ImagesTable.Arn"}));
+            assert!(actions(statement).contains(&"dynamodb:DeleteItem"));
+        }
+    }
+    assert_eq!(deletes.len(), 2);
+}
+
+#[test]
 fn functions_are_invoked_by_named_sources_only() {
     let template = Template::load();
     let permissions: Vec<_> = template.resources("AWS::Lambda::Permission").collect();

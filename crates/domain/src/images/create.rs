@@ -1,0 +1,67 @@
+//! `POST /v2/images`: a record, without bytes as yet.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Images, check_quota, check_size, patch};
+use crate::caller::Caller;
+use crate::image::{Image, ImageId};
+use crate::image_properties::ImageProperties;
+use crate::input::Members;
+use crate::policy;
+use crate::ports::StoreError;
+use crate::rejection::{Answer, Rejection};
+
+impl Images {
+    /// Whether the caller may make images at all.
+    ///
+    /// # Errors
+    /// [`Rejection::Forbidden`].
+    pub fn check_may_create(&self, caller: &Caller) -> Answer<()> {
+        policy::check_create_images(caller)
+    }
+
+    /// Makes a record of what the object says.
+    ///
+    /// # Errors
+    /// [`Rejection`]: forbidden what the service decides or an admin alone may say; invalid what has no such value;
+    /// a conflict for an id that is an image's or was; too much beyond the project's quota.
+    pub async fn create(&self, caller: &Caller, said: &Value) -> Answer<Image> {
+        self.check_may_create(caller)?;
+        let members = Members::of(said, "The request body", "")?;
+        for (name, _) in members.iter() {
+            if name != "id" {
+                patch::check_settable(name)?;
+            }
+        }
+        let said = ImageProperties::of(&members)?;
+        let owner = said.owner.as_deref().unwrap_or(&caller.project);
+        policy::check_owner(caller, owner)?;
+        let nothing_said =
+            Image::queued(said.id.unwrap_or_else(|| ImageId(Uuid::new_v4())), owner, self.clock.now());
+        let visibility = said.visibility.unwrap_or(nothing_said.visibility);
+        policy::check_visibility(caller, visibility)?;
+        let image = Image {
+            name: said.name,
+            visibility,
+            disk_format: said.disk_format.map(str::to_owned),
+            container_format: said.container_format.map(str::to_owned),
+            min_disk: said.min_disk,
+            min_ram: said.min_ram,
+            protected: said.protected,
+            os_hidden: said.os_hidden,
+            tags: said.tags.into_iter().collect(),
+            properties: said.extra,
+            ..nothing_said
+        };
+        check_size(&image)?;
+        check_quota(&*self.store, &image.owner, self.quota).await?;
+        match self.store.add(&image).await {
+            Ok(()) => Ok(image),
+            Err(StoreError::Conflict) => {
+                Err(Rejection::Conflict(format!("Image id {} is in use, or was once", image.id)))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+}
