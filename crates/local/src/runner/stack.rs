@@ -43,7 +43,7 @@ impl RunningStack {
     ) -> Result<Self> {
         emulator::end_stale(layout)?;
         let _stale = fs::remove_file(coordinates_path(layout));
-        let endpoints = free_endpoints(options).await?;
+        let (endpoints, keystone) = free_endpoints(options).await?;
         let (mut placements, mut listeners) = (Vec::new(), Vec::new());
         for (port, region) in (options.port..).zip(&options.regions(tests)) {
             let listener = listen(port, "--port").await?;
@@ -51,7 +51,6 @@ impl RunningStack {
             placements.push(Placement::new(region, port, placements.is_empty(), tests));
             listeners.push(listener);
         }
-        let keystone = listen_later(options.keystone_port, "--keystone-port").await?;
         let coordinates = Coordinates {
             aws_endpoint: endpoints.aws(),
             s3_endpoint: endpoints.s3(),
@@ -185,17 +184,19 @@ async fn listen(port: u16, flag: &str) -> Result<TcpListener> {
     })
 }
 
-/// Ports that are free now, for those who listen there only minutes later.
-async fn free_endpoints(options: &Options) -> Result<Endpoints> {
+/// Ports that are free now, for those who listen there only minutes later; and Keystone's listener.
+async fn free_endpoints(options: &Options) -> Result<(Endpoints, TcpListener)> {
     // Held until all are chosen, so that no two are the same.
     let aws = listen_later(options.aws_port, "--aws-port").await?;
     let s3 = listen_later(options.s3_port, "--s3-port").await?;
     let glance = listen_later(0, "").await?;
-    Ok(Endpoints {
+    let keystone = listen_later(options.keystone_port, "--keystone-port").await?;
+    let endpoints = Endpoints {
         aws_port: aws.local_addr()?.port(),
         s3_port: s3.local_addr()?.port(),
         glance_port: glance.local_addr()?.port(),
-    })
+    };
+    Ok((endpoints, keystone))
 }
 
 /// Ports that no system hands out by itself: Linux does from 32,768 on, macOS and Windows from 49,152.
