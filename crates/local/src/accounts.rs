@@ -71,16 +71,17 @@ impl Grant {
     }
 }
 
-/// A `clouds.yaml` with a cloud for each user, named like it.
+/// A `clouds.yaml` with a cloud for each user, named like it; clients take its first region unless told otherwise.
 #[must_use]
-pub fn clouds(keystone: &str, region: &str) -> String {
+pub fn clouds(keystone: &str, regions: &[&str]) -> String {
+    let regions: String = regions.iter().map(|region| format!("      - {region}\n")).collect();
     let mut text = "# Clouds of the local stack, one for each user of its Keystone.\nclouds:\n".to_owned();
     for grant in Grant::firsts() {
         let _infallible = write!(
             text,
             "  {user}:\n    auth:\n      auth_url: {keystone}/v3\n      username: {user}\n      password: {user}\n      \
              project_name: {project}\n      user_domain_name: {domain}\n      project_domain_name: {domain}\n    \
-             region_name: {region}\n    identity_api_version: 3\n",
+             regions:\n{regions}    identity_api_version: 3\n",
             user = grant.user,
             project = grant.project,
             domain = DOMAIN.1,
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_cloud_for_each_user() {
-        let text = clouds("http://127.0.0.1:5000", "us-east-1");
+        let text = clouds("http://127.0.0.1:5000", &["us-east-1", "eu-west-1"]);
         for grant in Grant::firsts() {
             assert!(text.contains(&format!("\n  {0}:\n    auth:\n", grant.user)), "{text}");
         }

@@ -133,7 +133,8 @@ impl RunningStack {
             .map(|one| (one.region.clone(), one.endpoint.clone()))
             .collect();
         let (first, _) = images.first().context("nothing is deployed")?;
-        fs::write(self.layout.clouds(), clouds(endpoint, first))?;
+        let regions: Vec<&str> = images.iter().map(|(region, _)| region.as_str()).collect();
+        fs::write(self.layout.clouds(), clouds(endpoint, &regions))?;
         fs::write(self.layout.openrc(), usage::openrc(endpoint, first)?)?;
         self.served.push(keystone::serve(listener, endpoint, &images));
         self.terminal.line(format!("Keystone is at {endpoint}/v3"));
