@@ -14,7 +14,7 @@ use crate::reply;
 use crate::router::Route;
 
 /// Media types of a change of an image.
-const ACCEPTED_PATCHES: &str =
+pub(crate) const PATCHES: &str =
     "application/openstack-images-v2.0-json-patch, application/openstack-images-v2.1-json-patch";
 
 /// Why a request has no other answer.
@@ -26,8 +26,13 @@ pub(crate) enum ApiError {
     BadBody(String),
     #[error("The request body has {size} bytes; at most {most} are taken")]
     BodyTooLarge { size: usize, most: usize },
-    #[error("Content-Type must be one of {ACCEPTED_PATCHES}, not '{0}'")]
-    UnsupportedMedia(String),
+    #[error(
+        "An upload has at most {most} bytes here, this one has {size}. A larger image is imported from where it lies: POST \
+             .../import with the method web-download, or a task of type import"
+    )]
+    UploadTooLarge { size: usize, most: usize },
+    #[error("Content-Type must be {accepted}, not '{found}'")]
+    UnsupportedMedia { found: String, accepted: &'static str },
     #[error("There is nothing at {0}")]
     NoSuchPath(String),
     #[error("{method} is not allowed here; allowed is {allow}{instead}")]
@@ -53,8 +58,8 @@ impl ApiError {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::BadBody(_) => StatusCode::BAD_REQUEST,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooLarge { .. } | Self::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMedia { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NoSuchPath(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Rejected(rejection) => match rejection {
@@ -116,8 +121,15 @@ impl ApiError {
             Self::Unauthenticated(identity) => Some((WWW_AUTHENTICATE, identity.challenge())),
             Self::MethodNotAllowed { allow, .. } => Some((ALLOW, allow)),
             Self::Rejected(Rejection::Store(StoreError::Unavailable(_))) => Some((RETRY_AFTER, "1")),
-            Self::UnsupportedMedia(_) => Some((HeaderName::from_static("accept-patch"), ACCEPTED_PATCHES)),
-            Self::BadBody(_) | Self::BodyTooLarge { .. } | Self::NoSuchPath(_) | Self::Rejected(_) => None,
+            Self::UnsupportedMedia { accepted: PATCHES, .. } => {
+                Some((HeaderName::from_static("accept-patch"), PATCHES))
+            }
+            Self::BadBody(_)
+            | Self::BodyTooLarge { .. }
+            | Self::UploadTooLarge { .. }
+            | Self::UnsupportedMedia { .. }
+            | Self::NoSuchPath(_)
+            | Self::Rejected(_) => None,
         }
     }
 }

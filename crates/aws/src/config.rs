@@ -90,6 +90,8 @@ pub struct ApiConfig {
     pub glances: GlanceEndpoints,
     /// DynamoDB table of callers' tokens.
     pub credentials_table: String,
+    /// Bucket where uploads wait.
+    pub work_bucket: String,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
     /// Most images of a project.
@@ -194,6 +196,7 @@ impl ApiConfig {
             regions: regions(env)?,
             glances: glances(env)?,
             credentials_table: text(env, "CREDENTIALS_TABLE")?,
+            work_bucket: text(env, "WORK_BUCKET")?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
             images_per_project: usize::try_from(number(env, "IMAGES_PER_PROJECT")?).unwrap_or(usize::MAX),
         })

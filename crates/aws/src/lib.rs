@@ -27,6 +27,6 @@ pub use config::{
 };
 pub use dynamo::{DynamoImages, DynamoTasks};
 pub use regions::AwsRegions;
-pub use s3::{S3Objects, S3Receivers};
+pub use s3::{S3Images, S3Objects, S3Receivers};
 pub use sources::{AllowedSources, Patience};
 pub use step_functions::{StateMachines, StepFunctions};

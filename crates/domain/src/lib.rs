@@ -18,6 +18,7 @@ pub mod export_input;
 pub mod failure;
 pub mod glance;
 pub mod image;
+pub mod image_import;
 pub mod image_properties;
 pub mod images;
 pub mod import_input;
@@ -36,13 +37,16 @@ pub mod task;
 pub mod tasks;
 pub mod time;
 pub mod transfer;
+pub mod uploads;
 
 pub use caller::Caller;
 pub use clone_input::{CloneInput, CloneSource};
 pub use export_input::ExportInput;
 pub use failure::{Failure, FailureCode};
 pub use glance::{GlanceEndpoints, GlanceImage};
-pub use image::{Image, ImageHashes, ImageId, ImageStatus, Publication, StoredObject, Visibility};
+pub use image::{
+    Image, ImageHashes, ImageId, ImageStatus, Publication, StagedBytes, StoredObject, Visibility,
+};
 pub use import_input::ImportInput;
 pub use input::InvalidInput;
 pub use member::{Member, MemberStatus};

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Publication};
+use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Publication, StagedBytes};
 use crate::policy;
 use crate::ports::{
     Clock, Created, Credentials, IdempotencyKey, ImageLinks, ImagePage, ImageQuery, ImageStore, OpenTask,
@@ -46,6 +46,7 @@ struct Tables {
     /// Objects that were removed with them.
     removed_bytes: Vec<String>,
     unremovable: bool,
+    staged: BTreeMap<String, Vec<u8>>,
     keys: BTreeMap<(String, String), Remembered>,
     tokens: BTreeMap<TaskId, (Secret, Timestamp)>,
     progress: BTreeMap<TaskId, Progress>,
@@ -98,12 +99,16 @@ impl Tables {
     fn fail(&mut self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
         let task = self.task(id)?;
         task.fail(failure, ttl, now)?;
-        let made = task.made_image();
+        let (made, fills) = (task.made_image(), task.task_type.fills_image());
         self.tokens.remove(&id);
-        if let Some(image) = made
-            && self.images.get(&image).is_some_and(|stored| stored.status == ImageStatus::Importing)
-        {
-            self.images.remove(&image);
+        let record = made.and_then(|image| self.images.get_mut(&image));
+        if let Some(record) = record.filter(|record| record.status == ImageStatus::Importing) {
+            if fills {
+                record.give_up_filling(now);
+            } else {
+                let image = record.id;
+                self.images.remove(&image);
+            }
         }
         Ok(())
     }
@@ -227,6 +232,23 @@ impl TaskLife for MemoryStore {
         }
         tables.task(id)?.begin(Some(image.id), now)?;
         tables.images.insert(image.id, image.clone());
+        Ok(())
+    }
+
+    async fn begin_filling(
+        &self,
+        id: TaskId,
+        image: ImageId,
+        staged: Option<StagedBytes>,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tables = self.tables();
+        let mut record = tables.images.get(&image).cloned().ok_or(StoreError::Conflict)?;
+        if !record.begin_filling(staged, now) {
+            return Err(StoreError::Conflict);
+        }
+        tables.task(id)?.begin(Some(image), now)?;
+        tables.images.insert(image, record);
         Ok(())
     }
 

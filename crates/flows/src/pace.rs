@@ -46,7 +46,11 @@ pub(crate) fn paced(body: Body) -> Body {
 }
 
 impl Paced {
-    fn poll_chunk(&mut self, context: &mut Context<'_>, asked: Instant) -> Poll<Result<Option<Bytes>, Failure>> {
+    fn poll_chunk(
+        &mut self,
+        context: &mut Context<'_>,
+        asked: Instant,
+    ) -> Poll<Result<Option<Bytes>, Failure>> {
         if let Poll::Ready(chunk) = self.body.poll_next_unpin(context) {
             return Poll::Ready(chunk.transpose());
         }

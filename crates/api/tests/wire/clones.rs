@@ -31,7 +31,8 @@ async fn both_ways_of_naming_an_image_are_taken() {
     let listed = service.get(ALICE, "/v2/tasks?type=clone").await.ok(200);
     assert_eq!(listed.body["tasks"].as_array().unwrap().len(), 3);
     let schema = service.get(ALICE, "/v2/schemas/task").await.ok(200);
-    assert_eq!(schema.body["properties"]["type"]["enum"], json!(["import", "export", "clone"]));
+    let types = json!(["import", "export", "clone", "api_image_import"]);
+    assert_eq!(schema.body["properties"]["type"]["enum"], types);
 }
 
 #[tokio::test]

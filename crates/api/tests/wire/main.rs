@@ -14,5 +14,6 @@ mod list_tasks;
 mod post_tasks;
 mod service;
 mod share_images;
+mod uploads;
 mod usage;
 mod who;

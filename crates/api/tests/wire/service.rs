@@ -12,6 +12,7 @@ use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryLinks, Mem
 use image_tasks_domain::regions::{Region, Regions};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::tasks::Tasks;
+use image_tasks_domain::uploads::Uploads;
 use image_tasks_domain::{GlanceEndpoints, Timestamp};
 use serde_json::{Value, json};
 
@@ -73,29 +74,32 @@ impl Service {
         let store = Arc::new(MemoryStore::default());
         let executions = Arc::new(MemoryExecutions::default());
         let clock = Arc::new(ManualClock::at(Timestamp::from_epoch(NOW)));
+        let tasks = Tasks {
+            store: store.clone(),
+            progress: store.clone(),
+            life: store.clone(),
+            images: store.clone(),
+            executions: executions.clone(),
+            clock: clock.clone(),
+            sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
+            regions: Regions::new("us-east-1", vec![region("us-east-1"), region("eu-west-1")]).unwrap(),
+            receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
+            glances: GlanceEndpoints::parse(GLANCE).unwrap(),
+            ttl: TTL,
+            quota: QUOTA,
+        };
+        let images = Images {
+            store: store.clone(),
+            links: Arc::new(MemoryLinks),
+            bytes: store.clone(),
+            tasks: store.clone(),
+            clock: clock.clone(),
+            quota: QUOTA,
+        };
         let app = App {
-            tasks: Tasks {
-                store: store.clone(),
-                progress: store.clone(),
-                life: store.clone(),
-                images: store.clone(),
-                executions: executions.clone(),
-                clock: clock.clone(),
-                sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
-                regions: Regions::new("us-east-1", vec![region("us-east-1"), region("eu-west-1")]).unwrap(),
-                receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
-                glances: GlanceEndpoints::parse(GLANCE).unwrap(),
-                ttl: TTL,
-                quota: QUOTA,
-            },
-            images: Images {
-                store: store.clone(),
-                links: Arc::new(MemoryLinks),
-                bytes: store.clone(),
-                tasks: store.clone(),
-                clock: clock.clone(),
-                quota: QUOTA,
-            },
+            uploads: Uploads { images: images.clone(), tasks: tasks.clone(), staging: store.clone() },
+            tasks,
+            images,
             identity: Identity::Development,
             public_endpoint: Some("https://images.example".to_owned()),
         };

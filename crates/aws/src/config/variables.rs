@@ -45,8 +45,8 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "WORK_BUCKET",
-        functions: &[Import, Export, Function::Clone, Lifecycle],
-        meaning: "bucket of plans and spooled sources",
+        functions: &[Api, Import, Export, Function::Clone, Lifecycle],
+        meaning: "bucket of plans, spooled sources and uploads",
         default: None,
     },
     Variable {
