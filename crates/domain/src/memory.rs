@@ -7,7 +7,9 @@ mod images;
 pub use executions::MemoryExecutions;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -413,9 +415,24 @@ impl ManualClock {
     }
 }
 
+#[async_trait]
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no time: the clock is moved, and who else has something to do does it.
+    async fn sleep(&self, time: Duration) {
+        self.advance(time);
+        let mut others = true;
+        poll_fn(|context| {
+            if !std::mem::take(&mut others) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }
 

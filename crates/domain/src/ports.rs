@@ -46,9 +46,12 @@ impl From<BadTransition> for StoreError {
 pub type StoreResult<T> = Result<T, StoreError>;
 
 /// The time.
+#[async_trait]
 pub trait Clock: Send + Sync {
     /// Now, in whole seconds.
     fn now(&self) -> Timestamp;
+    /// Lets time pass.
+    async fn sleep(&self, time: Duration);
 }
 
 /// A client's key for "the same request again", within one tenant, for 24 hours.

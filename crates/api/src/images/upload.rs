@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use image_tasks_domain::uploads::Uploads;
 use image_tasks_domain::{Caller, Task, TaskId, TaskStatus};
-use tokio::time::{Instant, sleep};
 
 use super::{json_of, media_type};
 use crate::app::Call;
@@ -23,10 +22,10 @@ pub(crate) const OCTETS: &str = "application/octet-stream";
 /// Gateway hands bytes on in base64, four for each three.
 const MAX_UPLOAD: usize = 4_400_000;
 
-/// How long an upload waits for its import. API Gateway gives up after 30 s, and the bytes were staged before.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// From one look at the task to the next.
+/// From one look at an upload's import to the next.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Most looks, for some 20 s in all: API Gateway gives up after 30 s, and the bytes were staged before.
+const LOOKS: usize = 60;
 
 pub(crate) async fn stage(uploads: &Uploads, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
     let bytes = octets(&call)?;
@@ -63,15 +62,12 @@ fn octets(call: &Call) -> Result<Vec<u8>, ApiError> {
 
 /// The task once it has ended, if that is soon.
 async fn ended(uploads: &Uploads, caller: &Caller, id: TaskId) -> Result<Option<Task>, ApiError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
+    for _ in 0..LOOKS {
         let task = uploads.tasks.get(caller, &id.to_string()).await?;
         if task.status.is_end() {
             return Ok(Some(task));
         }
-        if Instant::now() >= until {
-            return Ok(None);
-        }
-        sleep(PAUSE).await;
+        uploads.tasks.clock.sleep(PAUSE).await;
     }
+    Ok(None)
 }

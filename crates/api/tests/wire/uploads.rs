@@ -1,7 +1,5 @@
 //! `PUT /v2/images/{id}/file`, `PUT .../stage`, `POST .../import`.
 
-use std::time::Duration;
-
 use http::Method;
 use image_tasks_domain::image::Publication;
 use image_tasks_domain::ports::{Clock as _, ImageStore as _, TaskLife as _};
@@ -49,7 +47,7 @@ async fn work(service: &Service, ends: Result<(), Failure>) -> TaskId {
             let staged = task["input"]["staged"].as_str().map(|id| StagedBytes(id.parse().unwrap()));
             break (id.parse::<TaskId>().unwrap(), image, staged);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::task::yield_now().await;
     };
     let now = service.clock.now();
     service.store.begin_filling(id, image, staged, now).await.unwrap();
@@ -77,7 +75,7 @@ async fn work(service: &Service, ends: Result<(), Failure>) -> TaskId {
     id
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_upload_is_answered_once_its_image_is_active() {
     let service = Service::new();
     let id = record(&service, formats()).await;
@@ -98,7 +96,7 @@ async fn an_upload_is_answered_once_its_image_is_active() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_upload_that_is_refused_says_why_and_leaves_the_record_queued() {
     let service = Service::new();
     let id = record(&service, formats()).await;
@@ -111,7 +109,7 @@ async fn an_upload_that_is_refused_says_why_and_leaves_the_record_queued() {
     again.ok(204);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_upload_whose_import_takes_long_is_answered_before() {
     let service = Service::new();
     let id = record(&service, formats()).await;
@@ -121,7 +119,7 @@ async fn an_upload_whose_import_takes_long_is_answered_before() {
     assert_eq!(image(&service, &id).await.status, ImageStatus::Active);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn what_is_staged_is_imported_when_that_is_asked_for() {
     let service = Service::new();
     let id = record(&service, formats()).await;
@@ -143,7 +141,7 @@ async fn what_is_staged_is_imported_when_that_is_asked_for() {
     assert_eq!(image(&service, &id).await.status, ImageStatus::Active);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_download_into_a_record() {
     let service = Service::new();
     let id = record(&service, formats()).await;
@@ -161,7 +159,7 @@ async fn a_download_into_a_record() {
     assert!(service.post(ALICE, &asked).await.error(400).contains("/import alone"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn what_is_refused_of_an_upload() {
     let service = Service::new();
     let id = record(&service, formats()).await;
@@ -188,7 +186,7 @@ async fn what_is_refused_of_an_upload() {
     assert!(service.store.staged().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_record_is_deleted_with_what_is_staged_for_it() {
     let service = Service::new();
     let id = record(&service, formats()).await;
