@@ -27,6 +27,8 @@ pub(crate) fn text(body: &'static str) -> Response<Bytes> {
 pub(crate) fn empty(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
+    // Without one a gateway says JSON, and python-glanceclient then fails to read nothing as JSON.
+    set(&mut response, CONTENT_TYPE, "text/plain; charset=utf-8");
     response
 }
 

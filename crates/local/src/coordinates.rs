@@ -24,6 +24,12 @@ pub struct Coordinates {
     pub aws_endpoint: String,
     /// LocalStack's S3. What `AWS_ENDPOINT_URL_S3` is in functions.
     pub s3_endpoint: String,
+    /// Keystone, without a version.
+    pub keystone_endpoint: String,
+    /// A `clouds.yaml` for it.
+    pub clouds: PathBuf,
+    /// Where programs are installed: a virtual environment of Python for each file of pins.
+    pub tools: PathBuf,
     /// A bucket outside the stacks, allowed as a source of imports.
     pub source_bucket: String,
     /// A bucket outside the stacks, allowed to receive exports; in the first region.

@@ -2,6 +2,7 @@
 //!
 //! - [`Coordinates`]: where the stack listens and what it deployed, as the
 //!   runner wrote it.
+//! - [`GRANTS`]: whom its Keystone knows.
 //! - [`SourceServer`]: an HTTP server of images that misbehaves on request and
 //!   counts what it was asked.
 //! - [`pattern`]: bytes of any length, the same on every machine, readable at
@@ -13,6 +14,7 @@
 //! emulators, deploys `template.yaml` and serves the API; docs/local-stack.md
 //! says what differs from AWS.
 
+mod accounts;
 mod coordinates;
 pub mod pattern;
 mod source;
@@ -22,6 +24,7 @@ mod kit;
 #[cfg(feature = "kit")]
 mod s3;
 
+pub use accounts::{DOMAIN, GRANTS, Grant, PROJECTS, clouds};
 pub use coordinates::{
     COORDINATES_VARIABLE, Coordinates, Deployment, HASH_BEFORE_ACTIVE, Resource, S3_DISTURBANCES, S3_REQUESTS,
 };

@@ -143,6 +143,20 @@ async fn bad_records_are_refused_by_name() {
     service.send(Method::POST, "/v2/images", &headers, "x".repeat((1 << 20) + 1)).await.error(413);
 }
 
+/// A gateway adds what is missing, and python-glanceclient reads as JSON what is called so.
+#[tokio::test]
+async fn an_answer_without_a_body_isnt_called_json() {
+    let service = Service::new();
+    let id = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+    let path = format!("/v2/images/{id}");
+    create(&service, ALICE, json!({"id": id})).await.ok(201);
+    let tag = format!("{path}/tags/a");
+    for (method, path) in [(Method::PUT, &tag), (Method::DELETE, &tag), (Method::DELETE, &path)] {
+        let answer = service.send(method, path, &[("x-auth-token", ALICE)], "").await.ok(204);
+        assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+    }
+}
+
 #[tokio::test]
 async fn an_id_is_used_once() {
     let service = Service::new();

@@ -61,6 +61,16 @@ impl Layout {
         self.directory.join("run")
     }
 
+    /// For clients that read such a file: one cloud for each user of Keystone.
+    pub(super) fn clouds(&self) -> PathBuf {
+        self.directory.join("clouds.yaml")
+    }
+
+    /// For a shell: one of its users.
+    pub(super) fn openrc(&self) -> PathBuf {
+        self.directory.join("openrc")
+    }
+
     /// Home and temporary directory of the emulators; emptied at each start.
     pub(super) fn home(&self) -> PathBuf {
         self.directory.join("home")

@@ -7,12 +7,15 @@
 
 mod artifacts;
 mod client;
+mod conformance;
 mod demo;
 mod deployment;
 mod disk;
 mod emulator;
+mod keystone;
 mod layout;
 mod proxy;
+mod server;
 mod stack;
 mod steps;
 mod terminal;
@@ -56,6 +59,12 @@ enum Command {
     },
     /// Start everything and leave it running, until Ctrl-C.
     Up,
+    /// Start everything, let stock clients and OpenStack's own tests use it, stop.
+    Conformance {
+        /// Those of the suites to run [default: all].
+        #[arg(value_parser = conformance::names())]
+        suites: Vec<String>,
+    },
     /// Start everything, run the workspace's tests on it, stop.
     Test {
         /// Arguments of `cargo nextest run --workspace` (or `cargo test`), after `--`.
@@ -75,7 +84,10 @@ struct Options {
     /// Port of LocalStack's S3; 0 takes a free one.
     #[arg(long, global = true, default_value_t = 4610)]
     s3_port: u16,
-    /// Regions to deploy to [default: us-east-1, and for tests eu-west-1 too].
+    /// Port of Keystone; 0 takes a free one.
+    #[arg(long, global = true, default_value_t = 0)]
+    keystone_port: u16,
+    /// Regions to deploy to [default: us-east-1, and for test and conformance eu-west-1 too].
     #[arg(long, global = true, value_delimiter = ',')]
     regions: Vec<String>,
     /// Directory of logs and state; objects of S3 are on its file system [default: .local].
@@ -102,13 +114,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let layout = Layout::new(arguments.options.dir.clone())?;
     let _lock = layout.claim()?;
-    let tests = matches!(arguments.command, Command::Test { .. });
+    let build_tests = matches!(arguments.command, Command::Test { .. });
+    let tests = build_tests || matches!(arguments.command, Command::Conformance { .. });
     let mut stack = RunningStack::prepare(&layout, &arguments.options, tests, &terminal).await?;
     let worked = async {
-        if tests {
+        if build_tests {
             tools::install_test_programs(&layout, &stop).await?;
         }
-        stack.start(tests, &stop).await?;
+        stack.start(build_tests, &stop).await?;
         match arguments.command {
             Command::Demo { keep, size } => {
                 demo::run(&stack, size, &terminal, &stop).await?;
@@ -121,6 +134,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
                 stay(&stack, &terminal, &stop).await;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Conformance { suites } => conformance::run(&stack, &suites, &terminal, &stop).await,
             Command::Test { arguments } => test(&stack, arguments, &terminal, &stop).await,
         }
     }
@@ -134,7 +148,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 async fn stay(stack: &RunningStack, terminal: &Terminal, stop: &Stop) {
-    terminal.text(&usage::text(stack.coordinates(), &stack.coordinates_path()));
+    terminal.text(&usage::text(stack.coordinates(), stack.layout(), &stack.coordinates_path()));
     stop.wait().await;
 }
 

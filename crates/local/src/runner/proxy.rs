@@ -1,8 +1,6 @@
 //! The public port: 127.0.0.1:9292 in front of the emulated API Gateway, which
 //! tells APIs apart by the `Host` header. Bodies stream both ways.
 
-use std::convert::Infallible;
-
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
@@ -10,13 +8,13 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
+
+use super::server;
 
 /// Headers of one connection, not of the message (RFC 9110, 7.6.1), and
 /// `Expect`, which our own server has answered.
@@ -46,26 +44,10 @@ pub(super) fn serve(listener: TcpListener, aws_port: u16, api_id: &str) -> Resul
         address: format!("127.0.0.1:{aws_port}").parse().context("not an address")?,
         host: HeaderValue::from_str(&format!("{api_id}.execute-api.localhost:{aws_port}"))?,
     };
-    Ok(tokio::spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => {
-                    let Ok((stream, _)) = accepted else { continue };
-                    let gateway = gateway.clone();
-                    connections.spawn(async move {
-                        let service = service_fn(|request| forward(gateway.clone(), request));
-                        // A client that leaves early is an error here and no news.
-                        let _left = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-                    });
-                }
-                Some(_) = connections.join_next() => {}
-            }
-        }
-    }))
+    Ok(server::serve(listener, move |request| forward(gateway.clone(), request)))
 }
 
-async fn forward(gateway: Gateway, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn forward(gateway: Gateway, request: Request<Incoming>) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     let mut target = http::uri::Parts::default();
     target.scheme = Some(Scheme::HTTP);
@@ -76,9 +58,9 @@ async fn forward(gateway: Gateway, request: Request<Incoming>) -> Result<Respons
         head.headers.remove(name);
     }
     head.headers.insert(HOST, gateway.host);
-    let Ok(uri) = Uri::from_parts(target) else { return Ok(bad_gateway("the path is not a URI")) };
+    let Ok(uri) = Uri::from_parts(target) else { return bad_gateway("the path is not a URI") };
     head.uri = uri;
-    Ok(match gateway.client.request(Request::from_parts(head, body)).await {
+    match gateway.client.request(Request::from_parts(head, body)).await {
         Ok(answer) => {
             let mut answer = answer.map(Either::Left);
             for name in &OF_THE_CONNECTION {
@@ -87,7 +69,7 @@ async fn forward(gateway: Gateway, request: Request<Incoming>) -> Result<Respons
             answer
         }
         Err(error) => bad_gateway(&format!("the emulated API Gateway doesn't answer: {error}")),
-    })
+    }
 }
 
 fn bad_gateway(message: &str) -> Response<Body> {
@@ -105,24 +87,19 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     /// Answers with the request's line, `Host`, the named headers and body.
-    async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let host = head.headers[HOST].to_str().unwrap();
         let token = head.headers.get("x-auth-token").map_or("", |value| value.to_str().unwrap());
         let mut text = format!("{} {} {host} {token} ", head.method, head.uri);
         text.push_str(std::str::from_utf8(&body.collect().await.unwrap().to_bytes()).unwrap());
-        Ok(Response::builder().status(207).header("x-kept", "yes").body(Full::from(text)).unwrap())
+        Response::builder().status(207).header("x-kept", "yes").body(Full::from(text)).unwrap()
     }
 
     async fn upstream() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(echo)));
-            }
-        });
+        server::serve(listener, echo);
         address
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
-use image_tasks_local::Coordinates;
+use image_tasks_local::{Coordinates, clouds};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -15,7 +15,7 @@ use super::emulator::{self, Emulator, Endpoints};
 use super::layout::Layout;
 use super::steps::Stop;
 use super::terminal::Terminal;
-use super::{Options, artifacts, proxy, tools};
+use super::{Options, artifacts, keystone, proxy, tools, usage};
 
 /// Everything that runs. [`RunningStack::stop`] ends it whatever was started.
 pub(super) struct RunningStack {
@@ -25,8 +25,11 @@ pub(super) struct RunningStack {
     placements: Vec<Placement>,
     /// Of the APIs, in the same order, until they are served.
     listeners: Vec<TcpListener>,
+    /// Of Keystone, until it is served.
+    keystone: Option<TcpListener>,
     emulators: Vec<Emulator>,
-    proxies: Vec<JoinHandle<()>>,
+    /// The APIs and Keystone.
+    served: Vec<JoinHandle<()>>,
     coordinates: Coordinates,
 }
 
@@ -40,7 +43,7 @@ impl RunningStack {
     ) -> Result<Self> {
         emulator::end_stale(layout)?;
         let _stale = fs::remove_file(coordinates_path(layout));
-        let endpoints = free_endpoints(options).await?;
+        let (endpoints, keystone) = free_endpoints(options).await?;
         let (mut placements, mut listeners) = (Vec::new(), Vec::new());
         for (port, region) in (options.port..).zip(&options.regions(tests)) {
             let listener = listen(port, "--port").await?;
@@ -51,6 +54,9 @@ impl RunningStack {
         let coordinates = Coordinates {
             aws_endpoint: endpoints.aws(),
             s3_endpoint: endpoints.s3(),
+            keystone_endpoint: format!("http://{}", keystone.local_addr()?),
+            clouds: layout.clouds(),
+            tools: layout.tools(),
             source_bucket: SOURCE_BUCKET.to_owned(),
             export_bucket: placements.first().context("no region to deploy to")?.export_bucket.clone(),
             glance_address: endpoints.glance(),
@@ -63,8 +69,9 @@ impl RunningStack {
             endpoints,
             placements,
             listeners,
+            keystone: Some(keystone),
             emulators: Vec::new(),
-            proxies: Vec::new(),
+            served: Vec::new(),
             coordinates,
         })
     }
@@ -82,12 +89,12 @@ impl RunningStack {
     }
 
     /// Installs and starts the emulators while cargo builds, deploys, serves.
-    pub(super) async fn start(&mut self, tests: bool, stop: &Stop) -> Result<()> {
+    pub(super) async fn start(&mut self, build_tests: bool, stop: &Stop) -> Result<()> {
         let (layout, terminal) = (self.layout.clone(), self.terminal);
         let build = async {
             terminal
                 .line("Building the functions: cargo build --workspace (minutes when nothing is built yet)");
-            let binaries = artifacts::build(&layout, tests, stop).await?;
+            let binaries = artifacts::build(&layout, build_tests, stop).await?;
             artifacts::lay_out(&layout, &binaries, &terminal)
         };
         let (template, ()) = tokio::try_join!(build, self.start_emulators(stop))?;
@@ -106,16 +113,35 @@ impl RunningStack {
             let deployed = deployment::finish(&self.layout, &self.endpoints, placement, stop).await?;
             let api =
                 deployed.of_type("AWS::ApiGatewayV2::Api").next().context("the template has no HTTP API")?;
-            self.proxies.push(proxy::serve(listener, self.endpoints.aws_port, api)?);
+            self.served.push(proxy::serve(listener, self.endpoints.aws_port, api)?);
             terminal.line(format!("The API of {} is at {}", deployed.region, deployed.endpoint));
             self.coordinates.deployments.push(deployed);
         }
+        self.serve_keystone()?;
         fs::write(self.coordinates_path(), serde_json::to_vec_pretty(&self.coordinates)?)?;
         Ok(())
     }
 
+    /// Keystone, and the files that lead clients to it.
+    fn serve_keystone(&mut self) -> Result<()> {
+        let Some(listener) = self.keystone.take() else { return Ok(()) };
+        let endpoint = &self.coordinates.keystone_endpoint;
+        let images: Vec<_> = self
+            .coordinates
+            .deployments
+            .iter()
+            .map(|one| (one.region.clone(), one.endpoint.clone()))
+            .collect();
+        let (first, _) = images.first().context("nothing is deployed")?;
+        fs::write(self.layout.clouds(), clouds(endpoint, first))?;
+        fs::write(self.layout.openrc(), usage::openrc(endpoint, first)?)?;
+        self.served.push(keystone::serve(listener, endpoint, &images));
+        self.terminal.line(format!("Keystone is at {endpoint}/v3"));
+        Ok(())
+    }
+
     async fn start_emulators(&mut self, stop: &Stop) -> Result<()> {
-        tools::install(&self.layout, &self.terminal, stop).await?;
+        tools::install(&self.layout, tools::OF_THE_STACK, &self.terminal, stop).await?;
         // Emptied here and not at the end: what a killed emulator left goes too.
         fs::remove_dir_all(self.layout.home())?;
         fs::create_dir_all(self.layout.home())?;
@@ -133,8 +159,8 @@ impl RunningStack {
     /// Ends everything that was started and returns when it is gone.
     pub(super) async fn stop(mut self) {
         self.terminal.line("Stopping");
-        for proxy in &self.proxies {
-            proxy.abort();
+        for served in &self.served {
+            served.abort();
         }
         for deployed in &self.coordinates.deployments {
             deployment::save_function_logs(&self.layout, &self.endpoints, &deployed.region).await;
@@ -142,7 +168,9 @@ impl RunningStack {
         for emulator in self.emulators.drain(..) {
             emulator.stop().await;
         }
-        let _gone = fs::remove_file(self.coordinates_path());
+        for written in [self.coordinates_path(), self.layout.clouds(), self.layout.openrc()] {
+            let _gone = fs::remove_file(written);
+        }
     }
 }
 
@@ -156,17 +184,19 @@ async fn listen(port: u16, flag: &str) -> Result<TcpListener> {
     })
 }
 
-/// Ports that are free now, for those who listen there only minutes later.
-async fn free_endpoints(options: &Options) -> Result<Endpoints> {
+/// Ports that are free now, for those who listen there only minutes later; and Keystone's listener.
+async fn free_endpoints(options: &Options) -> Result<(Endpoints, TcpListener)> {
     // Held until all are chosen, so that no two are the same.
     let aws = listen_later(options.aws_port, "--aws-port").await?;
     let s3 = listen_later(options.s3_port, "--s3-port").await?;
     let glance = listen_later(0, "").await?;
-    Ok(Endpoints {
+    let keystone = listen_later(options.keystone_port, "--keystone-port").await?;
+    let endpoints = Endpoints {
         aws_port: aws.local_addr()?.port(),
         s3_port: s3.local_addr()?.port(),
         glance_port: glance.local_addr()?.port(),
-    })
+    };
+    Ok((endpoints, keystone))
 }
 
 /// Ports that no system hands out by itself: Linux does from 32,768 on, macOS and Windows from 49,152.

@@ -17,7 +17,8 @@ use super::terminal::Terminal;
 /// LocalStack 4.12.0 wants 3.11, what Debian 12 has.
 const CHECK: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))";
 const CANDIDATES: [&str; 3] = ["python3.11", "/usr/bin/python3.11", "python3"];
-const TOOLS: [&str; 3] = ["ministack", "s3", "sam"];
+/// What every stack needs.
+pub(super) const OF_THE_STACK: &[&str] = &["ministack", "s3", "sam"];
 
 /// Directory of a tool's virtual environment.
 pub(super) fn environment(layout: &Layout, tool: &str) -> PathBuf {
@@ -29,10 +30,15 @@ pub(super) fn program(layout: &Layout, tool: &str, name: &str) -> PathBuf {
     environment(layout, tool).join("bin").join(name)
 }
 
-/// Installs what isn't there yet.
-pub(super) async fn install(layout: &Layout, terminal: &Terminal, stop: &Stop) -> Result<()> {
+/// Installs those of the tools that aren't there yet.
+pub(super) async fn install(
+    layout: &Layout,
+    tools: &[&'static str],
+    terminal: &Terminal,
+    stop: &Stop,
+) -> Result<()> {
     let mut missing = Vec::new();
-    for tool in TOOLS {
+    for &tool in tools {
         let pins = fs::read_to_string(layout.infra(&format!("{tool}.txt")))?;
         let installed = fs::read_to_string(stamp(layout, tool)).unwrap_or_default();
         if installed != pins {

@@ -3,30 +3,30 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use image_tasks_local::Coordinates;
+use anyhow::{Context, Result};
+use image_tasks_local::{Coordinates, Deployment, Grant};
 
-pub(super) fn text(coordinates: &Coordinates, path: &Path) -> String {
+use super::layout::Layout;
+
+/// Who the printed lines are for.
+const USER: &str = "demo";
+
+/// Lines for a shell after which stock clients need no flags.
+pub(super) fn openrc(keystone: &str, region: &str) -> Result<String> {
+    let grant = Grant::of(USER).context("the user of the examples is known to Keystone")?;
+    let mut text = String::new();
+    for (name, value) in grant.environment(keystone, region) {
+        let _infallible = writeln!(text, "export {name}={value}");
+    }
+    Ok(text)
+}
+
+pub(super) fn text(coordinates: &Coordinates, layout: &Layout, path: &Path) -> String {
     let mut text = String::new();
     for deployment in &coordinates.deployments {
-        let endpoint = &deployment.endpoint;
-        let _infallible = write!(
-            text,
-            r#"
-Image Tasks in {region}: {endpoint}
-Identity is for development: the token says who you are, user:project[:role].
-
-  curl -s {endpoint}/v2/tasks -H 'X-Auth-Token: demo:demo' -H 'Content-Type: application/json' \
-    -d '{{"type":"import","input":{{"import_from":"https://download.cirros-cloud.net/0.6.2/cirros-0.6.2-x86_64-disk.img","image_properties":{{"name":"cirros"}}}}}}'
-  curl -s {endpoint}/v2/tasks -H 'X-Auth-Token: demo:demo'
-  curl -s {endpoint}/v2/images -H 'X-Auth-Token: demo:demo'
-
-  pip install python-glanceclient python-openstackclient
-  glance --os-image-url {endpoint} --os-auth-token demo:demo task-list
-  openstack --os-auth-type admin_token --os-endpoint {endpoint}/v2 --os-token demo:demo image task list
-"#,
-            region = deployment.region,
-        );
+        of_region(&mut text, deployment);
     }
+    of_clients(&mut text, coordinates, layout);
     let _infallible = write!(
         text,
         r"
@@ -47,4 +47,46 @@ Ctrl-C stops everything.
         coordinates.logs.display(),
     );
     text
+}
+
+fn of_region(text: &mut String, deployment: &Deployment) {
+    let endpoint = &deployment.endpoint;
+    let _infallible = write!(
+        text,
+        r#"
+Image Tasks in {region}: {endpoint}
+Identity is for development: the token says who you are, user:project[:role].
+
+  curl -s {endpoint}/v2/tasks -H 'X-Auth-Token: demo:demo' -H 'Content-Type: application/json' \
+    -d '{{"type":"import","input":{{"import_from":"https://download.cirros-cloud.net/0.6.2/cirros-0.6.2-x86_64-disk.img","image_properties":{{"name":"cirros"}}}}}}'
+  curl -s {endpoint}/v2/tasks -H 'X-Auth-Token: demo:demo'
+  curl -s {endpoint}/v2/images -H 'X-Auth-Token: demo:demo'
+"#,
+        region = deployment.region,
+    );
+}
+
+fn of_clients(text: &mut String, coordinates: &Coordinates, layout: &Layout) {
+    let users: Vec<_> = Grant::firsts().map(|grant| format!("{} ({})", grant.user, grant.project)).collect();
+    let _infallible = write!(
+        text,
+        "\nKeystone: {keystone}/v3, users (and projects) {users}; a password is its user's name.\n\n  \
+         pip install python-glanceclient python-openstackclient\n",
+        keystone = coordinates.keystone_endpoint,
+        users = users.join(", "),
+    );
+    if let Some(Ok(lines)) =
+        coordinates.deployments.first().map(|one| openrc(&coordinates.keystone_endpoint, &one.region))
+    {
+        for line in lines.lines() {
+            let _infallible = writeln!(text, "  {line}");
+        }
+    }
+    let _infallible = write!(
+        text,
+        "  glance task-list\n  openstack image list\n\nThe same lines: . {}\nEvery user is a cloud of its own in \
+         {clouds}:\n\n  OS_CLIENT_CONFIG_FILE={clouds} openstack --os-cloud bob image list\n",
+        layout.openrc().display(),
+        clouds = coordinates.clouds.display(),
+    );
 }

@@ -1,0 +1,64 @@
+//! `cargo local conformance`: who wrote none of this code uses the stack.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
+use image_tasks_local::COORDINATES_VARIABLE;
+
+use super::stack::RunningStack;
+use super::steps::{self, Stop};
+use super::terminal::Terminal;
+use super::tools;
+
+/// A test that `cargo local test` ignores, and what has to be installed for it.
+struct Suite {
+    name: &'static str,
+    tools: &'static [&'static str],
+    package: &'static str,
+    test: &'static str,
+}
+
+/// Run in this order, each whatever the one before said.
+const SUITES: &[Suite] = &[
+    Suite { name: "clients", tools: &["clients"], package: "image-tasks-conformance", test: "clients" },
+    Suite { name: "tempest", tools: &["tempest"], package: "image-tasks-conformance", test: "tempest" },
+];
+
+/// What a person may name.
+pub(super) fn names() -> PossibleValuesParser {
+    SUITES.iter().map(|suite| suite.name).into()
+}
+
+/// Runs the named suites, all where none is named.
+pub(super) async fn run(
+    stack: &RunningStack,
+    asked: &[String],
+    terminal: &Terminal,
+    stop: &Stop,
+) -> Result<ExitCode> {
+    let mut failed = Vec::new();
+    for suite in SUITES.iter().filter(|suite| asked.is_empty() || asked.iter().any(|name| name == suite.name))
+    {
+        tools::install(stack.layout(), suite.tools, terminal, stop).await?;
+        terminal.line(format!("Conformance: {}", suite.name));
+        let mut command = steps::cargo();
+        command.args(["test", "--quiet", "--package", suite.package, "--test", suite.test]);
+        command.args(["--", "--ignored", "--nocapture"]).current_dir(stack.layout().repository());
+        command.env(COORDINATES_VARIABLE, stack.coordinates_path());
+        let status = steps::status(command, stop).await.context("cannot run cargo")?;
+        if !status.success() {
+            failed.push(suite.name);
+        }
+        terminal.line(format!(
+            "  {}: {}",
+            suite.name,
+            if status.success() { "as expected" } else { "FAILED" }
+        ));
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    terminal.line(format!("Failed: {}", failed.join(", ")));
+    Ok(ExitCode::FAILURE)
+}

@@ -1,0 +1,12 @@
+//! What people who wrote none of this code do with the stack.
+//!
+//! - [`session`]: real commands of stock clients with what they have to show, read from `clients/*.session`.
+//! - [`printed`]: what a client printed, as JSON.
+//! - [`tempest`]: OpenStack's own tests, held against the list of what is expected of each, `tempest.txt`.
+//!
+//! The tests of this package are ignored unless `cargo local conformance` runs them: they take minutes.
+
+pub mod expected;
+pub mod printed;
+pub mod session;
+pub mod tempest;
