@@ -45,6 +45,18 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    OnStack(OnStack),
+    /// Test against real services (Keystone) on this machine; needs no stack.
+    Conformance {
+        /// Arguments of `cargo nextest run` (or `cargo test`), after `--`.
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum OnStack {
     /// Start everything, import a disk image, show the task's life, stop.
     Demo {
         /// Leave the stack running after the import, until Ctrl-C.
@@ -63,6 +75,10 @@ enum Command {
         arguments: Vec<OsString>,
     },
 }
+
+/// Tests against real services; ignored unless [`CONFORMANCE`] is `1`.
+const CONFORMANCE_TESTS: &str = "image-tasks-test-keystone";
+const CONFORMANCE: &str = "IMAGE_TASKS_CONFORMANCE";
 
 #[derive(Debug, Args)]
 struct Options {
@@ -102,26 +118,39 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let layout = Layout::new(arguments.options.dir.clone())?;
     let _lock = layout.claim()?;
-    let tests = matches!(arguments.command, Command::Test { .. });
-    let mut stack = RunningStack::prepare(&layout, &arguments.options, tests, &terminal).await?;
+    match arguments.command {
+        Command::OnStack(command) => on_stack(command, &arguments.options, &layout, &terminal, &stop).await,
+        Command::Conformance { arguments } => conformance(arguments, &layout, &terminal, &stop).await,
+    }
+}
+
+async fn on_stack(
+    command: OnStack,
+    options: &Options,
+    layout: &Layout,
+    terminal: &Terminal,
+    stop: &Stop,
+) -> Result<ExitCode> {
+    let tests = matches!(command, OnStack::Test { .. });
+    let mut stack = RunningStack::prepare(layout, options, tests, terminal).await?;
     let worked = async {
         if tests {
-            tools::install_test_programs(&layout, &stop).await?;
+            tools::install_test_programs(layout, stop).await?;
         }
-        stack.start(tests, &stop).await?;
-        match arguments.command {
-            Command::Demo { keep, size } => {
-                demo::run(&stack, size, &terminal, &stop).await?;
+        stack.start(tests, stop).await?;
+        match command {
+            OnStack::Demo { keep, size } => {
+                demo::run(&stack, size, terminal, stop).await?;
                 if keep {
-                    stay(&stack, &terminal, &stop).await;
+                    stay(&stack, terminal, stop).await;
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Up => {
-                stay(&stack, &terminal, &stop).await;
+            OnStack::Up => {
+                stay(&stack, terminal, stop).await;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Test { arguments } => test(&stack, arguments, &terminal, &stop).await,
+            OnStack::Test { arguments } => test(&stack, arguments, terminal, stop).await,
         }
     }
     .await;
@@ -131,6 +160,18 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::from(130));
     }
     worked
+}
+
+async fn conformance(
+    arguments: Vec<OsString>,
+    layout: &Layout,
+    terminal: &Terminal,
+    stop: &Stop,
+) -> Result<ExitCode> {
+    tools::install_services(layout, terminal, stop).await?;
+    let mut command = cargo_tests(&["--package", CONFORMANCE_TESTS], arguments, layout, terminal).await;
+    command.env(CONFORMANCE, "1");
+    Ok(exit_code(steps::status(command, stop).await.context("cannot run cargo")?))
 }
 
 async fn stay(stack: &RunningStack, terminal: &Terminal, stop: &Stop) {
@@ -144,17 +185,28 @@ async fn test(
     terminal: &Terminal,
     stop: &Stop,
 ) -> Result<ExitCode> {
-    let nextest = steps::succeeds("cargo-nextest", ["--version"]).await;
-    let mut command = steps::cargo();
-    if nextest {
-        terminal.line("Running the tests: cargo nextest run --workspace");
-        command.args(["nextest", "run", "--workspace"]);
-    } else {
-        terminal.line("Running the tests: cargo test --workspace (cargo-nextest isn't installed)");
-        command.args(["test", "--workspace"]);
-    }
-    command.args(arguments).current_dir(stack.layout().repository());
+    let mut command = cargo_tests(&["--workspace"], arguments, stack.layout(), terminal).await;
     command.env(COORDINATES_VARIABLE, stack.coordinates_path());
     let status = steps::status(command, stop).await.context("cannot run cargo")?;
     Ok(exit_code(status))
+}
+
+/// Cargo, about to run the tests of some packages.
+async fn cargo_tests(
+    packages: &[&str],
+    arguments: Vec<OsString>,
+    layout: &Layout,
+    terminal: &Terminal,
+) -> tokio::process::Command {
+    let mut command = steps::cargo();
+    let names = packages.join(" ");
+    if steps::succeeds("cargo-nextest", ["--version"]).await {
+        terminal.line(format!("Running the tests: cargo nextest run {names}"));
+        command.args(["nextest", "run"]);
+    } else {
+        terminal.line(format!("Running the tests: cargo test {names} (cargo-nextest isn't installed)"));
+        command.arg("test");
+    }
+    command.args(packages).args(arguments).current_dir(layout.repository());
+    command
 }

@@ -18,6 +18,8 @@ use super::terminal::Terminal;
 const CHECK: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))";
 const CANDIDATES: [&str; 3] = ["python3.11", "/usr/bin/python3.11", "python3"];
 const TOOLS: [&str; 3] = ["ministack", "s3", "sam"];
+/// Services that are tested against as they are.
+const SERVICES: [&str; 1] = ["keystone"];
 
 /// Directory of a tool's virtual environment.
 pub(super) fn environment(layout: &Layout, tool: &str) -> PathBuf {
@@ -29,10 +31,24 @@ pub(super) fn program(layout: &Layout, tool: &str, name: &str) -> PathBuf {
     environment(layout, tool).join("bin").join(name)
 }
 
-/// Installs what isn't there yet.
+/// Installs what the stack runs on and isn't there yet.
 pub(super) async fn install(layout: &Layout, terminal: &Terminal, stop: &Stop) -> Result<()> {
+    install_each(layout, &TOOLS, terminal, stop).await
+}
+
+/// Installs the real services that tests ask and that aren't there yet.
+pub(super) async fn install_services(layout: &Layout, terminal: &Terminal, stop: &Stop) -> Result<()> {
+    install_each(layout, &SERVICES, terminal, stop).await
+}
+
+async fn install_each(
+    layout: &Layout,
+    tools: &[&'static str],
+    terminal: &Terminal,
+    stop: &Stop,
+) -> Result<()> {
     let mut missing = Vec::new();
-    for tool in TOOLS {
+    for &tool in tools {
         let pins = fs::read_to_string(layout.infra(&format!("{tool}.txt")))?;
         let installed = fs::read_to_string(stamp(layout, tool)).unwrap_or_default();
         if installed != pins {
