@@ -73,7 +73,7 @@ impl App {
                 (route, method) => Err(ApiError::not_allowed(route, method.clone())),
             };
         }
-        let caller = self.identity.caller(&parts).ok_or(ApiError::Unauthenticated(self.identity))?;
+        let caller = self.identity.caller(&parts).await?;
         let route = route.ok_or_else(|| ApiError::NoSuchPath(path.clone()))?;
         let call = Call {
             caller,

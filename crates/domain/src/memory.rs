@@ -2,9 +2,11 @@
 //! held against, and what tests of flows and of the wire run on.
 
 mod executions;
+mod identity;
 mod images;
 
 pub use executions::MemoryExecutions;
+pub use identity::{Fault, MemoryIdentity};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;

@@ -4,8 +4,10 @@
 //! against every implementation. Adapters map their errors to [`StoreError`];
 //! a kind is added only where a caller acts on it.
 
+mod identity;
 mod images;
 
+pub use identity::{ProjectMap, Tokens};
 pub use images::{FoundImages, ImageBytes, ImageRecords, ImageTasks, Staging};
 
 use std::cmp::Ordering;

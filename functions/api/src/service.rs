@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
-use image_tasks_api::{App, Identity};
-use image_tasks_aws::{ApiConfig, Clients, S3Images, StepFunctions, SystemClock};
+use image_tasks_api::{App, Identity, Keystone, MappedPrincipals};
+use image_tasks_aws::{
+    ApiConfig, Clients, ProjectsParameter, S3Images, StepFunctions, SystemClock, keystone,
+};
 use image_tasks_domain::images::Images;
 use image_tasks_domain::tasks::Tasks;
 use image_tasks_domain::uploads::Uploads;
+use lambda_http::Error;
 
 /// The API as configured.
-pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
+///
+/// # Errors
+/// Where what tells who calls can't be built.
+pub(crate) fn build(config: ApiConfig, clients: Clients) -> Result<App, Error> {
+    let identity = identity(config.identity, &clients)?;
     let stores = config.stores;
     let records = Arc::new(clients.tasks(&stores).with_credentials(config.credentials_table));
     let images = Arc::new(clients.images(&stores));
@@ -38,14 +45,27 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
         clock,
         quota: config.images_per_project,
     };
-    App {
+    Ok(App {
         uploads: Uploads { images: images.clone(), tasks: tasks.clone(), staging: bytes },
         tasks,
         images,
-        identity: match config.identity {
-            image_tasks_aws::Identity::Iam => Identity::Iam,
-            image_tasks_aws::Identity::Development => Identity::Development,
-        },
+        identity,
         public_endpoint: config.public_endpoint,
-    }
+    })
+}
+
+fn identity(told: image_tasks_aws::Identity, clients: &Clients) -> Result<Identity, Error> {
+    let clock = Arc::new(SystemClock);
+    Ok(match told {
+        image_tasks_aws::Identity::Keystone { url, cache } => {
+            let tokens = Arc::new(image_tasks_aws::Keystone::new(&url, keystone::PATIENCE)?);
+            Identity::Keystone(Arc::new(Keystone::new(tokens, clock, &url, cache)))
+        }
+        image_tasks_aws::Identity::Iam { projects: None } => Identity::Iam(None),
+        image_tasks_aws::Identity::Iam { projects: Some(name) } => {
+            let map = Arc::new(ProjectsParameter::new(&clients.shared, &name, clock.clone())?);
+            Identity::Iam(Some(Arc::new(MappedPrincipals::new(map, clock))))
+        }
+        image_tasks_aws::Identity::Development => Identity::Development,
+    })
 }

@@ -121,7 +121,7 @@ async fn a_clone_from_a_glance_elsewhere_keeps_the_callers_token_and_shows_it_to
 #[tokio::test]
 async fn a_clone_from_a_glance_elsewhere_needs_a_token() {
     let mut service = Service::new();
-    service.app.identity = image_tasks_api::Identity::Iam;
+    service.app.identity = image_tasks_api::Identity::Iam(None);
     let body = json!({"type": "clone", "input": {"source_image_url": format!("{GLANCE}/v2/images/{ID}")}});
     let told = format!(
         "X-Auth-Token: is required to read {GLANCE}/v2/images/{ID}: 1 to 8192 visible ASCII characters"

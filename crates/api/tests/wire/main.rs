@@ -7,6 +7,7 @@ mod cancel;
 mod change_images;
 mod clones;
 mod discovery;
+mod identity;
 mod images;
 mod lifetime;
 mod list_images;

@@ -81,6 +81,7 @@ fn every_resource_is_named_but_where_aws_has_none_to_name() {
                 "CloneSourceTableArns",
                 "SourceKeyArns",
                 "ExportKeyArns",
+                "${IamProjects}",
             ]
             .iter()
             .any(|p| text.contains(p));
@@ -217,7 +218,36 @@ fn every_route_but_discovery_asks_who_calls() {
         *template.at("/Conditions/IamIdentity"),
         json!({ "Fn::Equals": [{ "Ref": "Identity" }, "iam"] })
     );
+    // With any other identity the function alone asks.
     assert_eq!(template.at("/Parameters/Identity/Default"), "iam");
+    assert_eq!(*template.at("/Parameters/Identity/AllowedValues"), json!(["iam", "keystone", "development"]));
+}
+
+#[test]
+fn the_api_reads_the_one_parameter_that_maps_principals_where_there_is_one() {
+    let template = Template::load();
+    let policy = template.at("/Resources/ApiProjectsPolicy/Properties");
+    assert_eq!(policy["Roles"], json!([{ "Ref": "ApiRole" }]));
+    let statements = list(&policy["PolicyDocument"]["Statement"]);
+    assert_eq!(statements.len(), 1);
+    assert_eq!(actions(statements[0]), ["ssm:GetParameter"]);
+    let arn = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter${IamProjects}";
+    assert_eq!(statements[0]["Resource"], json!({ "Fn::Sub": arn }));
+    // A name begins with a slash, and holds nothing that IAM reads as a pattern.
+    let pattern = template.at("/Parameters/IamProjects/AllowedPattern");
+    assert_eq!(*pattern, "^((/[A-Za-z0-9_.-]+)+)?$");
+    assert_eq!(*template.at("/Resources/ApiProjectsPolicy/Condition"), "HasIamProjects");
+    let given = json!({ "Fn::Not": [{ "Fn::Equals": [{ "Ref": "IamProjects" }, ""] }] });
+    assert_eq!(
+        *template.at("/Conditions/HasIamProjects"),
+        json!({ "Fn::And": [{ "Condition": "IamIdentity" }, given] })
+    );
+    let reading: Vec<_> = allowed(&template)
+        .into_iter()
+        .filter(|(_, statement)| actions(statement).iter().any(|action| action.starts_with("ssm:")))
+        .map(|(owner, _)| owner)
+        .collect();
+    assert_eq!(reading, ["ApiProjectsPolicy"]);
 }
 
 #[test]
