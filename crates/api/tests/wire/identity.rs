@@ -99,7 +99,7 @@ async fn without_keystone_nobody_is_told_to_get_another_token() {
         for token in [TOKEN, "another"] {
             let answer = service.get(token, "/v2/tasks").await;
             answer.error(code);
-            assert_eq!(answer.headers.contains_key("www-authenticate"), false);
+            assert!(!answer.headers.contains_key("www-authenticate"));
             assert_eq!(answer.headers.contains_key("retry-after"), fault == Fault::Unavailable);
         }
         // Faults aren't kept.
