@@ -7,12 +7,13 @@ use http::{Method, Request, Response, StatusCode};
 use image_tasks_domain::Caller;
 use image_tasks_domain::images::Images;
 use image_tasks_domain::tasks::Tasks;
+use image_tasks_domain::uploads::Uploads;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::identity::Identity;
-use crate::images::members;
+use crate::images::{members, upload};
 use crate::links::{self, Query};
 use crate::router::Route;
 use crate::{images, info, reply, tasks, versions};
@@ -26,6 +27,8 @@ pub struct App {
     pub tasks: Tasks,
     /// Images.
     pub images: Images,
+    /// Bytes into images.
+    pub uploads: Uploads,
     /// How callers are known.
     pub identity: Identity,
     /// Scheme and host that clients see; `None`: what each request says.
@@ -70,7 +73,7 @@ impl App {
                 (route, method) => Err(ApiError::not_allowed(route, method.clone())),
             };
         }
-        let caller = self.identity.caller(&parts).ok_or(ApiError::Unauthenticated(self.identity))?;
+        let caller = self.identity.caller(&parts).await?;
         let route = route.ok_or_else(|| ApiError::NoSuchPath(path.clone()))?;
         let call = Call {
             caller,
@@ -92,6 +95,9 @@ impl App {
             (Route::Image(id), Method::PATCH) => images::patch(&self.images, call, id).await,
             (Route::Image(id), Method::DELETE) => images::delete(&self.images, call, id).await,
             (Route::ImageFile(id), Method::GET) => images::file(&self.images, call, id).await,
+            (Route::ImageFile(id), Method::PUT) => upload::file(&self.uploads, call, id).await,
+            (Route::ImageStage(id), Method::PUT) => upload::stage(&self.uploads, call, id).await,
+            (Route::ImageImport(id), Method::POST) => upload::import(&self.uploads, call, id).await,
             (Route::ImageTasks(id), Method::GET) => images::tasks(&self.images, call, id).await,
             (Route::ImageMembers(id), Method::GET) => members::list(&self.images, call, id).await,
             (Route::ImageMembers(id), Method::POST) => members::create(&self.images, call, id).await,

@@ -1,6 +1,9 @@
 //! The one place where errors become HTTP, without a `_` arm: a new kind of
 //! error doesn't compile until its status is decided here.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
@@ -9,36 +12,56 @@ use image_tasks_domain::ports::StoreError;
 use image_tasks_domain::rejection::Rejection;
 use serde_json::json;
 
-use crate::identity::Identity;
 use crate::reply;
 use crate::router::Route;
 
 /// Media types of a change of an image.
-const ACCEPTED_PATCHES: &str =
+pub(crate) const PATCHES: &str =
     "application/openstack-images-v2.0-json-patch, application/openstack-images-v2.1-json-patch";
 
 /// Why a request has no other answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     #[error("The request requires user authentication")]
-    Unauthenticated(Identity),
+    Unauthenticated { challenge: String },
     #[error("{0}")]
     BadBody(String),
     #[error("The request body has {size} bytes; at most {most} are taken")]
     BodyTooLarge { size: usize, most: usize },
-    #[error("Content-Type must be one of {ACCEPTED_PATCHES}, not '{0}'")]
-    UnsupportedMedia(String),
+    #[error(
+        "An upload has at most {most} bytes here, this one has {size}. A larger image is imported from where it lies: POST \
+             .../import with the method web-download, or a task of type import"
+    )]
+    UploadTooLarge { size: usize, most: usize },
+    #[error("Content-Type must be {accepted}, not '{found}'")]
+    UnsupportedMedia { found: String, accepted: &'static str },
     #[error("There is nothing at {0}")]
     NoSuchPath(String),
     #[error("{method} is not allowed here; allowed is {allow}{instead}")]
     MethodNotAllowed { method: http::Method, allow: &'static str, instead: &'static str },
+    #[error("it can't be told who calls")]
+    UnknownCaller(#[source] Arc<StoreError>),
     #[error(transparent)]
     Rejected(#[from] Rejection),
+}
+
+impl From<Arc<StoreError>> for ApiError {
+    fn from(identity: Arc<StoreError>) -> Self {
+        Self::UnknownCaller(identity)
+    }
 }
 
 impl From<InvalidInput> for ApiError {
     fn from(invalid: InvalidInput) -> Self {
         Self::Rejected(invalid.into())
+    }
+}
+
+fn status_of(store: &StoreError) -> StatusCode {
+    match store {
+        StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        // A use case that can meet a Conflict turns it into words of its own.
+        StoreError::Conflict | StoreError::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -51,23 +74,20 @@ impl ApiError {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::BadBody(_) => StatusCode::BAD_REQUEST,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooLarge { .. } | Self::UploadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMedia { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NoSuchPath(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownCaller(identity) => status_of(identity),
             Self::Rejected(rejection) => match rejection {
                 Rejection::Invalid(_) => StatusCode::BAD_REQUEST,
                 Rejection::Forbidden(_) => StatusCode::FORBIDDEN,
                 Rejection::NotFound { .. } => StatusCode::NOT_FOUND,
                 Rejection::Conflict(_) => StatusCode::CONFLICT,
                 Rejection::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-                Rejection::Store(store) => match store {
-                    StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-                    // A use case that can meet a Conflict turns it into words of its own.
-                    StoreError::Conflict | StoreError::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
-                },
+                Rejection::Store(store) => status_of(store),
             },
         }
     }
@@ -106,18 +126,30 @@ impl ApiError {
         }});
         let mut response = reply::json(status, &body);
         if let Some((name, value)) = self.header() {
-            reply::set(&mut response, name, value);
+            reply::set(&mut response, name, &value);
         }
         response
     }
 
-    fn header(&self) -> Option<(HeaderName, &'static str)> {
-        match self {
-            Self::Unauthenticated(identity) => Some((WWW_AUTHENTICATE, identity.challenge())),
-            Self::MethodNotAllowed { allow, .. } => Some((ALLOW, allow)),
-            Self::Rejected(Rejection::Store(StoreError::Unavailable(_))) => Some((RETRY_AFTER, "1")),
-            Self::UnsupportedMedia(_) => Some((HeaderName::from_static("accept-patch"), ACCEPTED_PATCHES)),
-            Self::BadBody(_) | Self::BodyTooLarge { .. } | Self::NoSuchPath(_) | Self::Rejected(_) => None,
-        }
+    fn header(&self) -> Option<(HeaderName, Cow<'static, str>)> {
+        let (name, value): (_, Cow<'static, str>) = match self {
+            Self::Unauthenticated { challenge } => (WWW_AUTHENTICATE, challenge.clone().into()),
+            Self::MethodNotAllowed { allow, .. } => (ALLOW, (*allow).into()),
+            Self::Rejected(Rejection::Store(StoreError::Unavailable(_))) => (RETRY_AFTER, "1".into()),
+            Self::UnknownCaller(identity) if matches!(**identity, StoreError::Unavailable(_)) => {
+                (RETRY_AFTER, "5".into())
+            }
+            Self::UnsupportedMedia { accepted: PATCHES, .. } => {
+                (HeaderName::from_static("accept-patch"), PATCHES.into())
+            }
+            Self::BadBody(_)
+            | Self::BodyTooLarge { .. }
+            | Self::UploadTooLarge { .. }
+            | Self::UnsupportedMedia { .. }
+            | Self::NoSuchPath(_)
+            | Self::UnknownCaller(_)
+            | Self::Rejected(_) => return None,
+        };
+        Some((name, value))
     }
 }

@@ -1,6 +1,7 @@
 //! `/v2/info`: what the service has, for clients that choose.
 
 use image_tasks_domain::Caller;
+use image_tasks_domain::image_import::METHODS;
 use image_tasks_domain::images::Usage;
 use image_tasks_domain::regions::Regions;
 use image_tasks_domain::rejection::{Answer, Rejection};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 /// The methods that POST to an image's `import` takes (Image service API v2, "Import methods and values discovery").
 pub(crate) fn import() -> Value {
-    json!({"import-methods": {"description": "Import methods available.", "type": "array", "value": []}})
+    json!({"import-methods": {"description": "Import methods available.", "type": "array", "value": METHODS}})
 }
 
 /// A store for each region that images can be cloned from, this one first (Image service API v2, "List stores").

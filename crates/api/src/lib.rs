@@ -22,4 +22,4 @@ mod tasks;
 mod versions;
 
 pub use app::App;
-pub use identity::{IamPrincipal, Identity};
+pub use identity::{IamPrincipal, Identity, Keystone, MappedPrincipals};

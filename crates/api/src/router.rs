@@ -16,6 +16,8 @@ pub(crate) enum Route<'a> {
     Images,
     Image(&'a str),
     ImageFile(&'a str),
+    ImageStage(&'a str),
+    ImageImport(&'a str),
     ImageTasks(&'a str),
     ImageMembers(&'a str),
     ImageMember(&'a str, &'a str),
@@ -58,6 +60,8 @@ impl<'a> Route<'a> {
             ["images"] => Some(Self::Images),
             ["images", id] => Some(Self::Image(id)),
             ["images", id, "file"] => Some(Self::ImageFile(id)),
+            ["images", id, "stage"] => Some(Self::ImageStage(id)),
+            ["images", id, "import"] => Some(Self::ImageImport(id)),
             ["images", id, "tasks"] => Some(Self::ImageTasks(id)),
             ["images", id, "members"] => Some(Self::ImageMembers(id)),
             ["images", id, "members", member] => Some(Self::ImageMember(id, member)),
@@ -79,12 +83,16 @@ impl<'a> Route<'a> {
             Self::Tasks | Self::Images | Self::ImageMembers(_) => "GET, POST",
             Self::Image(_) => "GET, PATCH, DELETE",
             Self::ImageMember(..) => "GET, PUT, DELETE",
+            Self::ImageFile(_) => "GET, PUT",
+            Self::ImageStage(_) => "PUT",
             Self::ImageTag(..) => "PUT, DELETE",
-            Self::TaskCancel(_) | Self::ImageDeactivate(_) | Self::ImageReactivate(_) => "POST",
+            Self::TaskCancel(_)
+            | Self::ImageImport(_)
+            | Self::ImageDeactivate(_)
+            | Self::ImageReactivate(_) => "POST",
             Self::Healthcheck
             | Self::Versions(_)
             | Self::Task(_)
-            | Self::ImageFile(_)
             | Self::ImageTasks(_)
             | Self::ImportInfo
             | Self::Stores

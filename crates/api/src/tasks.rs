@@ -81,7 +81,7 @@ fn decode(body: &Bytes) -> Result<(TaskType, Value), ApiError> {
     }
     let task_type = match members.get("type") {
         Some(Value::String(name)) => TaskType::from_name(name).ok_or_else(|| {
-            let allowed: Vec<_> = TaskType::ALL.iter().map(|t| t.name()).collect();
+            let allowed: Vec<_> = TaskType::OFFERED.iter().map(|t| t.name()).collect();
             InvalidInput::new("type", format!("must be one of {}, not {}", allowed.join(", "), quoted(name)))
         })?,
         other => {

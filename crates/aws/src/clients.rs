@@ -15,6 +15,8 @@ use crate::config::Stores;
 /// The clients that adapters share.
 #[derive(Debug, Clone)]
 pub struct Clients {
+    /// What they are all made from.
+    pub shared: aws_config::SdkConfig,
     /// DynamoDB.
     pub dynamodb: aws_sdk_dynamodb::Client,
     /// S3.
@@ -35,6 +37,7 @@ impl Clients {
             dynamodb: aws_sdk_dynamodb::Client::new(&shared),
             s3: s3_client(&shared, stores.s3_endpoint.is_some()),
             sfn: aws_sdk_sfn::Client::new(&shared),
+            shared,
         }
     }
 }

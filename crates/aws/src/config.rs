@@ -46,10 +46,20 @@ pub enum ConfigError {
 }
 
 /// How callers are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
+    /// Tokens of a Keystone.
+    Keystone {
+        /// Its URL, without `/v3` and without a slash at its end.
+        url: String,
+        /// How long what it said of a token counts.
+        cache: Duration,
+    },
     /// API Gateway's IAM authorizer.
-    Iam,
+    Iam {
+        /// Parameter that maps principals to projects; `None`: the account is the one project.
+        projects: Option<String>,
+    },
     /// The caller says who it is; on a developer's machine only.
     Development,
 }
@@ -90,6 +100,8 @@ pub struct ApiConfig {
     pub glances: GlanceEndpoints,
     /// DynamoDB table of callers' tokens.
     pub credentials_table: String,
+    /// Bucket where uploads wait.
+    pub work_bucket: String,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
     /// Most images of a project.
@@ -168,18 +180,6 @@ impl ApiConfig {
     }
 
     fn read(env: Env<'_>) -> Result<Self, ConfigError> {
-        let identity = match text(env, "IDENTITY")?.as_str() {
-            "iam" => Identity::Iam,
-            "development" if is_loopback(&endpoint(env, "AWS_ENDPOINT_URL")) => Identity::Development,
-            value @ "development" => {
-                return Err(invalid(
-                    "IDENTITY",
-                    value,
-                    "AWS_ENDPOINT_URL is not a loopback address: on AWS, callers must prove who they are",
-                ));
-            }
-            value => return Err(invalid("IDENTITY", value, "it must be iam or development")),
-        };
         let public = text(env, "PUBLIC_ENDPOINT")?;
         if !public.is_empty() && !is_origin(&public) {
             return Err(invalid("PUBLIC_ENDPOINT", &public, "it must be http(s)://host[:port] and no more"));
@@ -188,12 +188,13 @@ impl ApiConfig {
             stores: stores(env)?,
             machines: machines(env)?,
             public_endpoint: Some(public).filter(|p| !p.is_empty()),
-            identity,
+            identity: identity(env)?,
             sources: sources(env)?,
             receivers: receivers(env)?,
             regions: regions(env)?,
             glances: glances(env)?,
             credentials_table: text(env, "CREDENTIALS_TABLE")?,
+            work_bucket: text(env, "WORK_BUCKET")?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
             images_per_project: usize::try_from(number(env, "IMAGES_PER_PROJECT")?).unwrap_or(usize::MAX),
         })
@@ -345,6 +346,61 @@ fn addresses(env: Env<'_>) -> Result<AddressPolicy, ConfigError> {
 fn glances(env: Env<'_>) -> Result<GlanceEndpoints, ConfigError> {
     let listed = text(env, "GLANCE_ENDPOINTS")?;
     GlanceEndpoints::parse(&listed).map_err(|problem| invalid("GLANCE_ENDPOINTS", &listed, &problem))
+}
+
+fn identity(env: Env<'_>) -> Result<Identity, ConfigError> {
+    let keystone = text(env, "KEYSTONE_URL")?;
+    let seconds = text(env, "KEYSTONE_CACHE_SECONDS")?;
+    let projects = text(env, "IAM_PROJECTS")?;
+    match text(env, "IDENTITY")?.as_str() {
+        "keystone" => {
+            let cache = seconds.parse().ok().filter(|seconds| *seconds <= 3600).map(Duration::from_secs);
+            Ok(Identity::Keystone {
+                url: keystone_url(&keystone).map_err(|why| invalid("KEYSTONE_URL", &keystone, why))?,
+                cache: cache.ok_or_else(|| {
+                    invalid("KEYSTONE_CACHE_SECONDS", &seconds, "it must be a whole number from 0 to 3600")
+                })?,
+            })
+        }
+        "iam" => {
+            let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'.' | b'-');
+            let is_path = projects.starts_with('/') && projects.bytes().all(is_name);
+            if !projects.is_empty() && !is_path {
+                return Err(invalid(
+                    "IAM_PROJECTS",
+                    &projects,
+                    "it must be a parameter's name such as /images/projects",
+                ));
+            }
+            Ok(Identity::Iam { projects: Some(projects).filter(|name| !name.is_empty()) })
+        }
+        "development" if is_loopback(&endpoint(env, "AWS_ENDPOINT_URL")) => Ok(Identity::Development),
+        value @ "development" => Err(invalid(
+            "IDENTITY",
+            value,
+            "AWS_ENDPOINT_URL is not a loopback address: on AWS, callers must prove who they are",
+        )),
+        value => Err(invalid("IDENTITY", value, "it must be iam, keystone or development")),
+    }
+}
+
+/// Where Keystone is, as an operator writes it: `OS_AUTH_URL` often ends with `/v3`.
+fn keystone_url(text: &str) -> Result<String, &'static str> {
+    const SHAPE: &str = "it must be https://host[:port][/path], with IDENTITY=keystone";
+    let url = Url::parse(text).map_err(|_| SHAPE)?;
+    let bare = url.username().is_empty() && url.password().is_none();
+    if !bare || url.host().is_none() || url.query().is_some() || url.fragment().is_some() {
+        return Err(SHAPE);
+    }
+    match url.scheme() {
+        "https" => {}
+        // Tokens travel there.
+        "http" if is_loopback(&Some(text.to_owned())) => {}
+        "http" => return Err("tokens would be sent to it in clear text: it must begin with https://"),
+        _ => return Err(SHAPE),
+    }
+    let base = url.as_str().trim_end_matches('/');
+    Ok(base.strip_suffix("/v3").unwrap_or(base).trim_end_matches('/').to_owned())
 }
 
 fn machines(env: Env<'_>) -> Result<StateMachines, ConfigError> {

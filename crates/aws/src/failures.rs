@@ -36,11 +36,16 @@ pub(crate) fn passes<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>)
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => true,
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
-            status >= 500 || status == 429 || service.err().code().is_some_and(|code| LATER.contains(&code))
+            status >= 500 || status == 429 || service.err().code().is_some_and(is_later)
         }
         // Construction failures, and whatever the SDK may add.
         _ => false,
     }
+}
+
+/// Whether an error of that code may pass.
+pub(crate) fn is_later(code: &str) -> bool {
+    LATER.contains(&code)
 }
 
 /// The whole chain of causes in one line, for operators.

@@ -1,5 +1,5 @@
 //! Adapters of the domain's and the flows' ports: DynamoDB, S3, Step Functions,
-//! sources over HTTP and S3; and the configuration that builds them.
+//! Keystone, Parameter Store, sources over HTTP and S3; and the configuration that builds them.
 //!
 //! Invariants:
 //! - The environment is read once, in [`config`]; clients are made once, in [`clients`].
@@ -12,9 +12,12 @@ pub mod config;
 pub mod dynamo;
 mod exact;
 mod failures;
+pub mod keystone;
 pub mod lambda;
+mod parameter;
 pub mod regions;
 pub mod s3;
+mod small_answer;
 pub mod sources;
 pub mod step_functions;
 mod stores;
@@ -26,7 +29,9 @@ pub use config::{
     ApiConfig, CloneConfig, ConfigError, ExportConfig, Identity, ImportConfig, LifecycleConfig, Stores,
 };
 pub use dynamo::{DynamoImages, DynamoTasks};
+pub use keystone::Keystone;
+pub use parameter::ProjectsParameter;
 pub use regions::AwsRegions;
-pub use s3::{S3Objects, S3Receivers};
+pub use s3::{S3Images, S3Objects, S3Receivers};
 pub use sources::{AllowedSources, Patience};
 pub use step_functions::{StateMachines, StepFunctions};

@@ -74,6 +74,7 @@ mod tests {
             dynamodb: aws_sdk_dynamodb::Client::new(&shared),
             s3: aws_sdk_s3::Client::new(&shared),
             sfn: aws_sdk_sfn::Client::new(&shared),
+            shared,
         };
         let there = Region {
             name: "eu-west-1".into(),

@@ -39,7 +39,7 @@ impl StepFunctions {
 
     fn machine(&self, task_type: TaskType) -> &str {
         match task_type {
-            TaskType::Import => &self.machines.import,
+            TaskType::Import | TaskType::ApiImageImport => &self.machines.import,
             TaskType::Export => &self.machines.export,
             TaskType::Clone => &self.machines.clone,
         }

@@ -11,6 +11,12 @@ pub struct Caller {
     pub roles: Vec<String>,
 }
 
+/// Whether a text can be a project's id: 1 to 64 letters, digits and `-_.@`. It is a part of keys and of paths.
+pub fn is_project(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
+    (1..=64).contains(&text.len()) && text.bytes().all(plain)
+}
+
 impl Caller {
     /// Whether the caller sees every project's tasks and images.
     pub fn is_admin(&self) -> bool {

@@ -166,7 +166,7 @@ fn at(
         Ok(SourceLocation::Http(_)) | Err(SourceRefused::UserInfo | SourceRefused::Fragment) => {
             return members.refuse(URL, "must have no user, password, query or fragment");
         }
-        Ok(SourceLocation::S3 { .. }) | Err(_) => {
+        Ok(SourceLocation::S3 { .. } | SourceLocation::Staged { .. }) | Err(_) => {
             return members.refuse(URL, format!("must be <endpoint>{PATH}<id>, not {}", quoted(text)));
         }
     };
@@ -365,6 +365,7 @@ mod tests {
                 .into(),
             created_at: Timestamp::from_epoch(1),
             updated_at: Timestamp::from_epoch(1),
+            staged: None,
             members: Default::default(),
             stored: None,
         }

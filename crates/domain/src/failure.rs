@@ -87,6 +87,8 @@ codes! {
     BadArchive,
     /// The id asked for is another image's.
     ImageExists,
+    /// The image's record doesn't wait for these bytes.
+    ImageNotQueued,
     /// There is no such image, or none that the caller may see.
     ImageNotFound,
     /// Only the image's owner may have this done.

@@ -189,6 +189,7 @@ impl GlanceImage {
             created_at: now,
             updated_at: now,
             stored: None,
+            staged: None,
             members: Default::default(),
         })
     }

@@ -44,6 +44,8 @@ impl FromStr for ImageId {
 pub enum ImageStatus {
     /// A record without bytes.
     Queued,
+    /// A record whose bytes wait in staging, to be imported.
+    Uploading,
     /// A task is making it.
     Importing,
     /// Ready.
@@ -59,6 +61,7 @@ impl ImageStatus {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Queued => "queued",
+            Self::Uploading => "uploading",
             Self::Importing => "importing",
             Self::Active => "active",
             Self::Deactivated => "deactivated",
@@ -149,6 +152,9 @@ pub struct Image {
     pub updated_at: Timestamp,
     /// Where its bytes are, once there are any.
     pub stored: Option<StoredObject>,
+    /// Bytes that were uploaded for it, and are yet to be imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<StagedBytes>,
     /// Projects that it is shared with, while its visibility is `shared`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<String, Member>,
@@ -158,6 +164,18 @@ impl StoredObject {
     /// Key of the map of its zeros, which lies beside it where it is a disk byte for byte.
     pub fn allocation_key(&self) -> String {
         format!("{}.allocation", self.key)
+    }
+}
+
+/// An upload into staging. Each has an id of its own, so that none is ever taken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StagedBytes(pub Uuid);
+
+impl StagedBytes {
+    /// Key of its object in the work bucket.
+    pub fn object_key(self, image: ImageId) -> String {
+        format!("staging/{image}/{}", self.0)
     }
 }
 
@@ -238,6 +256,7 @@ impl Image {
             created_at: now,
             updated_at: now,
             stored: None,
+            staged: None,
             members: BTreeMap::new(),
         }
     }
@@ -267,7 +286,32 @@ impl Image {
             self.set_hashes(hashes);
         }
         self.stored = Some(publication.stored);
+        self.staged = None;
         self.updated_at = now.max(self.updated_at);
+    }
+
+    /// Begins to be filled from those staged bytes, or from elsewhere; false where it can't be: another task fills it, it
+    /// has its bytes, or others are staged for it.
+    #[must_use]
+    pub fn begin_filling(&mut self, staged: Option<StagedBytes>, now: Timestamp) -> bool {
+        let may = match self.status {
+            ImageStatus::Queued => true,
+            ImageStatus::Uploading => staged.is_some() && self.staged == staged,
+            _ => false,
+        };
+        if may {
+            (self.status, self.staged) = (ImageStatus::Importing, staged);
+            self.updated_at = now.max(self.updated_at);
+        }
+        may
+    }
+
+    /// Is without bytes again, where it was being filled.
+    pub fn give_up_filling(&mut self, now: Timestamp) {
+        if self.status == ImageStatus::Importing {
+            (self.status, self.staged) = (ImageStatus::Queued, None);
+            self.updated_at = now.max(self.updated_at);
+        }
     }
 
     /// Its hashes, where it has both.

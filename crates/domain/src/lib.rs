@@ -17,11 +17,14 @@ pub mod copying;
 pub mod export_input;
 pub mod failure;
 pub mod glance;
+pub mod iam_projects;
 pub mod image;
+pub mod image_import;
 pub mod image_properties;
 pub mod images;
 pub mod import_input;
 pub mod input;
+pub mod keystone;
 pub mod member;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
@@ -36,15 +39,20 @@ pub mod task;
 pub mod tasks;
 pub mod time;
 pub mod transfer;
+pub mod uploads;
 
 pub use caller::Caller;
 pub use clone_input::{CloneInput, CloneSource};
 pub use export_input::ExportInput;
 pub use failure::{Failure, FailureCode};
 pub use glance::{GlanceEndpoints, GlanceImage};
-pub use image::{Image, ImageHashes, ImageId, ImageStatus, Publication, StoredObject, Visibility};
+pub use iam_projects::IamProjects;
+pub use image::{
+    Image, ImageHashes, ImageId, ImageStatus, Publication, StagedBytes, StoredObject, Visibility,
+};
 pub use import_input::ImportInput;
 pub use input::InvalidInput;
+pub use keystone::{KeystoneToken, Scope};
 pub use member::{Member, MemberStatus};
 pub use progress::{Meter, Progress, Report, Step};
 pub use secret::Secret;

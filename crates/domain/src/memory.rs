@@ -2,19 +2,23 @@
 //! held against, and what tests of flows and of the wire run on.
 
 mod executions;
+mod identity;
 mod images;
 
 pub use executions::MemoryExecutions;
+pub use identity::{Fault, MemoryIdentity};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Publication};
+use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Publication, StagedBytes};
 use crate::policy;
 use crate::ports::{
     Clock, Created, Credentials, IdempotencyKey, ImageLinks, ImagePage, ImageQuery, ImageStore, OpenTask,
@@ -46,6 +50,7 @@ struct Tables {
     /// Objects that were removed with them.
     removed_bytes: Vec<String>,
     unremovable: bool,
+    staged: BTreeMap<String, Vec<u8>>,
     keys: BTreeMap<(String, String), Remembered>,
     tokens: BTreeMap<TaskId, (Secret, Timestamp)>,
     progress: BTreeMap<TaskId, Progress>,
@@ -98,12 +103,16 @@ impl Tables {
     fn fail(&mut self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
         let task = self.task(id)?;
         task.fail(failure, ttl, now)?;
-        let made = task.made_image();
+        let (made, fills) = (task.made_image(), task.task_type.fills_image());
         self.tokens.remove(&id);
-        if let Some(image) = made
-            && self.images.get(&image).is_some_and(|stored| stored.status == ImageStatus::Importing)
-        {
-            self.images.remove(&image);
+        let record = made.and_then(|image| self.images.get_mut(&image));
+        if let Some(record) = record.filter(|record| record.status == ImageStatus::Importing) {
+            if fills {
+                record.give_up_filling(now);
+            } else {
+                let image = record.id;
+                self.images.remove(&image);
+            }
         }
         Ok(())
     }
@@ -227,6 +236,23 @@ impl TaskLife for MemoryStore {
         }
         tables.task(id)?.begin(Some(image.id), now)?;
         tables.images.insert(image.id, image.clone());
+        Ok(())
+    }
+
+    async fn begin_filling(
+        &self,
+        id: TaskId,
+        image: ImageId,
+        staged: Option<StagedBytes>,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let mut tables = self.tables();
+        let mut record = tables.images.get(&image).cloned().ok_or(StoreError::Conflict)?;
+        if !record.begin_filling(staged, now) {
+            return Err(StoreError::Conflict);
+        }
+        tables.task(id)?.begin(Some(image), now)?;
+        tables.images.insert(image, record);
         Ok(())
     }
 
@@ -391,9 +417,24 @@ impl ManualClock {
     }
 }
 
+#[async_trait]
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no time: the clock is moved, and who else has something to do does it.
+    async fn sleep(&self, time: Duration) {
+        self.advance(time);
+        let mut others = true;
+        poll_fn(|context| {
+            if !std::mem::take(&mut others) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }
 

@@ -4,9 +4,11 @@
 //! against every implementation. Adapters map their errors to [`StoreError`];
 //! a kind is added only where a caller acts on it.
 
+mod identity;
 mod images;
 
-pub use images::{FoundImages, ImageBytes, ImageRecords, ImageTasks};
+pub use identity::{ProjectMap, Tokens};
+pub use images::{FoundImages, ImageBytes, ImageRecords, ImageTasks, Staging};
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::image::{Image, ImageHashes, ImageId, Publication};
+use crate::image::{Image, ImageHashes, ImageId, Publication, StagedBytes};
 use crate::progress::{Progress, Report};
 use crate::secret::Secret;
 use crate::task::{BadTransition, Task, TaskId, TaskStatus, TaskType};
@@ -46,9 +48,12 @@ impl From<BadTransition> for StoreError {
 pub type StoreResult<T> = Result<T, StoreError>;
 
 /// The time.
+#[async_trait]
 pub trait Clock: Send + Sync {
     /// Now, in whole seconds.
     fn now(&self) -> Timestamp;
+    /// Lets time pass.
+    async fn sleep(&self, time: Duration);
 }
 
 /// A client's key for "the same request again", within one tenant, for 24 hours.
@@ -222,6 +227,16 @@ pub trait Credentials: Send + Sync {
 pub trait TaskLife: Send + Sync {
     /// pending -> processing, and the record of the image it makes. Conflict unless pending and not cancelled.
     async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()>;
+    /// pending -> processing, for a task that fills an image's record that is there, with those staged bytes or from
+    /// elsewhere. Conflict unless pending and not cancelled, and the record can be filled
+    /// ([`Image::begin_filling`]).
+    async fn begin_filling(
+        &self,
+        id: TaskId,
+        image: ImageId,
+        staged: Option<StagedBytes>,
+        now: Timestamp,
+    ) -> StoreResult<()>;
     /// pending -> processing, for a task that works on an image that is there.
     /// Conflict unless pending and not cancelled.
     async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()>;
@@ -244,7 +259,8 @@ pub trait TaskLife: Send + Sync {
         now: Timestamp,
     ) -> StoreResult<()>;
     /// pending or processing -> failure, to be settled after [`CLEAN_AFTER`](crate::task::CLEAN_AFTER); the record of
-    /// the image that it makes is removed if it is still `importing`. Conflict in an end state.
+    /// the image that it makes is removed if it is still `importing`; one that it fills is `queued` again. Conflict in
+    /// an end state.
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()>;
     /// As [`fail`](Self::fail), but only a task that never began. Conflict unless pending.
     async fn fail_unbegun(

@@ -39,6 +39,13 @@ pub enum SourceLocation {
         /// Key.
         key: String,
     },
+    /// An upload in staging. Nobody writes this: [`SourceLocation::parse`] never gives it.
+    Staged {
+        /// The work bucket.
+        bucket: String,
+        /// Key.
+        key: String,
+    },
 }
 
 /// Why a location isn't taken, in words for the user who wrote it.
@@ -114,6 +121,7 @@ impl fmt::Display for SourceLocation {
         match self {
             Self::Http(url) => f.write_str(&shown(url)),
             Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
+            Self::Staged { .. } => f.write_str("the upload"),
         }
     }
 }
@@ -140,6 +148,7 @@ impl SourcePolicy {
     /// [`SourceRefused`] for a bucket, address or port that isn't allowed.
     pub fn check(&self, location: &SourceLocation) -> Result<(), SourceRefused> {
         match location {
+            SourceLocation::Staged { .. } => Ok(()),
             SourceLocation::S3 { bucket, .. } if self.buckets.contains(bucket) => Ok(()),
             SourceLocation::S3 { bucket, .. } => Err(SourceRefused::BucketNotAllowed(bucket.clone())),
             SourceLocation::Http(url) => {

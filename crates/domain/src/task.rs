@@ -110,11 +110,17 @@ pub enum TaskType {
     Export,
     /// Make an image from one of a region of this cloud.
     Clone,
+    /// Bring bytes into an image's record that is there: what `POST /v2/images/{id}/import` starts.
+    #[serde(rename = "api_image_import")]
+    ApiImageImport,
 }
 
 impl TaskType {
     /// Every type whose flow exists; the schema's `enum`.
-    pub const ALL: &'static [TaskType] = &[TaskType::Import, TaskType::Export, TaskType::Clone];
+    pub const ALL: &'static [TaskType] = &[Self::Import, Self::Export, Self::Clone, Self::ApiImageImport];
+
+    /// Types that `POST /v2/tasks` takes.
+    pub const OFFERED: &'static [TaskType] = &[Self::Import, Self::Export, Self::Clone];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
@@ -122,16 +128,22 @@ impl TaskType {
             Self::Import => "import",
             Self::Export => "export",
             Self::Clone => "clone",
+            Self::ApiImageImport => "api_image_import",
         }
     }
 
-    /// Whether a task of this type makes the record of its image. Only then does the record go when the task fails,
+    /// Whether a task of this type gives its image its bytes. A record that the task made itself goes when it fails,
     /// and only while it is `importing`: a clone's may be an active one that has the same bits and was there before.
     pub const fn makes_image(self) -> bool {
         match self {
-            Self::Import | Self::Clone => true,
+            Self::Import | Self::Clone | Self::ApiImageImport => true,
             Self::Export => false,
         }
+    }
+
+    /// Whether the record of its image was there before: where the task fails it is `queued` again.
+    pub const fn fills_image(self) -> bool {
+        matches!(self, Self::ApiImageImport)
     }
 
     /// The type of this name.
@@ -263,7 +275,7 @@ impl Task {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// The image whose record this task made, once bound.
+    /// The image that this task gives its bytes, once bound.
     pub fn made_image(&self) -> Option<ImageId> {
         self.image_id.filter(|_| self.task_type.makes_image())
     }

@@ -162,7 +162,22 @@ impl Tasks {
             message: remarks,
             ..Task::pending(new.task_type, &caller.project, new.input, now)
         };
-        match self.store.create(&task, key.as_ref(), token.as_ref()).await? {
+        self.accept(task, key.as_ref(), token.as_ref()).await
+    }
+
+    /// Accepts a task that fills an image's record, whose input is checked already.
+    pub(crate) async fn fill(&self, caller: &Caller, input: Value, request_id: &str) -> Answer<Task> {
+        self.check_may_create(caller)?;
+        let task = Task {
+            user_id: caller.user.clone(),
+            request_id: request_id.to_owned(),
+            ..Task::pending(TaskType::ApiImageImport, &caller.project, input, self.clock.now())
+        };
+        self.accept(task, None, None).await
+    }
+
+    async fn accept(&self, task: Task, key: Option<&IdempotencyKey>, token: Option<&Secret>) -> Answer<Task> {
+        match self.store.create(&task, key, token).await? {
             Created::New => self.start(task).await,
             Created::Before(first) => self.repeated(first).await,
             Created::OtherBody => Err(other_body()),
@@ -288,6 +303,10 @@ impl Tasks {
             TaskType::Import => Ok((self.check_import(caller, input).await?, None)),
             TaskType::Export => Ok((self.check_export(caller, input)?, None)),
             TaskType::Clone => self.check_clone(caller, input, token).await,
+            TaskType::ApiImageImport => {
+                let told = "is made by POST to /v2/images/{id}/import alone";
+                Err(InvalidInput::new("type", format!("{} {told}", task_type.name())).into())
+            }
         }
     }
 

@@ -8,8 +8,10 @@ use image_tasks_domain::{ExecutionName, Failure, FailureCode, TaskId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::job::VERSION;
+
 use crate::error::Stop;
-use crate::job::{VERSION, check_version};
+use crate::job::check_version;
 
 /// A call of the function that does a task's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -237,13 +239,13 @@ mod tests {
         let task_id: TaskId = ID.parse().unwrap();
         let read = |v: Value| Event::try_from(v).unwrap();
         for (name, phase) in [("plan", Phase::Plan), ("stage", Phase::Stage), ("next", Phase::Next)] {
-            let event = json!({"version": 1, "phase": name, "task_id": ID});
+            let event = json!({"version": VERSION, "phase": name, "task_id": ID});
             assert_eq!(read(event), Event { task_id, phase });
         }
         let item = RoundItem { round: Round::Move, pieces: Batch { first: 1, last: 4 } };
         let sent = json!({"round": "move", "first": 1, "last": 4});
         assert_eq!(
-            read(json!({"version": 1, "phase": "round", "task_id": ID, "item": sent})),
+            read(json!({"version": VERSION, "phase": "round", "task_id": ID, "item": sent})),
             Event { task_id, phase: Phase::Round { item } }
         );
         for (answer, expected) in [
@@ -263,10 +265,14 @@ mod tests {
 
     #[test]
     fn a_state_machine_of_another_version_is_told_so() {
-        let failure =
-            Event::try_from(json!({"version": 2, "phase": "plan", "task_id": ID})).expect_err("newer");
-        assert_eq!(failure.code, FailureCode::Aborted);
-        assert!(failure.message.starts_with("the state machine is of version 2, this function of version 1"));
+        for version in [VERSION - 1, VERSION + 1] {
+            let event = json!({"version": version, "phase": "plan", "task_id": ID});
+            let failure = Event::try_from(event).expect_err("another version");
+            assert_eq!(failure.code, FailureCode::Aborted);
+            let told =
+                format!("the state machine is of version {version}, this function of version {VERSION}: ");
+            assert!(failure.message.starts_with(&told), "{failure}");
+        }
     }
 
     #[test]

@@ -32,31 +32,34 @@ use crate::retry::retry;
 use crate::source::Pinned;
 use crate::stores::Stores;
 
+/// The bytes of a read, in the pieces that a network made of them, or in one.
+type Read = Vec<Bytes>;
+
 /// A hash on its own thread.
 struct Lane<H> {
-    bytes: mpsc::Sender<Bytes>,
+    reads: mpsc::Sender<Read>,
     end: JoinHandle<H>,
 }
 
 impl<H: Digest + Send + 'static> Lane<H> {
     fn start(mut hash: H) -> Self {
-        let (bytes, mut next) = mpsc::channel::<Bytes>(HASH_QUEUE);
+        let (reads, mut next) = mpsc::channel::<Read>(HASH_QUEUE);
         let end = tokio::task::spawn_blocking(move || {
-            while let Some(bytes) = next.blocking_recv() {
-                hash.update(&bytes);
+            while let Some(read) = next.blocking_recv() {
+                read.iter().for_each(|bytes| hash.update(bytes));
             }
             hash
         });
-        Self { bytes, end }
+        Self { reads, end }
     }
 
-    async fn update(&self, bytes: &Bytes) -> Flow<()> {
-        self.bytes.send(bytes.clone()).await.map_err(Stop::internal)
+    async fn update(&self, read: &Read) -> Flow<()> {
+        self.reads.send(read.clone()).await.map_err(Stop::internal)
     }
 
     /// The hash, once it has seen all bytes.
     async fn end(self) -> Flow<H> {
-        drop(self.bytes);
+        drop(self.reads);
         self.end.await.map_err(Stop::internal)
     }
 }
@@ -73,11 +76,11 @@ impl Lanes {
         Self { md5: Lane::start(md5), sha512: Lane::start(sha512), scanner }
     }
 
-    async fn update(&mut self, bytes: &Bytes) -> Flow<()> {
-        self.md5.update(bytes).await?;
-        self.sha512.update(bytes).await?;
+    async fn update(&mut self, read: &Read) -> Flow<()> {
+        self.md5.update(read).await?;
+        self.sha512.update(read).await?;
         if let Some(scanner) = &mut self.scanner {
-            scanner.update(bytes);
+            read.iter().for_each(|bytes| scanner.update(bytes));
         }
         Ok(())
     }
@@ -206,16 +209,16 @@ impl Hasher<'_> {
         let States { object, plan, .. } = self.states;
         let scanner = plan.finds_zeros().then(AllocationScanner::default);
         let mut lanes = Lanes::start((Md5::new(), Sha512::new()), scanner);
-        let mut reads = std::pin::pin!(self.reads(ByteRange { start: 0, end: object.size }));
+        let mut reads = std::pin::pin!(self.reads(ByteRange { start: 0, end: object.size }, false));
         let mut unreported = 0;
         loop {
             tokio::select! {
                 biased;
                 () = deadline.reached() => return Ok(None),
                 next = reads.try_next() => {
-                    let Some(bytes) = next? else { break };
-                    lanes.update(&bytes).await?;
-                    unreported += bytes.len() as u64;
+                    let Some(read) = next? else { break };
+                    lanes.update(&read).await?;
+                    unreported += read.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
                     if unreported >= REPORT_EVERY {
                         self.report(unreported).await?;
                         unreported = 0;
@@ -226,19 +229,20 @@ impl Hasher<'_> {
         Ok(Some(Seen::of(lanes.end().await?)))
     }
 
-    /// A range in pieces of a read.
-    fn reads(&self, range: ByteRange) -> impl Stream<Item = Flow<Bytes>> + Send + '_ {
+    /// A range in reads. What is kept for long is to be packed: what a network gives holds on to more than it shows. It costs a
+    /// copy.
+    fn reads(&self, range: ByteRange, packed: bool) -> impl Stream<Item = Flow<Read>> + Send + '_ {
         let starts = (range.start..range.end).step_by(usize::try_from(HASH_READ).unwrap_or(usize::MAX));
         let ranges = starts.map(move |start| ByteRange { start, end: range.end.min(start + HASH_READ) });
-        futures::stream::iter(ranges.map(|range| self.bytes(range))).buffered(HASH_AHEAD)
+        futures::stream::iter(ranges.map(move |range| self.read(range, packed))).buffered(HASH_AHEAD)
     }
 
-    async fn bytes(&self, range: ByteRange) -> Flow<Bytes> {
+    async fn read(&self, range: ByteRange, packed: bool) -> Flow<Read> {
         if self.known.as_ref().is_some_and(|map| map.is_zero(range.start..range.end)) {
-            return Ok(self.zeros.slice(..usize::try_from(range.len()).map_err(Stop::internal)?));
+            return Ok(vec![self.zeros.slice(..usize::try_from(range.len()).map_err(Stop::internal)?)]);
         }
         let States { stores, object, .. } = self.states;
-        retry(async || Ok(read(&*stores.objects, object, range).await?)).await
+        retry(async || Ok(read(&*stores.objects, object, range, packed).await?)).await
     }
 
     /// An ended task's progress doesn't change any more.
@@ -252,7 +256,7 @@ impl Hasher<'_> {
 }
 
 impl Track for Hasher<'_> {
-    type Chunk = Vec<Bytes>;
+    type Chunk = Vec<Read>;
     type State = ChainState;
 
     async fn is_hashed(&self, chunk: u32) -> Flow<bool> {
@@ -264,11 +268,11 @@ impl Track for Hasher<'_> {
         self.states.load(chunk).await
     }
 
-    async fn read(&self, chunk: u32) -> Flow<Vec<Bytes>> {
-        self.reads(self.states.range(chunk)).try_collect().await
+    async fn read(&self, chunk: u32) -> Flow<Vec<Read>> {
+        self.reads(self.states.range(chunk), true).try_collect().await
     }
 
-    async fn hash(&self, chunk: u32, bytes: Vec<Bytes>, before: Option<ChainState>) -> Flow<bool> {
+    async fn hash(&self, chunk: u32, reads: Vec<Read>, before: Option<ChainState>) -> Flow<bool> {
         let States { stores, task, plan, object, .. } = self.states;
         let (hashes, map) = match &before {
             Some(state) => (state.resume().ok_or_else(unreadable)?, self.states.allocation(state)?),
@@ -277,8 +281,8 @@ impl Track for Hasher<'_> {
         let scanner = map.map_or_else(AllocationScanner::default, AllocationScanner::resume);
         let mut lanes = Lanes::start(hashes, plan.finds_zeros().then_some(scanner));
         // Each is freed once it is hashed.
-        for bytes in bytes {
-            lanes.update(&bytes).await?;
+        for read in reads {
+            lanes.update(&read).await?;
         }
         let (md5, sha512, map) = lanes.end().await?;
         let range = self.states.range(chunk);
@@ -303,18 +307,31 @@ fn unreadable() -> Stop {
     Stop::internal("a state of the hashes that can't be read")
 }
 
-/// A range as one block: what a network gives holds on to more than it shows.
-async fn read(objects: &dyn Objects, object: &Pinned, range: ByteRange) -> Result<Bytes, ObjectError> {
+async fn read(
+    objects: &dyn Objects,
+    object: &Pinned,
+    range: ByteRange,
+    packed: bool,
+) -> Result<Read, ObjectError> {
     let mut body = objects.read(&object.at, Some(&object.etag), range).await?;
     let len = usize::try_from(range.len()).map_err(|e| ObjectError::Fault(e.to_string().into()))?;
-    let mut bytes = Vec::with_capacity(len);
+    let mut pack = Vec::with_capacity(if packed { len } else { 0 });
+    let (mut read, mut came) = (Read::new(), 0);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|failure| ObjectError::Transient(failure.to_string().into()))?;
-        bytes.extend_from_slice(&chunk);
+        came += chunk.len();
+        if packed {
+            pack.extend_from_slice(&chunk);
+        } else {
+            read.push(chunk);
+        }
     }
-    if bytes.len() == len {
-        Ok(bytes.into())
+    if packed {
+        read.push(pack.into());
+    }
+    if came == len {
+        Ok(read)
     } else {
-        Err(ObjectError::Transient(format!("a read broke off at {}", bytes.len()).into()))
+        Err(ObjectError::Transient(format!("a read broke off at {came}").into()))
     }
 }

@@ -4,12 +4,16 @@
 //! So a source that falls silent, or nearly so, would look like a store out of reach. Here it is told as what it is, before
 //! that: by the body, as a passing fault of its source.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::try_unfold;
 use image_tasks_domain::Failure;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::bounds::{LEAST_AT_ONCE, PATIENCE};
 use crate::ports::Body;
@@ -17,6 +21,9 @@ use crate::ports::Body;
 /// A body, and how much it may still keep its reader waiting.
 struct Paced {
     body: Body,
+    /// Set once for many chunks: a timer that is set anew wakes a thread. It is never late, since the time at which a body is
+    /// too slow only moves on.
+    alarm: Pin<Box<Sleep>>,
     left: Duration,
     /// Bytes since `left` was [`PATIENCE`].
     came: u64,
@@ -25,14 +32,10 @@ struct Paced {
 /// `body`, which fails where [`LEAST_AT_ONCE`] bytes keep their reader waiting for longer than [`PATIENCE`]. Time in which
 /// nobody reads doesn't count.
 pub(crate) fn paced(body: Body) -> Body {
-    let paced = Paced { body, left: PATIENCE, came: 0 };
+    let paced = Paced { body, alarm: Box::pin(sleep(PATIENCE)), left: PATIENCE, came: 0 };
     Box::pin(try_unfold(paced, |mut paced| async move {
         let asked = Instant::now();
-        let chunk = match timeout(paced.left, paced.body.next()).await {
-            Ok(chunk) => chunk.transpose()?,
-            Err(_) => return Err(silent(paced.came)),
-        };
-        let Some(chunk) = chunk else { return Ok(None) };
+        let Some(chunk) = poll_fn(|context| paced.poll_chunk(context, asked)).await? else { return Ok(None) };
         paced.came = paced.came.saturating_add(chunk.len() as u64);
         paced.left = paced.left.saturating_sub(asked.elapsed());
         if paced.came >= LEAST_AT_ONCE {
@@ -40,6 +43,26 @@ pub(crate) fn paced(body: Body) -> Body {
         }
         Ok(Some((chunk, paced)))
     }))
+}
+
+impl Paced {
+    fn poll_chunk(
+        &mut self,
+        context: &mut Context<'_>,
+        asked: Instant,
+    ) -> Poll<Result<Option<Bytes>, Failure>> {
+        if let Poll::Ready(chunk) = self.body.poll_next_unpin(context) {
+            return Poll::Ready(chunk.transpose());
+        }
+        loop {
+            ready!(self.alarm.as_mut().poll(context));
+            let due = asked + self.left;
+            if Instant::now() >= due {
+                return Poll::Ready(Err(silent(self.came)));
+            }
+            self.alarm.as_mut().reset(due);
+        }
+    }
 }
 
 fn silent(came: u64) -> Failure {
@@ -52,7 +75,6 @@ fn silent(came: u64) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use futures::{TryStreamExt as _, stream};
 
     use super::*;

@@ -8,10 +8,11 @@
 use std::sync::Arc;
 
 use image_tasks_domain::export_input::ExportPolicy;
+use image_tasks_domain::image_import::ImageImport;
 use image_tasks_domain::{ExportInput, Task, TaskId, TaskType};
 
 use crate::error::{Flow, Stop};
-use crate::ports::Receivers;
+use crate::ports::{ObjectRef, Receivers};
 use crate::settings::Settings;
 use crate::sink::abort_uploads;
 use crate::sink::bucket::BucketSink;
@@ -29,10 +30,11 @@ impl Undo<'_> {
     /// All that a failed task made.
     pub(crate) async fn failed(&self, task: &Task) -> Flow<()> {
         match task.task_type {
-            TaskType::Import | TaskType::Clone => {
+            TaskType::Import | TaskType::Clone | TaskType::ApiImageImport => {
                 if let Some(sink) = self.image(task) {
                     sink.undo().await?;
                 }
+                self.staged(task).await?;
             }
             TaskType::Export => {
                 if let Some(sink) = self.bucket(task)? {
@@ -46,10 +48,11 @@ impl Undo<'_> {
     /// What a task that went well may have left beside its product.
     pub(crate) async fn succeeded(&self, task: &Task) -> Flow<()> {
         match task.task_type {
-            TaskType::Import | TaskType::Clone => {
+            TaskType::Import | TaskType::Clone | TaskType::ApiImageImport => {
                 if let Some(sink) = self.image(task) {
                     sink.abort_uploads().await?;
                 }
+                self.staged(task).await?;
             }
             TaskType::Export => {
                 if let Some(sink) = self.bucket(task)? {
@@ -66,6 +69,15 @@ impl Undo<'_> {
         let prefix = Settings::work_prefix(id);
         abort_uploads(objects, bucket, &prefix).await?;
         Ok(objects.delete_prefix(bucket, &prefix).await?)
+    }
+
+    /// The upload that was brought in. One whose task never began to fill the image may be another task's.
+    async fn staged(&self, task: &Task) -> Flow<()> {
+        let Some(image) = task.image_id else { return Ok(()) };
+        let Some(staged) = ImageImport::staged_by(&task.input) else { return Ok(()) };
+        let key = staged.object_key(image);
+        let at = ObjectRef { bucket: self.stores.settings.work_bucket.clone(), key };
+        Ok(self.stores.objects.delete(&at).await?)
     }
 
     fn image(&self, task: &Task) -> Option<ImageSink> {

@@ -27,7 +27,7 @@ use image_tasks_flows::bounds::{
     BlobCut, Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, HASH_READ, HASH_WORKERS, PARTS_AT_ONCE, PROBE_BYTES,
     READS_AT_ONCE, Relay, WINDOW,
 };
-use image_tasks_flows::events::{Event, Phase, Round, RoundItem};
+use image_tasks_flows::events::{Event, Phase, Round, RoundItem, VERSION};
 use image_tasks_flows::ports::*;
 use image_tasks_flows::{Deadline, Engine, ImportPolicy, Imports, Remote, Reporter, Settings, Stores};
 use peak_alloc::PeakAlloc;
@@ -302,7 +302,7 @@ impl Worker {
             let mut writer = BlobWriter::new(Geometry::new(size, Codec::None).unwrap(), range.start).unwrap();
             writer.zeros(range.end - range.start, &mut Rope::default()).unwrap();
             let summary = writer.finish(&mut Rope::default()).unwrap().summary();
-            let record = json!({"version": 1, "summary": summary, "stored": null});
+            let record = json!({"version": VERSION, "summary": summary, "stored": null});
             let at = self.objects.dir.join(format!("work-work-{}-blob-{}.json", self.id, range.start));
             std::fs::write(at, record.to_string()).unwrap();
         }

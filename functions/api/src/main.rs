@@ -14,7 +14,7 @@ async fn main() -> Result<(), Error> {
     telemetry::init();
     let config = ApiConfig::from_env()?;
     let clients = Clients::load(&config.stores).await;
-    let app = service::build(config, clients);
+    let app = service::build(config, clients)?;
     let app = &app;
     let answer = service_fn(async move |request: Request| -> Result<Response<Body>, Error> {
         Ok(gateway::answer(app.handle(gateway::plain(request)).await))

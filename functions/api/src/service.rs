@@ -2,45 +2,70 @@
 
 use std::sync::Arc;
 
-use image_tasks_api::{App, Identity};
-use image_tasks_aws::{ApiConfig, Clients, StepFunctions, SystemClock};
+use image_tasks_api::{App, Identity, Keystone, MappedPrincipals};
+use image_tasks_aws::{
+    ApiConfig, Clients, ProjectsParameter, S3Images, StepFunctions, SystemClock, keystone,
+};
 use image_tasks_domain::images::Images;
 use image_tasks_domain::tasks::Tasks;
+use image_tasks_domain::uploads::Uploads;
+use lambda_http::Error;
 
 /// The API as configured.
-pub(crate) fn build(config: ApiConfig, clients: Clients) -> App {
+///
+/// # Errors
+/// Where what tells who calls can't be built.
+pub(crate) fn build(config: ApiConfig, clients: Clients) -> Result<App, Error> {
+    let identity = identity(config.identity, &clients)?;
     let stores = config.stores;
-    let tasks = Arc::new(clients.tasks(&stores).with_credentials(config.credentials_table));
+    let records = Arc::new(clients.tasks(&stores).with_credentials(config.credentials_table));
     let images = Arc::new(clients.images(&stores));
-    let objects = Arc::new(clients.objects());
+    let objects = clients.objects();
+    let bytes = Arc::new(S3Images::new(objects.clone(), config.work_bucket));
     let clock = Arc::new(SystemClock);
-    App {
-        tasks: Tasks {
-            store: tasks.clone(),
-            progress: tasks.clone(),
-            life: tasks.clone(),
-            images: images.clone(),
-            executions: Arc::new(StepFunctions::new(clients.sfn, config.machines)),
-            clock: clock.clone(),
-            sources: config.sources,
-            receivers: config.receivers,
-            regions: config.regions,
-            glances: config.glances,
-            ttl: stores.task_ttl,
-            quota: config.images_per_project,
-        },
-        images: Images {
-            store: images,
-            links: objects.clone(),
-            bytes: objects,
-            tasks,
-            clock,
-            quota: config.images_per_project,
-        },
-        identity: match config.identity {
-            image_tasks_aws::Identity::Iam => Identity::Iam,
-            image_tasks_aws::Identity::Development => Identity::Development,
-        },
+    let tasks = Tasks {
+        store: records.clone(),
+        progress: records.clone(),
+        life: records.clone(),
+        images: images.clone(),
+        executions: Arc::new(StepFunctions::new(clients.sfn, config.machines)),
+        clock: clock.clone(),
+        sources: config.sources,
+        receivers: config.receivers,
+        regions: config.regions,
+        glances: config.glances,
+        ttl: stores.task_ttl,
+        quota: config.images_per_project,
+    };
+    let images = Images {
+        store: images,
+        links: Arc::new(objects),
+        bytes: bytes.clone(),
+        tasks: records,
+        clock,
+        quota: config.images_per_project,
+    };
+    Ok(App {
+        uploads: Uploads { images: images.clone(), tasks: tasks.clone(), staging: bytes },
+        tasks,
+        images,
+        identity,
         public_endpoint: config.public_endpoint,
-    }
+    })
+}
+
+fn identity(told: image_tasks_aws::Identity, clients: &Clients) -> Result<Identity, Error> {
+    let clock = Arc::new(SystemClock);
+    Ok(match told {
+        image_tasks_aws::Identity::Keystone { url, cache } => {
+            let tokens = Arc::new(image_tasks_aws::Keystone::new(&url, keystone::PATIENCE)?);
+            Identity::Keystone(Arc::new(Keystone::new(tokens, clock, &url, cache)))
+        }
+        image_tasks_aws::Identity::Iam { projects: None } => Identity::Iam(None),
+        image_tasks_aws::Identity::Iam { projects: Some(name) } => {
+            let map = Arc::new(ProjectsParameter::new(&clients.shared, &name, clock.clone())?);
+            Identity::Iam(Some(Arc::new(MappedPrincipals::new(map, clock))))
+        }
+        image_tasks_aws::Identity::Development => Identity::Development,
+    })
 }

@@ -1,6 +1,11 @@
 //! Each command of each session, on the local stack, by the clients that PyPI has.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests, which a person follows"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -107,7 +112,7 @@ impl Terminal {
         let passing = row.expected.iter().any(|one| one.until);
         for last in (0..REPEATS).rev() {
             let shown = self.run(row).await;
-            let Some(told) = shown.differs(&row.expected, &mut self.names) else { return None };
+            let told = shown.differs(&row.expected, &mut self.names)?;
             if !passing || last == 0 {
                 return Some(format!("{told}\n{}", shown.said.trim_end()));
             }

@@ -1,6 +1,11 @@
 //! OpenStack's own tests of Images v2 on the local stack, with accounts that its Keystone knows.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests, which a person follows"
+)]
 
 use std::fs;
 use std::path::Path;

@@ -2,10 +2,12 @@
 
 pub(crate) mod members;
 mod query;
+pub(crate) mod upload;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{Response, StatusCode};
+use image_tasks_domain::image_import::METHODS;
 use image_tasks_domain::images::{Dialect, Images, Patch};
 use image_tasks_domain::input::type_of;
 use image_tasks_domain::{Image, InvalidInput};
@@ -14,11 +16,13 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::Call;
-use crate::error::ApiError;
+use crate::error::{self, ApiError};
 use crate::page::fitting;
 use crate::{reply, tasks};
 
 const PATH: &str = "/v2/images";
+/// Tells who makes a record how bytes come into it.
+const IMPORT_METHODS: HeaderName = HeaderName::from_static("openstack-image-import-methods");
 
 /// Largest body of a request about an image: more than a record keeps.
 const MAX_BODY: usize = 1 << 20;
@@ -54,6 +58,7 @@ pub(crate) async fn create(images: &Images, call: Call) -> Result<Response<Bytes
     let image = images.create(&call.caller, &said).await?;
     let mut response = reply::json(StatusCode::CREATED, &shown(&image));
     reply::set(&mut response, LOCATION, &format!("{}{PATH}/{}", call.endpoint, image.id));
+    reply::set(&mut response, IMPORT_METHODS, &METHODS.join(","));
     Ok(response)
 }
 
@@ -62,11 +67,10 @@ pub(crate) async fn get(images: &Images, call: Call, id: &str) -> Result<Respons
 }
 
 pub(crate) async fn patch(images: &Images, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
-    let media =
-        call.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = media.split(';').next().unwrap_or_default().trim();
+    let media = media_type(&call);
     let dialect = PATCHES.iter().find(|(name, _)| name.eq_ignore_ascii_case(media));
-    let (_, dialect) = dialect.ok_or_else(|| ApiError::UnsupportedMedia(media.to_owned()))?;
+    let (_, dialect) = dialect
+        .ok_or_else(|| ApiError::UnsupportedMedia { found: media.to_owned(), accepted: error::PATCHES })?;
     let patch = Patch::parse(&json_of(&call.body)?, *dialect)?;
     Ok(reply::json(StatusCode::OK, &shown(&images.patch(&call.caller, id, &patch).await?)))
 }
@@ -120,6 +124,12 @@ pub(crate) async fn deactivate(images: &Images, call: Call, id: &str) -> Result<
 pub(crate) async fn reactivate(images: &Images, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
     images.reactivate(&call.caller, id).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
+/// The type of a body, without parameters.
+fn media_type(call: &Call) -> &str {
+    let named = call.parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    named.and_then(|named| named.split(';').next()).unwrap_or_default().trim()
 }
 
 /// A part of a path that may hold any text.

@@ -45,7 +45,7 @@ async fn a_record_is_made() {
     .ok(201);
     let path = format!("/v2/images/{id}");
     assert_eq!(made.header("location"), format!("https://images.example{path}"));
-    assert!(!made.headers.contains_key("openstack-image-import-methods"), "no method is offered yet");
+    assert_eq!(made.header("openstack-image-import-methods"), "glance-direct,web-download");
     assert_eq!(
         made.body,
         json!({

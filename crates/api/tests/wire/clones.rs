@@ -31,7 +31,8 @@ async fn both_ways_of_naming_an_image_are_taken() {
     let listed = service.get(ALICE, "/v2/tasks?type=clone").await.ok(200);
     assert_eq!(listed.body["tasks"].as_array().unwrap().len(), 3);
     let schema = service.get(ALICE, "/v2/schemas/task").await.ok(200);
-    assert_eq!(schema.body["properties"]["type"]["enum"], json!(["import", "export", "clone"]));
+    let types = json!(["import", "export", "clone", "api_image_import"]);
+    assert_eq!(schema.body["properties"]["type"]["enum"], types);
 }
 
 #[tokio::test]
@@ -120,7 +121,7 @@ async fn a_clone_from_a_glance_elsewhere_keeps_the_callers_token_and_shows_it_to
 #[tokio::test]
 async fn a_clone_from_a_glance_elsewhere_needs_a_token() {
     let mut service = Service::new();
-    service.app.identity = image_tasks_api::Identity::Iam;
+    service.app.identity = image_tasks_api::Identity::Iam(None);
     let body = json!({"type": "clone", "input": {"source_image_url": format!("{GLANCE}/v2/images/{ID}")}});
     let told = format!(
         "X-Auth-Token: is required to read {GLANCE}/v2/images/{ID}: 1 to 8192 visible ASCII characters"

@@ -136,12 +136,12 @@ async fn what_is_not_offered_is_told_with_what_is() {
 }
 
 #[tokio::test]
-async fn imports_into_an_image_are_not_offered_yet() {
+async fn the_methods_of_imports_into_an_image() {
     let service = Service::new();
     let told = service.get(ALICE, "/v2/info/import").await.ok(200).body;
     assert_eq!(
         (&told["import-methods"]["type"], &told["import-methods"]["value"]),
-        (&json!("array"), &json!([]))
+        (&json!("array"), &json!(["glance-direct", "web-download"]))
     );
 }
 

@@ -286,7 +286,7 @@ async fn a_repeat_starts_what_the_first_request_could_not() {
     let fresh = Service { executions: std::sync::Arc::default(), ..Service::new() };
     let mut app = service.app.clone();
     app.tasks.executions = fresh.executions.clone();
-    let revived = Service { app, store: service.store, executions: fresh.executions, clock: service.clock };
+    let revived = Service { app, executions: fresh.executions, ..service };
     let again = revived.send(Method::POST, "/v2/tasks", &headers, import().to_string()).await.ok(201);
     assert_eq!(again.body["id"], first.body["id"]);
     assert_eq!(revived.executions.started().len(), 1);

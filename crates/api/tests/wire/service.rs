@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
-use image_tasks_api::{App, Identity};
+use image_tasks_api::{App, IamPrincipal, Identity, Keystone, MappedPrincipals};
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::images::Images;
-use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryLinks, MemoryStore};
+use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryIdentity, MemoryLinks, MemoryStore};
 use image_tasks_domain::regions::{Region, Regions};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::tasks::Tasks;
+use image_tasks_domain::uploads::Uploads;
 use image_tasks_domain::{GlanceEndpoints, Timestamp};
 use serde_json::{Value, json};
 
@@ -26,6 +27,10 @@ pub(crate) const QUOTA: usize = 50;
 pub(crate) const ALICE: &str = "alice:demo";
 pub(crate) const BOB: &str = "bob:other";
 pub(crate) const ADMIN: &str = "root:ops:admin";
+/// Where tokens come from.
+pub(crate) const KEYSTONE: &str = "https://keystone.example.org";
+/// The AWS account that the service is in.
+pub(crate) const ACCOUNT: &str = "123456789012";
 /// A Glance elsewhere that images may be cloned from.
 pub(crate) const GLANCE: &str = "https://glance.example.org:9292";
 
@@ -34,6 +39,8 @@ pub(crate) struct Service {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) executions: Arc<MemoryExecutions>,
     pub(crate) clock: Arc<ManualClock>,
+    /// What Keystone and the operator's map say, where callers are known by these.
+    pub(crate) identity: Arc<MemoryIdentity>,
 }
 
 /// An answer, its body read.
@@ -73,33 +80,60 @@ impl Service {
         let store = Arc::new(MemoryStore::default());
         let executions = Arc::new(MemoryExecutions::default());
         let clock = Arc::new(ManualClock::at(Timestamp::from_epoch(NOW)));
+        let tasks = Tasks {
+            store: store.clone(),
+            progress: store.clone(),
+            life: store.clone(),
+            images: store.clone(),
+            executions: executions.clone(),
+            clock: clock.clone(),
+            sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
+            regions: Regions::new("us-east-1", vec![region("us-east-1"), region("eu-west-1")]).unwrap(),
+            receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
+            glances: GlanceEndpoints::parse(GLANCE).unwrap(),
+            ttl: TTL,
+            quota: QUOTA,
+        };
+        let images = Images {
+            store: store.clone(),
+            links: Arc::new(MemoryLinks),
+            bytes: store.clone(),
+            tasks: store.clone(),
+            clock: clock.clone(),
+            quota: QUOTA,
+        };
         let app = App {
-            tasks: Tasks {
-                store: store.clone(),
-                progress: store.clone(),
-                life: store.clone(),
-                images: store.clone(),
-                executions: executions.clone(),
-                clock: clock.clone(),
-                sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
-                regions: Regions::new("us-east-1", vec![region("us-east-1"), region("eu-west-1")]).unwrap(),
-                receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
-                glances: GlanceEndpoints::parse(GLANCE).unwrap(),
-                ttl: TTL,
-                quota: QUOTA,
-            },
-            images: Images {
-                store: store.clone(),
-                links: Arc::new(MemoryLinks),
-                bytes: store.clone(),
-                tasks: store.clone(),
-                clock: clock.clone(),
-                quota: QUOTA,
-            },
+            uploads: Uploads { images: images.clone(), tasks: tasks.clone(), staging: store.clone() },
+            tasks,
+            images,
             identity: Identity::Development,
             public_endpoint: Some("https://images.example".to_owned()),
         };
-        Self { app, store, executions, clock }
+        Self { app, store, executions, clock, identity: Arc::default() }
+    }
+
+    /// The same, with callers known by tokens of Keystone.
+    pub(crate) fn by_keystone() -> Self {
+        let mut service = Self::new();
+        let (tokens, clock) = (service.identity.clone(), service.clock.clone());
+        let keystone = Keystone::new(tokens, clock, KEYSTONE, Duration::from_secs(60));
+        service.app.identity = Identity::Keystone(Arc::new(keystone));
+        service
+    }
+
+    /// The same, with callers known by principals that are mapped to projects.
+    pub(crate) fn by_mapped_principals() -> Self {
+        let mut service = Self::new();
+        let principals = MappedPrincipals::new(service.identity.clone(), service.clock.clone());
+        service.app.identity = Identity::Iam(Some(Arc::new(principals)));
+        service
+    }
+
+    /// GET as a principal that API Gateway authenticated.
+    pub(crate) async fn get_as(&self, arn: &str, path: &str) -> Answer {
+        let mut request = Request::get(path).body(Bytes::new()).unwrap();
+        request.extensions_mut().insert(principal(arn));
+        self.request(request).await
     }
 
     pub(crate) async fn send(
@@ -113,7 +147,11 @@ impl Service {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.app.handle(request.body(body.into()).unwrap()).await;
+        self.request(request.body(body.into()).unwrap()).await
+    }
+
+    pub(crate) async fn request(&self, request: Request<Bytes>) -> Answer {
+        let response = self.app.handle(request).await;
         let (parts, body) = response.into_parts();
         let request_id = parts.headers.get("x-openstack-request-id").expect("on every answer");
         let uuid = request_id.to_str().unwrap().strip_prefix("req-").expect("req-<uuid>");
@@ -135,6 +173,11 @@ impl Service {
         let made = self.post(token, &import()).await.ok(201);
         made.body["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// As API Gateway tells it.
+pub(crate) fn principal(arn: &str) -> IamPrincipal {
+    IamPrincipal { account_id: ACCOUNT.to_owned(), arn: arn.to_owned() }
 }
 
 /// A region of the cloud that the service is in; it is us-east-1 itself.

@@ -100,6 +100,8 @@ fn values_that_cannot_be_used_are_named() {
         ("TASK_TTL_HOURS", "18446744073709551615"),
         ("MAX_IMAGE_BYTES", "-1"),
         ("IDENTITY", "none"),
+        ("IAM_PROJECTS", "projects"),
+        ("IAM_PROJECTS", "/projects?"),
         ("PUBLIC_ENDPOINT", "https://images.example.com/"),
         ("PUBLIC_ENDPOINT", "images.example.com"),
         ("SOURCE_BUCKETS", "good,Bad"),
@@ -175,6 +177,49 @@ fn the_development_identity_needs_a_loopback_endpoint() {
 }
 
 #[test]
+fn keystone_is_named_by_a_url_that_tokens_can_be_sent_to() {
+    let keystone = |url: &'static str, seconds: &'static str| {
+        let vars = [("IDENTITY", "keystone"), ("KEYSTONE_URL", url), ("KEYSTONE_CACHE_SECONDS", seconds)];
+        api(&vars).map(|config| config.identity)
+    };
+    for (given, read) in [
+        ("https://keystone.example.org:5000", "https://keystone.example.org:5000"),
+        ("https://keystone.example.org:5000/v3", "https://keystone.example.org:5000"),
+        ("https://cloud.example.org/identity/v3/", "https://cloud.example.org/identity"),
+        ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
+    ] {
+        let cache = Duration::from_secs(60);
+        assert_eq!(keystone(given, ""), Ok(Identity::Keystone { url: read.to_owned(), cache }), "{given}");
+    }
+    for url in [
+        "",
+        "keystone.example.org",
+        "http://keystone.example.org",
+        "https://user@keystone.example.org",
+        "https://keystone.example.org?x",
+        "https://keystone.example.org#x",
+        "ftp://keystone.example.org",
+    ] {
+        let refused = keystone(url, "").unwrap_err();
+        assert!(matches!(refused, ConfigError::Invalid { name: "KEYSTONE_URL", .. }), "{url}: {refused}");
+    }
+    for seconds in ["-1", "3601", "a minute"] {
+        let refused = keystone("https://keystone.example.org", seconds).unwrap_err();
+        assert!(refused.to_string().contains("from 0 to 3600"), "{refused}");
+    }
+    let Ok(Identity::Keystone { cache, .. }) = keystone("https://keystone.example.org", "0") else {
+        panic!()
+    };
+    assert_eq!(cache, Duration::ZERO);
+}
+
+#[test]
+fn principals_are_mapped_where_a_parameter_is_named() {
+    let identity = api(&[("IAM_PROJECTS", "/images/projects")]).unwrap().identity;
+    assert_eq!(identity, Identity::Iam { projects: Some("/images/projects".to_owned()) });
+}
+
+#[test]
 fn empty_values_are_defaults() {
     let config = api(&[
         ("TASK_TTL_HOURS", ""),
@@ -185,7 +230,7 @@ fn empty_values_are_defaults() {
     ])
     .unwrap();
     assert_eq!(config.stores.task_ttl, Duration::from_secs(48 * 3600));
-    assert_eq!(config.identity, Identity::Iam);
+    assert_eq!(config.identity, Identity::Iam { projects: None });
     assert_eq!(config.public_endpoint, None);
     assert_eq!(config.max_image_bytes, 1 << 40);
     assert_eq!(config.stores.s3_endpoint, None);

@@ -45,8 +45,8 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "WORK_BUCKET",
-        functions: &[Import, Export, Function::Clone, Lifecycle],
-        meaning: "bucket of plans and spooled sources",
+        functions: &[Api, Import, Export, Function::Clone, Lifecycle],
+        meaning: "bucket of plans, spooled sources and uploads",
         default: None,
     },
     Variable {
@@ -82,8 +82,26 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "IDENTITY",
         functions: &[Api],
-        meaning: "`iam` (API Gateway's IAM authorizer) or `development`",
+        meaning: "how callers are known: `iam` (API Gateway's IAM authorizer), `keystone` or `development`",
         default: Some("iam"),
+    },
+    Variable {
+        name: "KEYSTONE_URL",
+        functions: &[Api],
+        meaning: "Keystone's URL, `https://host[:port][/path]`; required with `keystone`",
+        default: Some(""),
+    },
+    Variable {
+        name: "KEYSTONE_CACHE_SECONDS",
+        functions: &[Api],
+        meaning: "how long what Keystone said of a token counts, and so how long a revoked one lives on; 0 to 3600",
+        default: Some("60"),
+    },
+    Variable {
+        name: "IAM_PROJECTS",
+        functions: &[Api],
+        meaning: "parameter of Systems Manager that maps principals to projects and roles with `iam`, such as `/images/projects`; empty: the account is the one project",
+        default: Some(""),
     },
     Variable {
         name: "SOURCE_BUCKETS",

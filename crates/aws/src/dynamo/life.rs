@@ -11,7 +11,8 @@ use aws_sdk_dynamodb::types::builders::TransactWriteItemBuilder;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use image_tasks_domain::ports::{ImageStore as _, StoreError, StoreResult, TaskLife};
 use image_tasks_domain::{
-    Failure, Image, ImageId, ImageStatus, Publication, Task, TaskId, TaskStatus, Timestamp, Unsettled,
+    Failure, Image, ImageId, ImageStatus, Publication, StagedBytes, Task, TaskId, TaskStatus, Timestamp,
+    Unsettled,
 };
 use serde_json::Value;
 
@@ -27,6 +28,8 @@ const TRIES: usize = 8;
 const UNCANCELLED: &[&str] = &["cancelled_by", "image_id"];
 /// What a failure relies on: which image's record it takes away.
 const BOUND: &[&str] = &["image_id"];
+/// By what it is judged whether a record can be filled.
+const FILLED: &[&str] = &["status", "staged"];
 /// What a publication makes of the record depends on what these were.
 const RISING: &[&str] = &["min_disk", "updated_at"];
 
@@ -39,6 +42,32 @@ impl TaskLife for DynamoTasks {
             .set_item(Some(image_item(image)?))
             .condition_expression("attribute_not_exists(id)");
         self.write(vec![begun, action(put.build(), TransactWriteItemBuilder::put)?]).await
+    }
+
+    async fn begin_filling(
+        &self,
+        id: TaskId,
+        image: ImageId,
+        staged: Option<StagedBytes>,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        let images = DynamoImages::new(self.client.clone(), &self.images);
+        for _ in 0..TRIES {
+            let begun = self.begun(id, image, now).await?;
+            let record = images.get(image).await?.ok_or(StoreError::Conflict)?;
+            let mut filled = record.clone();
+            if !filled.begin_filling(staged, now) {
+                return Err(StoreError::Conflict);
+            }
+            let filled =
+                Replacement { was: image_item(&record)?, is: image_item(&filled)?, relied_on: FILLED };
+            match transact(&self.client, vec![begun, filled.action(&self.images)?]).await? {
+                Outcome::Written => return Ok(()),
+                Outcome::Refused(reasons) if refused(&reasons, 0) => return Err(StoreError::Conflict),
+                Outcome::Refused(_) => {}
+            }
+        }
+        Err(StoreError::Unavailable("the image kept changing while its filling was begun".into()))
     }
 
     async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
@@ -169,7 +198,8 @@ impl DynamoTasks {
         self.changed(&was, &begun, UNCANCELLED)
     }
 
-    /// Fails a task that is in such a status, and takes away the record of the image that it was making.
+    /// Fails a task that is in such a status, and takes away the record of the image that it was making, or makes it
+    /// `queued` again where it was filling it.
     async fn fail_while(
         &self,
         id: TaskId,
@@ -187,7 +217,10 @@ impl DynamoTasks {
             let mut failed = was.clone();
             failed.fail(failure, ttl, now)?;
             let mut actions = vec![self.changed(&was, &failed, BOUND)?];
-            if let Some(image) = was.made_image().filter(|_| !keep_image) {
+            let made = was.made_image().filter(|_| !keep_image);
+            if let Some(image) = made.filter(|_| was.task_type.fills_image()) {
+                actions.extend(self.given_up(image, now).await?);
+            } else if let Some(image) = made {
                 let (name, value) = image_key(image);
                 let delete = Delete::builder()
                     .table_name(&self.images)
@@ -201,11 +234,25 @@ impl DynamoTasks {
             actions.extend(forgotten);
             match transact(&self.client, actions).await? {
                 Outcome::Written => return Ok(()),
-                // The image isn't being made: it was there before, and is not this task's to remove.
-                Outcome::Refused(reasons) => keep_image = refused(&reasons, 1),
+                // The image isn't being made: it was there before, and is not this task's to remove. A record that is
+                // filled is read again.
+                Outcome::Refused(reasons) => {
+                    keep_image = refused(&reasons, 1) && !was.task_type.fills_image();
+                }
             }
         }
         Err(StoreError::Unavailable("the task kept changing while its failure was written".into()))
+    }
+
+    /// The change of a record that is filled no longer; none where it isn't any more.
+    async fn given_up(&self, image: ImageId, now: Timestamp) -> StoreResult<Option<TransactWriteItem>> {
+        let images = DynamoImages::new(self.client.clone(), &self.images);
+        let record = images.get(image).await?.filter(|record| record.status == ImageStatus::Importing);
+        let Some(record) = record else { return Ok(None) };
+        let mut queued = record.clone();
+        queued.give_up_filling(now);
+        let change = Replacement { was: image_item(&record)?, is: image_item(&queued)?, relied_on: FILLED };
+        Ok(Some(change.action(&self.images)?))
     }
 
     async fn write(&self, actions: Vec<TransactWriteItem>) -> StoreResult<()> {

@@ -14,6 +14,7 @@ mod multipart;
 mod receivers;
 mod upload;
 
+pub use self::image_bytes::S3Images;
 pub use self::receivers::S3Receivers;
 
 use std::collections::HashMap;

@@ -20,7 +20,9 @@ impl Glances for AllowedSources {
         let invalid = |why: &str| Failure::new(FailureCode::SourceInvalid, format!("{what} {why}"));
         let url = match SourceLocation::parse(&what) {
             Ok(SourceLocation::Http(url)) => url,
-            Ok(SourceLocation::S3 { .. }) => return Err(invalid("is no web address")),
+            Ok(SourceLocation::S3 { .. } | SourceLocation::Staged { .. }) => {
+                return Err(invalid("is no web address"));
+            }
             Err(refused) => return Err(forbidden(&what, &refused)),
         };
         let server =

@@ -244,7 +244,7 @@ impl Server {
                 Err(Failure::new(FailureCode::SourceForbidden, message))
             }
             Ok(SourceLocation::Http(next)) => Ok(next),
-            Ok(SourceLocation::S3 { .. }) => {
+            Ok(SourceLocation::S3 { .. } | SourceLocation::Staged { .. }) => {
                 let message = format!("{what} redirects to a bucket");
                 Err(Failure::new(FailureCode::SourceForbidden, message))
             }

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use image_tasks_domain::address::AddressPolicy;
 use image_tasks_domain::source::{SourceLocation, SourcePolicy, SourceRefused, shown};
 use image_tasks_domain::{Failure, FailureCode, GlanceEndpoints, Secret};
-use image_tasks_flows::ports::{Objects, Source, SourceInfo, SourcePin, Sources};
+use image_tasks_flows::ports::{ObjectRef, Objects, Source, SourceInfo, SourcePin, Sources};
 use reqwest::Url;
 
 use self::http::HttpSource;
@@ -94,9 +94,10 @@ impl Sources for AllowedSources {
                     HttpSource::open(url, token, &addresses, &self.policy.addresses, self.patience).await?,
                 )
             }
-            SourceLocation::S3 { bucket, key } => {
+            SourceLocation::S3 { bucket, key } | SourceLocation::Staged { bucket, key } => {
                 self.policy.check(location).map_err(|refused| forbidden(&location.to_string(), &refused))?;
-                Box::new(ObjectSource::open(Arc::clone(&self.objects), bucket, key).await?)
+                let at = ObjectRef { bucket: bucket.clone(), key: key.clone() };
+                Box::new(ObjectSource::open(Arc::clone(&self.objects), at, location.to_string()).await?)
             }
         };
         match pin {

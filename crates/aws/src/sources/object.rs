@@ -13,19 +13,24 @@ use super::changed;
 pub(super) struct ObjectSource {
     objects: Arc<dyn Objects>,
     at: ObjectRef,
+    /// What users know it as.
+    what: String,
     size: u64,
     etag: String,
     info: SourceInfo,
 }
 
 impl ObjectSource {
-    pub(super) async fn open(objects: Arc<dyn Objects>, bucket: &str, key: &str) -> Result<Self, Failure> {
-        let at = ObjectRef { bucket: bucket.to_owned(), key: key.to_owned() };
-        let found = objects.head(&at).await.map_err(|e| failure(e, &at))?;
-        let object = found.ok_or_else(|| not_found(&at))?;
+    pub(super) async fn open(
+        objects: Arc<dyn Objects>,
+        at: ObjectRef,
+        what: String,
+    ) -> Result<Self, Failure> {
+        let found = objects.head(&at).await.map_err(|e| failure(e, &what))?;
+        let object = found.ok_or_else(|| not_found(&what))?;
         let pin = SourcePin { etag: Some(object.etag.clone()), last_modified: None, size: Some(object.size) };
         let info = SourceInfo { size: Some(object.size), ranges: true, pin };
-        Ok(Self { objects, at, size: object.size, etag: object.etag, info })
+        Ok(Self { objects, at, what, size: object.size, etag: object.etag, info })
     }
 }
 
@@ -36,7 +41,7 @@ impl Source for ObjectSource {
     }
 
     async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
-        self.objects.read(&self.at, Some(&self.etag), range).await.map_err(|e| failure(e, &self.at))
+        self.objects.read(&self.at, Some(&self.etag), range).await.map_err(|e| failure(e, &self.what))
     }
 
     async fn stream(&self) -> Result<Body, Failure> {
@@ -47,13 +52,12 @@ impl Source for ObjectSource {
     }
 }
 
-fn failure(error: ObjectError, at: &ObjectRef) -> Failure {
-    let what = format!("s3://{}/{}", at.bucket, at.key);
+fn failure(error: ObjectError, what: &str) -> Failure {
     // S3's own words are for operators.
     tracing::warn!(%error, source = what, "a source object can't be read");
     match error {
-        ObjectError::NotFound(_) => not_found(at),
-        ObjectError::Precondition(_) => changed(&what),
+        ObjectError::NotFound(_) => not_found(what),
+        ObjectError::Precondition(_) => changed(what),
         ObjectError::Denied(_) => {
             let message = format!("{what} may not be read: access denied, or the bucket can't be listed");
             Failure::new(FailureCode::SourceDenied, message)
@@ -73,7 +77,6 @@ fn failure(error: ObjectError, at: &ObjectRef) -> Failure {
     }
 }
 
-fn not_found(at: &ObjectRef) -> Failure {
-    let message = format!("s3://{}/{} does not exist", at.bucket, at.key);
-    Failure::new(FailureCode::SourceNotFound, message)
+fn not_found(what: &str) -> Failure {
+    Failure::new(FailureCode::SourceNotFound, format!("{what} does not exist"))
 }

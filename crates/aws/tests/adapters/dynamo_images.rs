@@ -57,8 +57,11 @@ async fn what_meets_at_one_image_all_survives() {
             images.tag(&demo, &id, "new"),
             tasks.publish(task.id, &publication, &result, Duration::from_secs(9), at(4)),
         );
-        (one.unwrap(), two.unwrap(), share.unwrap());
-        (tag.unwrap(), end.unwrap());
+        one.unwrap();
+        two.unwrap();
+        share.unwrap();
+        tag.unwrap();
+        end.unwrap();
         let found = images.get(&demo, &id).await.unwrap();
         assert_eq!(
             (found.name.as_deref(), found.status),

@@ -11,6 +11,7 @@ mod bounds;
 mod dynamo;
 mod dynamo_images;
 mod glance;
+mod identity;
 mod s3;
 mod s3_strict;
 mod sources;

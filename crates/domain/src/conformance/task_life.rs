@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{
     HOUR, PutImage, active, assert_conflict, at, ends, failure, importing, pending, publication, stored,
 };
+use crate::image::{Image, ImageStatus, StagedBytes};
 use crate::ports::{ImageStore, TaskLife, TaskStore};
 use crate::task::{Task, TaskId, TaskType};
 
@@ -19,6 +20,7 @@ pub async fn task_life(
     succeeds_with_its_image(store, life, images).await;
     fails_without_its_image(store, life, images).await;
     works_on_an_image_that_is_there(store, life, images).await;
+    fills_a_record_that_is_there(store, life, images, others).await;
     refuses_what_no_life_allows(store, life, images).await;
     ends::publishes_exactly_its_fields(store, life, images, others).await;
     ends::publishes_only_its_own_image(store, life, images, others).await;
@@ -72,6 +74,74 @@ async fn fails_without_its_image(store: &dyn TaskStore, life: &dyn TaskLife, ima
         assert_eq!(stored(store, task.id).await, task, "end states are final");
         assert_eq!(images.get(image.id).await.expect("get"), None, "and leave nothing");
     }
+}
+
+async fn fills_a_record_that_is_there(
+    store: &dyn TaskStore,
+    life: &dyn TaskLife,
+    images: &dyn ImageStore,
+    others: &dyn PutImage,
+) {
+    let staged = Some(StagedBytes(Uuid::new_v4()));
+    let task = async || {
+        let task = Task { task_type: TaskType::ApiImageImport, ..pending("life", 0) };
+        store.create(&task, None, None).await.expect("create");
+        task.id
+    };
+    let record = async |status: ImageStatus, staged: Option<StagedBytes>| {
+        let image = Image { status, staged, ..importing("life", 1) };
+        others.put_image(&image).await;
+        image
+    };
+    // What is staged comes in with the task that names it alone; into an empty record anything does.
+    for (status, waits, brought, may) in [
+        (ImageStatus::Queued, None, None, true),
+        (ImageStatus::Queued, None, staged, true),
+        (ImageStatus::Uploading, staged, staged, true),
+        (ImageStatus::Uploading, staged, None, false),
+        (ImageStatus::Uploading, staged, Some(StagedBytes(Uuid::new_v4())), false),
+        (ImageStatus::Importing, None, None, false),
+        (ImageStatus::Active, None, staged, false),
+        (ImageStatus::PendingDelete, None, None, false),
+    ] {
+        let (id, image) = (task().await, record(status, waits).await);
+        let begun = life.begin_filling(id, image.id, brought, at(3)).await;
+        let now = images.get(image.id).await.expect("get").expect("a record");
+        if may {
+            begun.expect("begin");
+            let filled =
+                Image { status: ImageStatus::Importing, staged: brought, updated_at: at(3), ..image };
+            assert_eq!(now, filled, "{status:?}");
+            assert_eq!(stored(store, id).await.image_id, Some(now.id));
+            assert_conflict(life.begin_filling(id, now.id, brought, at(3)).await, "begun already");
+        } else {
+            assert_conflict(begun, "not to be filled");
+            assert_eq!(now, image, "{status:?}");
+            assert_eq!(stored(store, id).await.image_id, None);
+        }
+    }
+    let id = task().await;
+    assert_conflict(life.begin_filling(id, importing("life", 1).id, None, at(3)).await, "no record");
+    // A failure leaves the record without bytes, a success makes it active.
+    for succeeds in [false, true] {
+        let (id, image) = (task().await, record(ImageStatus::Uploading, staged).await);
+        life.begin_filling(id, image.id, staged, at(3)).await.expect("begin");
+        let expected = if succeeds {
+            life.publish(id, &publication(image.id), &json!({}), HOUR, at(4)).await.expect("publish");
+            active(Image { staged: None, ..image }, 4)
+        } else {
+            life.fail(id, &failure(), HOUR, at(4)).await.expect("fail");
+            Image { status: ImageStatus::Queued, staged: None, updated_at: at(4), ..image }
+        };
+        assert_eq!(images.get(expected.id).await.expect("get"), Some(expected));
+    }
+    // One whose record is gone meanwhile fails all the same.
+    let (id, image) = (task().await, record(ImageStatus::Queued, None).await);
+    life.begin_filling(id, image.id, None, at(3)).await.expect("begin");
+    others.put_image(&Image { status: ImageStatus::PendingDelete, ..image.clone() }).await;
+    life.fail(id, &failure(), HOUR, at(4)).await.expect("fail");
+    let kept = images.get(image.id).await.expect("get").map(|image| image.status);
+    assert_eq!(kept, Some(ImageStatus::PendingDelete));
 }
 
 async fn works_on_an_image_that_is_there(

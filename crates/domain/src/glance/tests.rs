@@ -131,7 +131,7 @@ fn a_record_that_can_not_be_taken_is_refused_with_what_is_wrong() {
         (with("os_hidden", json!(1)), SourceInvalid, "record.os_hidden"),
         (with("visibility", json!("all")), SourceInvalid, "record.visibility"),
         (with("tags", json!("a")), SourceInvalid, "record.tags"),
-        (with("tags", json!(many)), SourceInvalid, "record.tags: has 129 tags"),
+        (with("tags", json!(many)), SourceInvalid, "record.tags: 129 tags"),
         (with("x", json!("y".repeat(65_536))), SourceInvalid, "record.x: has 65536 characters"),
         (with(&"k".repeat(256), json!("v")), SourceInvalid, "a property's name has 1 to 255"),
     ] {

@@ -28,7 +28,7 @@ impl Images {
                 }
                 // Nobody has bytes of it.
                 ImageStatus::Queued => self.store.remove(&image).await,
-                ImageStatus::Active | ImageStatus::Deactivated => {
+                ImageStatus::Uploading | ImageStatus::Active | ImageStatus::Deactivated => {
                     let marked = Image { status: ImageStatus::PendingDelete, ..image.clone() };
                     match self.store.replace(&image, &marked).await {
                         Ok(()) => self.remove_all(&marked).await,

@@ -159,7 +159,7 @@ const OPERATIONS: &[&str] = &["add", "remove", "replace"];
 
 /// Sets an attribute to what was said of it.
 fn set(image: &mut Image, name: &str, said: ImageProperties, caller: &Caller) -> Answer<()> {
-    let is_made = !matches!(image.status, ImageStatus::Queued | ImageStatus::Importing);
+    let is_made = image.status != ImageStatus::Queued;
     match name {
         "disk_format" | "container_format" if is_made => {
             let told = format!("Attribute '{name}' can only be changed while the image is queued");

@@ -1,11 +1,13 @@
 //! Records of images in memory, as callers change and list them.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use super::MemoryStore;
-use crate::image::{Image, ImageId, ImageStatus};
+use crate::image::{Image, ImageId, ImageStatus, StagedBytes};
 use crate::images::{ImageSearch, Page, Usage};
-use crate::ports::{FoundImages, ImageBytes, ImageRecords, ImageTasks, StoreError, StoreResult};
+use crate::ports::{FoundImages, ImageBytes, ImageRecords, ImageTasks, Staging, StoreError, StoreResult};
 use crate::task::Task;
 
 #[async_trait]
@@ -58,6 +60,7 @@ impl ImageRecords for MemoryStore {
             created_at,
             updated_at,
             stored,
+            staged,
             members
         );
         *stored = next;
@@ -127,11 +130,32 @@ impl ImageBytes for MemoryStore {
             return Err(StoreError::Unavailable("a test says so".into()));
         }
         tables.removed_bytes.extend(image.stored.as_ref().map(|stored| stored.key.clone()));
+        if let Some(staged) = image.staged {
+            tables.staged.remove(&staged.object_key(image.id));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Staging for MemoryStore {
+    async fn put(&self, image: ImageId, staged: StagedBytes, bytes: Vec<u8>) -> StoreResult<()> {
+        self.tables().staged.insert(staged.object_key(image), bytes);
+        Ok(())
+    }
+
+    async fn remove(&self, image: ImageId, staged: StagedBytes) -> StoreResult<()> {
+        self.tables().staged.remove(&staged.object_key(image));
         Ok(())
     }
 }
 
 impl MemoryStore {
+    /// Uploads that wait, by their keys.
+    pub fn staged(&self) -> BTreeMap<String, Vec<u8>> {
+        self.tables().staged.clone()
+    }
+
     /// Keys of the objects that were removed.
     pub fn removed_bytes(&self) -> Vec<String> {
         self.tables().removed_bytes.clone()

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{ImagePage, ImageStore, StoreResult};
-use crate::image::{Image, ImageId};
+use crate::image::{Image, ImageId, StagedBytes};
 use crate::images::{ImageSearch, Usage};
 use crate::task::Task;
 
@@ -50,9 +50,18 @@ pub trait ImageTasks: Send + Sync {
     async fn tasks_of(&self, image: ImageId, most: usize) -> StoreResult<Vec<Task>>;
 }
 
+/// Bytes on their way into images.
+#[async_trait]
+pub trait Staging: Send + Sync {
+    /// Keeps an upload.
+    async fn put(&self, image: ImageId, staged: StagedBytes, bytes: Vec<u8>) -> StoreResult<()>;
+    /// Removes it. Again is the same as once.
+    async fn remove(&self, image: ImageId, staged: StagedBytes) -> StoreResult<()>;
+}
+
 /// The bytes of images, for who removes them.
 #[async_trait]
 pub trait ImageBytes: Send + Sync {
-    /// Removes an image's object and what lies beside it. Again is the same as once.
+    /// Removes an image's object and what lies beside it, and what is staged for it. Again is the same as once.
     async fn remove_bytes(&self, image: &Image) -> StoreResult<()>;
 }

@@ -1,11 +1,13 @@
-//! Imports: from a source that a user names to an image of this region.
+//! Imports: from a source that a user names, or an upload, to an image of this region.
 
 use async_trait::async_trait;
-use image_tasks_domain::{Image, ImageId, ImportInput, Task};
+use image_tasks_domain::image_import::ImageImport;
+use image_tasks_domain::ports::StoreError;
+use image_tasks_domain::{FailureCode, Image, ImageId, ImportInput, Task, TaskStatus};
 use uuid::Uuid;
 
 use super::{TaskKind, bound, forbidden};
-use crate::error::Flow;
+use crate::error::{Flow, Stop};
 use crate::job::{Ask, Draft, Job, RemoteAsk, Spooled};
 use crate::sink::Sink;
 use crate::sink::image::ImageSink;
@@ -22,11 +24,50 @@ impl Imports {
     fn input(&self, task: &Task) -> Flow<ImportInput> {
         ImportInput::parse(&task.input, &self.remote.policy.sources).map_err(forbidden)
     }
+
+    fn filling(&self, task: &Task) -> Flow<ImageImport> {
+        ImageImport::parse(&task.input, &self.remote.policy.sources).map_err(forbidden)
+    }
+
+    /// Begins to fill a record that is there.
+    async fn fill(&self, stores: &Stores, task: &Task) -> Flow<ImageId> {
+        let ImageImport { image, .. } = self.filling(task)?;
+        let staged = self.filling(task)?.staged();
+        match stores.life.begin_filling(task.id, image, staged, stores.clock.now()).await {
+            Ok(()) => Ok(image),
+            Err(StoreError::Conflict) => {
+                // Another call of this task may have been first.
+                stores.unended(task.id).await.and_then(|task| match task.status {
+                    TaskStatus::Pending => Err(Stop::failed(FailureCode::ImageNotQueued, not_queued(image))),
+                    _ => Err(Stop::Ended),
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is asked for of a record: what it says decides what its bytes must be.
+    async fn filled(&self, stores: &Stores, task: &Task) -> Flow<ImportInput> {
+        let filling = self.filling(task)?;
+        let record = stores.images.get(filling.image).await?;
+        let record =
+            record.ok_or_else(|| Stop::failed(FailureCode::ImageNotQueued, not_queued(filling.image)))?;
+        filling.of_record(&record, &stores.settings.work_bucket).map_err(forbidden)
+    }
+}
+
+fn not_queued(image: ImageId) -> String {
+    format!(
+        "image {image} doesn't wait for these bytes: another task fills it, or it has its bytes, or it is gone"
+    )
 }
 
 #[async_trait]
 impl TaskKind for Imports {
     async fn begin(&self, stores: &Stores, task: &Task) -> Flow<ImageId> {
+        if task.task_type.fills_image() {
+            return self.fill(stores, task).await;
+        }
         let said = self.input(task)?.image;
         let now = stores.clock.now();
         let id = said.id.unwrap_or_else(|| ImageId(Uuid::new_v4()));
@@ -49,7 +90,11 @@ impl TaskKind for Imports {
 
     async fn job(&self, stores: &Stores, task: Task) -> Flow<Job> {
         let sink = ImageSink::new(bound(&task)?, task.id, &stores.objects, &stores.settings);
-        let ask = Ask::Remote(Box::new(RemoteAsk { input: self.input(&task)?, record: None }));
+        let input = match task.task_type.fills_image() {
+            true => self.filled(stores, &task).await?,
+            false => self.input(&task)?,
+        };
+        let ask = Ask::Remote(Box::new(RemoteAsk { input, record: None }));
         Ok(Job { task, ask, sink: Sink::Image(sink) })
     }
 

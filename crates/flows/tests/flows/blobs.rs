@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use image_tasks_domain::TaskStatus;
 use image_tasks_flows::bounds::{BlobCut, Cut, ExportCut};
+use image_tasks_flows::events::VERSION;
 use image_tasks_flows::ports::{ObjectRef, Objects as _};
 use serde_json::json;
 
@@ -256,7 +257,7 @@ async fn record_all(world: &export::World, size: u64) -> usize {
                 json!({"at": at, "etag": "\"0123456789abcdef0123456789abcdef-320\"", "size": end - at_of(&key)})
             };
             let record = json!({
-                "version": 1,
+                "version": VERSION,
                 "summary": {
                     "first_cluster": at / cluster,
                     "clusters": (end - at) / cluster,
@@ -287,7 +288,7 @@ async fn forty_tebibytes_are_planned_by_few_requests() {
     let world = scenario.world().await;
     let call = async |phase: &str| {
         let before = world.faults.calls();
-        let event = json!({"version": 1, "phase": phase, "task_id": task_id(1)});
+        let event = json!({"version": VERSION, "phase": phase, "task_id": task_id(1)});
         let answer = world.phase(event).await.unwrap();
         (answer, world.faults.calls() - before)
     };

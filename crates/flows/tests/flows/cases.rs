@@ -11,6 +11,7 @@ use image_tasks_domain::ports::{ExecutionStatus, TaskStore};
 use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus};
 use image_tasks_flows::Lifecycle;
 use image_tasks_flows::bounds::Relay;
+use image_tasks_flows::events::VERSION;
 use serde_json::{Value, json};
 
 use crate::clone::TwoRegions;
@@ -132,7 +133,7 @@ impl Play {
     /// The same for another task.
     pub(crate) async fn call_of(&self, id: TaskId, event: &Value) -> Result<Value, Failure> {
         let mut event = event.clone();
-        (event["version"], event["task_id"]) = (json!(1), json!(id));
+        (event["version"], event["task_id"]) = (json!(VERSION), json!(id));
         self.call_as(&event).await
     }
 

@@ -78,6 +78,7 @@ fn source_image(bytes: &[u8], stored: StoredObject, now: image_tasks_domain::Tim
         properties: [("os_distro".to_owned(), "debian".to_owned())].into(),
         created_at: now,
         updated_at: now,
+        staged: None,
         members: Default::default(),
         stored: Some(stored),
     }

@@ -165,6 +165,7 @@ impl Scenario {
             properties: [("os_type".to_owned(), "linux".to_owned())].into(),
             created_at: now,
             updated_at: now,
+            staged: None,
             members: Default::default(),
             stored: Some(StoredObject { bucket: at.bucket, key: at.key, etag: object.etag, crc64nvme: crc }),
         });

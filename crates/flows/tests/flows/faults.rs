@@ -10,7 +10,8 @@ use image_tasks_domain::image::ImageHashes;
 use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::*;
 use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, Progress, Publication, Report, Secret, Task, TaskId, Timestamp,
+    Failure, FailureCode, Image, ImageId, Progress, Publication, Report, Secret, StagedBytes, Task, TaskId,
+    Timestamp,
 };
 use image_tasks_flows::ports::ObjectError;
 use serde_json::Value;
@@ -326,6 +327,15 @@ impl Credentials for Stores {
 impl TaskLife for Stores {
     async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()> {
         self.transacts(id, self.inner.begin(id, image, now)).await
+    }
+    async fn begin_filling(
+        &self,
+        id: TaskId,
+        image: ImageId,
+        staged: Option<StagedBytes>,
+        now: Timestamp,
+    ) -> StoreResult<()> {
+        self.transacts(id, self.inner.begin_filling(id, image, staged, now)).await
     }
     async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
         self.transacts(id, self.inner.begin_on(id, image, now)).await

@@ -13,6 +13,7 @@ mod execution;
 mod export;
 mod export_causes;
 mod faults;
+mod fills;
 mod glance;
 mod import;
 mod late_hashes;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use image_tasks_domain::ports::TaskLife as _;
 use image_tasks_domain::{Failure, FailureCode, TaskStatus};
 use image_tasks_flows::bounds::{Cut, LOOK_EVERY, TELL_EVERY};
+use image_tasks_flows::events::VERSION;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -65,7 +66,7 @@ async fn a_worker_tells_by_time_and_stops_when_its_task_has_ended() {
     // 400 parts, two at once, a second each.
     let world = large_input(100, Duration::from_secs(1)).await;
     let id = world.id;
-    ticking(world.phase(json!({"version": 1, "phase": "plan", "task_id": id}))).await.unwrap();
+    ticking(world.phase(json!({"version": VERSION, "phase": "plan", "task_id": id}))).await.unwrap();
     let began = Instant::now();
     let end = async {
         tokio::time::sleep(Duration::from_secs(30)).await;
@@ -73,7 +74,7 @@ async fn a_worker_tells_by_time_and_stops_when_its_task_has_ended() {
         world.stores.inner.fail(id, &failure, Duration::from_secs(60), world.task().await.created_at).await
     };
     let item = json!({"round": "move", "first": 1, "last": 400});
-    let round = world.phase(json!({"version": 1, "phase": "round", "task_id": id, "item": item}));
+    let round = world.phase(json!({"version": VERSION, "phase": "round", "task_id": id, "item": item}));
     let (answer, ended) = ticking(async { tokio::join!(round, end) }).await;
     ended.unwrap();
     assert_eq!(answer.unwrap(), json!({"remaining": null}), "the task has ended");

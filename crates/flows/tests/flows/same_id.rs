@@ -9,7 +9,7 @@ use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::ports::{Clock as _, ExecutionStatus, ImageStore, TaskLife as _, TaskStore};
 use image_tasks_domain::{Image, ImageStatus, Task, TaskId, TaskStatus, TaskType};
 use image_tasks_flows::bounds::{Cut, ExportCut, Relay};
-use image_tasks_flows::events::Event;
+use image_tasks_flows::events::{Event, VERSION};
 use image_tasks_flows::{Deadline, Engine, ExportRules, Exports};
 use md5::Digest as _;
 use serde_json::{Value, json};
@@ -177,7 +177,7 @@ async fn exported(world: &World, owner: &str) -> Bytes {
     let receivers = ExportPolicy { buckets: [("exports".to_owned(), None)].into() };
     let rules = ExportRules { receivers, cut: ExportCut::default() };
     let engine = Engine::exports(world.flow_stores(), Exports { receivers: world.objects.clone(), rules });
-    let event = Event::try_from(json!({"version": 1, "phase": "plan", "task_id": id})).unwrap();
+    let event = Event::try_from(json!({"version": VERSION, "phase": "plan", "task_id": id})).unwrap();
     let answer = engine.handle(event, Deadline::after(Duration::from_secs(900))).await.unwrap();
     assert_eq!(answer["next"], "done", "small enough for one call");
     world.objects.bytes("exports", &format!("projects/{owner}/{ID}.qcow2")).unwrap()

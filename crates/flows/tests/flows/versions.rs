@@ -3,12 +3,16 @@
 use futures::FutureExt as _;
 use image_tasks_domain::ports::ExecutionStatus;
 use image_tasks_domain::{FailureCode, TaskStatus};
+use image_tasks_flows::events::VERSION;
 use image_tasks_flows::ports::{ObjectRef, Objects as _};
 use serde_json::{Value, json};
 
 use crate::cases::{self, Case, Play};
 use crate::execution::Execution;
 use crate::world::ticking;
+
+/// What an execution that began before a deployment goes by.
+const OLDER: u32 = VERSION - 1;
 
 async fn all() -> Vec<Case> {
     let mut all = cases::imports().await;
@@ -23,7 +27,7 @@ async fn execute(play: &Play, version: u32) {
         id: play.id(),
         run: 0,
         phases: &move |mut event: Value| {
-            assert_eq!(event["version"], 1);
+            assert_eq!(event["version"], VERSION);
             event["version"] = json!(version);
             async move { play.call_as(&event).await }.boxed()
         },
@@ -35,7 +39,7 @@ async fn execute(play: &Play, version: u32) {
     execution.run().await;
 }
 
-/// What calls have saved becomes what a later version would have saved.
+/// What calls have saved becomes what an older version would have saved.
 async fn rewrite(play: &Play) -> u32 {
     let mut rewritten = 0;
     let prefix = format!("work/{}/", play.id());
@@ -48,10 +52,10 @@ async fn rewrite(play: &Play) -> u32 {
         }
         let bytes = play.objects().bytes(bucket, key).unwrap();
         let version = serde_json::from_slice::<Value>(&bytes).unwrap()["version"].clone();
-        assert_eq!(version, 1, "{key}");
+        assert_eq!(version, VERSION, "{key}");
         let at = ObjectRef { bucket: bucket.into(), key: key.into() };
         // Nothing else of it need be readable.
-        let other = json!({"version": 2, "all": "else is new"}).to_string();
+        let other = json!({"version": OLDER, "all": "else was different"}).to_string();
         play.objects().put(&at, other.into()).await.unwrap();
         rewritten += 1;
     }
@@ -79,10 +83,11 @@ async fn a_plan_of_another_version_ends_the_task_in_words() {
             let next = play.call(&case.steps[n].event).await.expect_err(&context);
             assert_eq!(next.code, FailureCode::Aborted, "{context}: {next}");
             // From the start, as after a redeployment.
-            ticking(execute(&play, 1)).await;
-            let told =
-                "Aborted: a plan is of version 2, this function of version 1: it was deployed meanwhile";
-            check_failed(&play, &case, told, &context).await;
+            ticking(execute(&play, VERSION)).await;
+            let told = format!(
+                "Aborted: a plan is of version {OLDER}, this function of version {VERSION}: it was deployed meanwhile"
+            );
+            check_failed(&play, &case, &told, &context).await;
             tried += 1;
         }
     }
@@ -100,9 +105,11 @@ async fn a_state_machine_of_another_version_ends_the_task_in_words() {
             if play.task().await.status.is_end() {
                 continue;
             }
-            ticking(execute(&play, 2)).await;
-            let told = "Aborted: the state machine is of version 2, this function of version 1";
-            check_failed(&play, &case, told, &context).await;
+            ticking(execute(&play, OLDER)).await;
+            let told = format!(
+                "Aborted: the state machine is of version {OLDER}, this function of version {VERSION}"
+            );
+            check_failed(&play, &case, &told, &context).await;
             tried += 1;
         }
     }

@@ -21,6 +21,7 @@ struct Suite {
 
 /// Run in this order, each whatever the one before said.
 const SUITES: &[Suite] = &[
+    Suite { name: "keystone", tools: &["keystone"], package: "image-tasks-test-keystone", test: "keystone" },
     Suite { name: "clients", tools: &["clients"], package: "image-tasks-conformance", test: "clients" },
     Suite { name: "tempest", tools: &["tempest"], package: "image-tasks-conformance", test: "tempest" },
 ];

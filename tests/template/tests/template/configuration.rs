@@ -17,6 +17,24 @@ fn keys(object: &Value) -> impl Iterator<Item = String> + '_ {
     object.as_object().into_iter().flat_map(|map| map.keys().cloned())
 }
 
+/// What a parameter is where nobody says.
+fn default(parameter: &Value) -> String {
+    match &parameter["Default"] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The same, as a table names it.
+fn documented_default(cell: &str) -> &str {
+    match cell.trim_matches('`') {
+        "empty" => "",
+        "1 TiB" => "1099511627776",
+        "128 GiB" => "137438953472",
+        plain => plain,
+    }
+}
+
 #[test]
 fn each_variable_is_set_for_the_functions_that_read_it_and_for_no_other() {
     let template = Template::load();
@@ -63,17 +81,7 @@ fn a_variable_that_is_a_parameter_has_the_default_that_the_document_names() {
             .filter_map(Value::as_str)
             .find_map(|name| template.parameters().get(name));
         let Some(parameter) = parameter else { continue };
-        let default = match &parameter["Default"] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let documented = match row[3].trim_matches('`') {
-            "empty" => "",
-            "1 TiB" => "1099511627776",
-            "128 GiB" => "137438953472",
-            plain => plain,
-        };
-        assert_eq!(default, documented, "{variable}");
+        assert_eq!(default(parameter), documented_default(row[3]), "{variable}");
         compared += 1;
     }
     assert!(compared >= 6, "only {compared} variables come from parameters");
@@ -99,6 +107,28 @@ fn every_parameter_is_described_grouped_and_used() {
         assert!(parameter["Description"].as_str().is_some_and(|d| d.len() > 20), "{name} is not described");
         assert!(text.contains(&format!(r#"{{"Ref":"{name}"}}"#)), "{name} is not used");
         assert!(groups.contains(&format!("\"{name}\"")), "{name} is in no group");
+    }
+}
+
+#[test]
+fn the_document_names_every_parameter_in_the_consoles_order_with_its_default_and_choices() {
+    let template = Template::load();
+    let groups = template.at("/Metadata/AWS::CloudFormation::Interface/ParameterGroups").as_array().unwrap();
+    let console = groups.iter().flat_map(|group| group["Parameters"].as_array().unwrap());
+    let console: Vec<_> = console.map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(console.len(), template.parameters().len(), "each stands in one group, once");
+
+    let docs = Docs::load();
+    let rows = docs.table("## Parameters");
+    let documented: Vec<_> = rows.iter().map(|row| code_spans(row[0])[0]).collect();
+    assert_eq!(documented, console);
+    for (name, row) in documented.iter().zip(&rows) {
+        let parameter = &template.parameters()[*name];
+        assert_eq!(default(parameter), documented_default(row[2]), "{name}");
+        let choices = parameter["AllowedValues"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for choice in choices {
+            assert!(code_spans(row[1]).contains(&choice), "{name} can be {choice}");
+        }
     }
 }
 

@@ -76,15 +76,14 @@ fn the_indexes_of_tasks_are_those_of_the_document() {
 #[test]
 fn the_indexes_of_images_are_those_of_the_document() {
     let docs = Docs::load();
-    let line = docs
-        .section("### images")
-        .lines()
-        .find(|line| line.starts_with("Indexes: "))
-        .expect("a line of indexes");
-    assert!(line.ends_with("all attributes."));
-    let documented: BTreeMap<String, Index> = code_spans(line)
-        .chunks(3)
-        .map(|index| (index[0].to_owned(), (index[1..].iter().map(|s| (*s).to_owned()).collect(), None)))
+    let rows = docs.section("### images").lines().filter(|line| line.starts_with("| `"));
+    let documented: BTreeMap<String, Index> = rows
+        .map(|row| {
+            assert!(row.contains(" | all | "), "{row}");
+            let spans = code_spans(row);
+            let key = spans[1..3].iter().map(|name| (*name).to_owned()).collect();
+            (spans[0].to_owned(), (key, None))
+        })
         .collect();
     assert_eq!(deployed_indexes(&Template::load(), "ImagesTable"), documented);
 }

@@ -81,6 +81,7 @@ fn every_resource_is_named_but_where_aws_has_none_to_name() {
                 "CloneSourceTableArns",
                 "SourceKeyArns",
                 "ExportKeyArns",
+                "${IamProjects}",
             ]
             .iter()
             .any(|p| text.contains(p));
@@ -99,7 +100,8 @@ fn objects_are_reached_below_their_own_prefix_only() {
                 assert_eq!(text, "${ImagesBucket.Arn}/images/*", "{owner}");
             }
             if text.starts_with("${WorkBucket") {
-                assert_eq!(text, "${WorkBucket.Arn}/work/*", "{owner}");
+                let own = ["${WorkBucket.Arn}/work/*", "${WorkBucket.Arn}/staging/*"];
+                assert!(own.contains(&text), "{owner}: {text}");
             }
         }
     }
@@ -162,14 +164,18 @@ fn each_function_has_a_role_of_its_own() {
 }
 
 #[test]
-fn the_api_deletes_images_and_their_records_and_writes_no_bytes() {
+fn the_api_deletes_images_and_their_records_and_writes_uploads_alone() {
     let template = Template::load();
     let statements = list(template.at("/Resources/ApiRole/Properties/Policies/0/PolicyDocument/Statement"));
     let mut deletes = BTreeSet::new();
     for statement in statements {
         for action in actions(statement).into_iter().filter(|action| action.starts_with("s3:")) {
-            assert!(["s3:GetObject", "s3:DeleteObject"].contains(&action), "{action}");
-            assert_eq!(statement["Resource"], json!({"Fn::Sub": "${ImagesBucket.Arn}/images/*"}), "{action}");
+            let (own, below) = match statement["Sid"].as_str() {
+                Some("Staging") => (["s3:PutObject", "s3:DeleteObject"], "${WorkBucket.Arn}/staging/*"),
+                _ => (["s3:GetObject", "s3:DeleteObject"], "${ImagesBucket.Arn}/images/*"),
+            };
+            assert!(own.contains(&action), "{action}");
+            assert_eq!(statement["Resource"], json!({"Fn::Sub": below}), "{action}");
             deletes.insert(action);
         }
         if statement["Sid"] == "Images" {
@@ -177,7 +183,7 @@ fn the_api_deletes_images_and_their_records_and_writes_no_bytes() {
             assert!(actions(statement).contains(&"dynamodb:DeleteItem"));
         }
     }
-    assert_eq!(deletes.len(), 2);
+    assert_eq!(deletes.len(), 3);
 }
 
 #[test]
@@ -212,7 +218,36 @@ fn every_route_but_discovery_asks_who_calls() {
         *template.at("/Conditions/IamIdentity"),
         json!({ "Fn::Equals": [{ "Ref": "Identity" }, "iam"] })
     );
+    // With any other identity the function alone asks.
     assert_eq!(template.at("/Parameters/Identity/Default"), "iam");
+    assert_eq!(*template.at("/Parameters/Identity/AllowedValues"), json!(["iam", "keystone", "development"]));
+}
+
+#[test]
+fn the_api_reads_the_one_parameter_that_maps_principals_where_there_is_one() {
+    let template = Template::load();
+    let policy = template.at("/Resources/ApiProjectsPolicy/Properties");
+    assert_eq!(policy["Roles"], json!([{ "Ref": "ApiRole" }]));
+    let statements = list(&policy["PolicyDocument"]["Statement"]);
+    assert_eq!(statements.len(), 1);
+    assert_eq!(actions(statements[0]), ["ssm:GetParameter"]);
+    let arn = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter${IamProjects}";
+    assert_eq!(statements[0]["Resource"], json!({ "Fn::Sub": arn }));
+    // A name begins with a slash, and holds nothing that IAM reads as a pattern.
+    let pattern = template.at("/Parameters/IamProjects/AllowedPattern");
+    assert_eq!(*pattern, "^((/[A-Za-z0-9_.-]+)+)?$");
+    assert_eq!(*template.at("/Resources/ApiProjectsPolicy/Condition"), "HasIamProjects");
+    let given = json!({ "Fn::Not": [{ "Fn::Equals": [{ "Ref": "IamProjects" }, ""] }] });
+    assert_eq!(
+        *template.at("/Conditions/HasIamProjects"),
+        json!({ "Fn::And": [{ "Condition": "IamIdentity" }, given] })
+    );
+    let reading: Vec<_> = allowed(&template)
+        .into_iter()
+        .filter(|(_, statement)| actions(statement).iter().any(|action| action.starts_with("ssm:")))
+        .map(|(owner, _)| owner)
+        .collect();
+    assert_eq!(reading, ["ApiProjectsPolicy"]);
 }
 
 #[test]

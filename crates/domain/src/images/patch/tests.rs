@@ -175,7 +175,8 @@ fn formats_are_of_bytes_that_are_still_to_come() {
     let body = json!([{"op": "replace", "path": "/disk_format", "value": "raw"}]);
     for (status, allowed) in [
         (ImageStatus::Queued, true),
-        (ImageStatus::Importing, true),
+        (ImageStatus::Uploading, false),
+        (ImageStatus::Importing, false),
         (ImageStatus::Active, false),
         (ImageStatus::Deactivated, false),
     ] {

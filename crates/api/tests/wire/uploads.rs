@@ -1,0 +1,198 @@
+//! `PUT /v2/images/{id}/file`, `PUT .../stage`, `POST .../import`.
+
+use http::Method;
+use image_tasks_domain::image::Publication;
+use image_tasks_domain::ports::{Clock as _, ImageStore as _, TaskLife as _};
+use image_tasks_domain::{
+    Failure, FailureCode, ImageId, ImageStatus, StagedBytes, StoredObject, TaskId, TaskStatus,
+};
+use serde_json::{Value, json};
+
+use crate::service::{ADMIN, ALICE, Answer, BOB, Service, TTL};
+
+const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
+const READER: &str = "rita:demo:reader";
+
+async fn record(service: &Service, body: Value) -> String {
+    let headers = [("x-auth-token", ALICE)];
+    let made = service.send(Method::POST, "/v2/images", &headers, body.to_string()).await.ok(201);
+    assert_eq!(made.header("openstack-image-import-methods"), "glance-direct,web-download");
+    made.body["id"].as_str().unwrap().to_owned()
+}
+
+fn formats() -> Value {
+    json!({"disk_format": "raw", "container_format": "bare"})
+}
+
+async fn put(service: &Service, token: &str, path: &str, bytes: &'static [u8]) -> Answer {
+    service.send(Method::PUT, path, &[("x-auth-token", token), OCTETS], bytes).await
+}
+
+async fn import(service: &Service, token: &str, id: &str, body: Value) -> Answer {
+    let path = format!("/v2/images/{id}/import");
+    service.send(Method::POST, &path, &[("x-auth-token", token)], body.to_string()).await
+}
+
+async fn image(service: &Service, id: &str) -> image_tasks_domain::Image {
+    service.store.get(id.parse().unwrap()).await.unwrap().unwrap()
+}
+
+/// What a worker would do with the newest task of the service.
+async fn work(service: &Service, ends: Result<(), Failure>) -> TaskId {
+    let (id, image, staged) = loop {
+        let tasks = service.get(ALICE, "/v2/tasks?type=api_image_import&status=pending").await.ok(200);
+        if let Some(id) = tasks.body["tasks"][0]["id"].as_str() {
+            let task = service.get(ALICE, &format!("/v2/tasks/{id}")).await.ok(200).body;
+            let image: ImageId = task["input"]["image_id"].as_str().unwrap().parse().unwrap();
+            let staged = task["input"]["staged"].as_str().map(|id| StagedBytes(id.parse().unwrap()));
+            break (id.parse::<TaskId>().unwrap(), image, staged);
+        }
+        tokio::task::yield_now().await;
+    };
+    let now = service.clock.now();
+    service.store.begin_filling(id, image, staged, now).await.unwrap();
+    match ends {
+        Err(failure) => service.store.fail(id, &failure, TTL, now).await.unwrap(),
+        Ok(()) => {
+            let publication = Publication {
+                image,
+                disk_format: "raw".into(),
+                container_format: "bare".into(),
+                size: 3,
+                virtual_size: Some(3),
+                hashes: None,
+                hashes_follow: false,
+                stored: StoredObject {
+                    bucket: "images".into(),
+                    key: image.object_key(id),
+                    etag: "\"e\"".into(),
+                    crc64nvme: "AAAAAAAAAAA=".into(),
+                },
+            };
+            service.store.publish(id, &publication, &json!({"image_id": image}), TTL, now).await.unwrap();
+        }
+    }
+    id
+}
+
+#[tokio::test]
+async fn an_upload_is_answered_once_its_image_is_active() {
+    let service = Service::new();
+    let id = record(&service, formats()).await;
+    let path = format!("/v2/images/{id}/file");
+    let (answer, task) = tokio::join!(put(&service, ALICE, &path, b"abc"), work(&service, Ok(())));
+    assert_eq!(answer.ok(204).body, Value::Null);
+    let image = image(&service, &id).await;
+    assert_eq!((image.status, image.size), (ImageStatus::Active, Some(3)));
+    let staged = service.store.staged();
+    assert_eq!(staged.values().map(Vec::as_slice).collect::<Vec<_>>(), [b"abc"]);
+    let tasks = service.get(ALICE, &format!("/v2/images/{id}/tasks")).await.ok(200);
+    assert_eq!(tasks.body["tasks"][0]["id"], task.to_string());
+    assert_eq!(tasks.body["tasks"][0]["type"], "api_image_import");
+    // It has its bytes.
+    assert!(put(&service, ALICE, &path, b"abc").await.error(409).contains("active"));
+    assert!(
+        put(&service, ALICE, &format!("/v2/images/{id}/stage"), b"x").await.error(409).contains("active")
+    );
+}
+
+#[tokio::test]
+async fn an_upload_that_is_refused_says_why_and_leaves_the_record_queued() {
+    let service = Service::new();
+    let id = record(&service, formats()).await;
+    let path = format!("/v2/images/{id}/file");
+    let why = Failure::new(FailureCode::FormatMismatch, "it is qcow2, not raw as was said");
+    let (answer, _) = tokio::join!(put(&service, ALICE, &path, b"QFI"), work(&service, Err(why)));
+    assert_eq!(answer.error(400), "FormatMismatch: it is qcow2, not raw as was said");
+    assert_eq!(image(&service, &id).await.status, ImageStatus::Queued);
+    let (again, _) = tokio::join!(put(&service, ALICE, &path, b"abc"), work(&service, Ok(())));
+    again.ok(204);
+}
+
+#[tokio::test]
+async fn an_upload_whose_import_takes_long_is_answered_before() {
+    let service = Service::new();
+    let id = record(&service, formats()).await;
+    put(&service, ALICE, &format!("/v2/images/{id}/file"), b"abc").await.ok(204);
+    assert_eq!(image(&service, &id).await.status, ImageStatus::Queued);
+    work(&service, Ok(())).await;
+    assert_eq!(image(&service, &id).await.status, ImageStatus::Active);
+}
+
+#[tokio::test]
+async fn what_is_staged_is_imported_when_that_is_asked_for() {
+    let service = Service::new();
+    let id = record(&service, formats()).await;
+    let direct = json!({"method": {"name": "glance-direct"}});
+    assert!(import(&service, ALICE, &id, direct.clone()).await.error(409).contains("stage its bytes first"));
+    let stage = format!("/v2/images/{id}/stage");
+    put(&service, ALICE, &stage, b"abc").await.ok(204);
+    let staged = image(&service, &id).await;
+    assert_eq!(staged.status, ImageStatus::Uploading);
+    let key = staged.staged.unwrap().object_key(staged.id);
+    assert_eq!(service.store.staged().keys().collect::<Vec<_>>(), [&key]);
+    // Once is enough.
+    put(&service, ALICE, &stage, b"other").await.error(409);
+    assert_eq!(service.store.staged().len(), 1, "what is refused is not kept");
+    let web = json!({"method": {"name": "web-download", "uri": "s3://sources/a"}});
+    import(&service, ALICE, &id, web).await.error(409);
+    assert_eq!(import(&service, ALICE, &id, direct).await.ok(202).body, Value::Null);
+    work(&service, Ok(())).await;
+    assert_eq!(image(&service, &id).await.status, ImageStatus::Active);
+}
+
+#[tokio::test]
+async fn a_download_into_a_record() {
+    let service = Service::new();
+    let id = record(&service, formats()).await;
+    let web = |uri: &str| json!({"method": {"name": "web-download", "uri": uri}});
+    for uri in ["http://169.254.169.254/latest", "s3://others/a", "file:///etc/passwd"] {
+        assert!(import(&service, ALICE, &id, web(uri)).await.error(400).starts_with("method.uri: "), "{uri}");
+    }
+    import(&service, ALICE, &id, web("s3://sources/a")).await.ok(202);
+    let task = work(&service, Ok(())).await;
+    let task = service.get(ALICE, &format!("/v2/tasks/{task}")).await.ok(200).body;
+    assert_eq!(task["input"], json!({"image_id": id, "import_req": web("s3://sources/a")}));
+    assert_eq!((&task["status"], &task["image_id"]), (&json!(TaskStatus::Success), &json!(id)));
+    // Such tasks are made here alone.
+    let asked = json!({"type": "api_image_import", "input": task["input"]});
+    assert!(service.post(ALICE, &asked).await.error(400).contains("/import alone"));
+}
+
+#[tokio::test]
+async fn what_is_refused_of_an_upload() {
+    let service = Service::new();
+    let id = record(&service, formats()).await;
+    let bare = record(&service, json!({})).await;
+    let file = format!("/v2/images/{id}/file");
+    for path in [file.clone(), format!("/v2/images/{id}/stage")] {
+        put(&service, BOB, &path, b"abc").await.error(404);
+        put(&service, READER, &path, b"abc").await.error(403);
+        let plain = [("x-auth-token", ALICE), ("content-type", "text/plain")];
+        let told = service.send(Method::PUT, &path, &plain, "abc").await;
+        assert_eq!(told.error(415), "Content-Type must be application/octet-stream, not 'text/plain'");
+        let large = vec![0; 4_400_001];
+        let answer = service.send(Method::PUT, &path, &[("x-auth-token", ALICE), OCTETS], large).await;
+        assert!(answer.error(413).contains("web-download"), "{answer:?}");
+    }
+    let unset = put(&service, ALICE, &format!("/v2/images/{bare}/file"), b"abc").await;
+    assert_eq!(unset.error(409), "container_format: has to be set before bytes come into the image");
+    let web = json!({"method": {"name": "web-download", "uri": "s3://sources/a"}});
+    import(&service, ALICE, &bare, web.clone()).await.error(409);
+    import(&service, READER, &id, web.clone()).await.error(403);
+    import(&service, BOB, &id, web).await.error(404);
+    assert_eq!(import(&service, ALICE, &id, json!({})).await.error(400), "method: is required");
+    service.send(Method::POST, &file, &[("x-auth-token", ALICE)], "").await.error(405);
+    assert!(service.store.staged().is_empty());
+}
+
+#[tokio::test]
+async fn a_record_is_deleted_with_what_is_staged_for_it() {
+    let service = Service::new();
+    let id = record(&service, formats()).await;
+    put(&service, ADMIN, &format!("/v2/images/{id}/stage"), b"abc").await.ok(204);
+    let path = format!("/v2/images/{id}");
+    service.send(Method::DELETE, &path, &[("x-auth-token", ALICE)], "").await.ok(204);
+    assert!(service.store.staged().is_empty());
+    service.get(ALICE, &path).await.error(404);
+}

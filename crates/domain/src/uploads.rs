@@ -1,0 +1,142 @@
+//! How bytes come into an image's record: staged and imported, uploaded at once, fetched from the web.
+//!
+//! Invariants:
+//! - Bytes that were uploaded become an image's only by a task, as any import: none are active unjudged.
+//! - An upload has a key of its own. What is left of one that leads to nothing goes with the bucket's rule for staging.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::caller::Caller;
+use crate::image::{Image, ImageId, ImageStatus, StagedBytes};
+use crate::image_import::{ImageImport, ImportMethod, formats};
+use crate::images::Images;
+use crate::policy;
+use crate::ports::{Staging, StoreError};
+use crate::rejection::{Answer, Rejection};
+use crate::task::Task;
+use crate::tasks::Tasks;
+
+/// The use cases of uploads.
+#[derive(Clone)]
+pub struct Uploads {
+    /// Images.
+    pub images: Images,
+    /// Tasks, which do the work.
+    pub tasks: Tasks,
+    /// Where bytes wait.
+    pub staging: Arc<dyn Staging>,
+}
+
+impl Uploads {
+    /// Keeps bytes for an image that has none, until they are imported.
+    ///
+    /// # Errors
+    /// [`Rejection`]: forbidden for who may not change the image; a conflict where it has bytes, or waits for some.
+    pub async fn stage(&self, caller: &Caller, id: &str, bytes: Vec<u8>) -> Answer<()> {
+        let image = self.empty(caller, id).await?;
+        let staged = self.put(image.id, bytes).await?;
+        let kept = self.images.stage(caller, &image, staged).await;
+        if kept.is_err() {
+            self.forget(image.id, staged).await;
+        }
+        kept
+    }
+
+    /// Starts the import of what is staged, or of what lies elsewhere; its task.
+    ///
+    /// # Errors
+    /// [`Rejection`]: invalid what can't be taken; a conflict where the image isn't in the state that the method needs,
+    /// or has no formats.
+    pub async fn import(&self, caller: &Caller, id: &str, body: &Value, request_id: &str) -> Answer<Task> {
+        let image = self.changeable(caller, id).await?;
+        let method = ImportMethod::parse(body, &self.tasks.sources)?;
+        let staged = match (&method, image.status, image.staged) {
+            (ImportMethod::GlanceDirect, ImageStatus::Uploading, Some(staged)) => Some(staged),
+            (ImportMethod::WebDownload(_), ImageStatus::Queued, _) => None,
+            (ImportMethod::GlanceDirect, ..) => {
+                let told = format!("Image {id} is {}; stage its bytes first", image.status.name());
+                return Err(Rejection::Conflict(told));
+            }
+            (ImportMethod::WebDownload(_), ..) => return Err(has_bytes(&image)),
+        };
+        check_formats(&image)?;
+        self.start(caller, image.id, body, staged, request_id).await
+    }
+
+    /// Uploads and imports at once; the task.
+    ///
+    /// # Errors
+    /// As [`Uploads::stage`] and [`Uploads::import`].
+    pub async fn upload(&self, caller: &Caller, id: &str, bytes: Vec<u8>, request_id: &str) -> Answer<Task> {
+        let image = self.empty(caller, id).await?;
+        check_formats(&image)?;
+        let staged = self.put(image.id, bytes).await?;
+        let started = self.start(caller, image.id, &ImageImport::direct(), Some(staged), request_id).await;
+        if started.is_err() {
+            self.forget(image.id, staged).await;
+        }
+        started
+    }
+
+    async fn changeable(&self, caller: &Caller, id: &str) -> Answer<Image> {
+        let image = self.images.get(caller, id).await?;
+        policy::check_change(caller, &image)?;
+        Ok(image)
+    }
+
+    /// An image that waits for bytes.
+    async fn empty(&self, caller: &Caller, id: &str) -> Answer<Image> {
+        let image = self.changeable(caller, id).await?;
+        if image.status == ImageStatus::Queued { Ok(image) } else { Err(has_bytes(&image)) }
+    }
+
+    async fn put(&self, image: ImageId, bytes: Vec<u8>) -> Answer<StagedBytes> {
+        let staged = StagedBytes(Uuid::new_v4());
+        self.staging.put(image, staged, bytes).await?;
+        Ok(staged)
+    }
+
+    async fn forget(&self, image: ImageId, staged: StagedBytes) {
+        if let Err(error) = self.staging.remove(image, staged).await {
+            tracing::warn!(image_id = %image, error = &error as &dyn std::error::Error, "staged bytes are left");
+        }
+    }
+
+    async fn start(
+        &self,
+        caller: &Caller,
+        image: ImageId,
+        request: &Value,
+        staged: Option<StagedBytes>,
+        request_id: &str,
+    ) -> Answer<Task> {
+        let input = ImageImport::input(image, request, staged);
+        self.tasks.fill(caller, input, request_id).await
+    }
+}
+
+fn has_bytes(image: &Image) -> Rejection {
+    let status = image.status.name();
+    Rejection::Conflict(format!("Image {} is {status}; bytes come only into one that is queued", image.id))
+}
+
+fn check_formats(image: &Image) -> Answer<()> {
+    formats(image).map(drop).map_err(|missing| Rejection::Conflict(missing.to_string()))
+}
+
+impl Images {
+    /// Notes which bytes wait for a queued image.
+    async fn stage(&self, caller: &Caller, image: &Image, staged: StagedBytes) -> Answer<()> {
+        let mut kept = image.clone();
+        (kept.status, kept.staged) = (ImageStatus::Uploading, Some(staged));
+        kept.updated_at = self.clock.now().max(image.updated_at);
+        match self.store.replace(image, &kept).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::Conflict) => Err(has_bytes(&self.get(caller, &image.id.to_string()).await?)),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
