@@ -8,7 +8,8 @@ use image_tasks_domain::ports::{Credentials, StoreError, StoreResult, TOKEN_LIFE
 use image_tasks_domain::{Secret, Task, TaskId, Timestamp};
 
 use super::item::{Item, integer, number, string, text};
-use super::tasks::{DynamoTasks, action};
+use super::tasks::DynamoTasks;
+use super::write::{delete_action, put_action};
 use crate::failures::store_error;
 
 /// Attribute of a task whose caller's token is kept.
@@ -29,7 +30,7 @@ impl DynamoTasks {
             .item("token", text(token.expose()))
             .item(EXPIRES, number(task.created_at.plus(TOKEN_LIFE).epoch()))
             .condition_expression("attribute_not_exists(id)");
-        action(put.build())
+        put_action(put)
     }
 
     /// Removes the token of a task that ends, if one is kept.
@@ -37,9 +38,8 @@ impl DynamoTasks {
         if !task.contains_key(HAS_CREDENTIAL) {
             return Ok(None);
         }
-        let delete = Delete::builder().table_name(self.credentials_table()?).key("id", text(id)).build();
-        let delete = delete.map_err(|e| StoreError::Fault(e.into()))?;
-        Ok(Some(TransactWriteItem::builder().delete(delete).build()))
+        let delete = Delete::builder().table_name(self.credentials_table()?).key("id", text(id));
+        delete_action(delete).map(Some)
     }
 }
 

@@ -1,14 +1,17 @@
 //! The `ImageTasks` port: tasks by the image that they make or work on.
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use image_tasks_domain::ports::{ImageTasks, StoreResult};
 use image_tasks_domain::{ImageId, Task};
 
-use super::item::{task, text};
+use super::item::{string, task, text};
 use super::tasks::DynamoTasks;
 use crate::failures::store_error;
 
 const INDEX: &str = "image-created";
+/// Tasks that are read at once.
+const AT_ONCE: usize = 16;
 
 #[async_trait]
 impl ImageTasks for DynamoTasks {
@@ -23,14 +26,10 @@ impl ImageTasks for DynamoTasks {
             .key_condition_expression("image_id = :image")
             .expression_attribute_values(":image", text(image));
         let found = query.send().await.map_err(store_error)?;
-        let mut tasks = Vec::new();
         // The index has their ids alone: what is shown is the task as it is now.
-        for item in found.items.unwrap_or_default() {
-            let id = super::item::string(&item, "id")?;
-            if let Some(item) = self.item(id).await? {
-                tasks.push(task(&item)?);
-            }
-        }
-        Ok(tasks)
+        let ids = found.items.unwrap_or_default().into_iter().map(|item| Ok(string(&item, "id")?.to_owned()));
+        let ids = ids.collect::<StoreResult<Vec<_>>>()?;
+        let items = stream::iter(ids).map(|id| self.item(id)).buffered(AT_ONCE);
+        items.try_filter_map(async |item| item.as_ref().map(task).transpose()).try_collect().await
     }
 }

@@ -1,15 +1,14 @@
 //! The `ImageRecords` port: records as callers change them.
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, Put};
 use image_tasks_domain::images::{ImageSearch, Usage};
-use image_tasks_domain::ports::{FoundImages, ImageRecords, StoreError, StoreResult};
+use image_tasks_domain::ports::{FoundImages, ImageRecords, StoreResult};
 use image_tasks_domain::{Image, ImageId};
 
 use super::DynamoImages;
 use super::item::{image_item, image_key, text};
-use super::tasks::action;
-use super::write::{Outcome, Replacement, transact};
+use super::write::{Replacement, put_action, write};
 use crate::failures::store_error;
 
 /// By what it is judged who may change an image, and how.
@@ -23,14 +22,14 @@ impl ImageRecords for DynamoImages {
             .set_item(Some(image_item(image)?))
             // What is left of a removed image has its id.
             .condition_expression("attribute_not_exists(id)");
-        self.write(vec![action(put.build())?]).await
+        write(&self.client, vec![put_action(put)?]).await
     }
 
     async fn replace(&self, was: &Image, is: &Image) -> StoreResult<()> {
         let record = Replacement { was: image_item(was)?, is: image_item(is)?, relied_on: JUDGED };
         let mut actions = vec![record.action(&self.images)?];
         actions.extend(self.changed_shares(was, is)?);
-        self.write(actions).await
+        write(&self.client, actions).await
     }
 
     async fn remove(&self, was: &Image) -> StoreResult<()> {
@@ -46,7 +45,7 @@ impl ImageRecords for DynamoImages {
             .expression_attribute_values(":owner", text(&was.owner))
             .expression_attribute_values(":visibility", text(was.visibility.name()))
             .expression_attribute_values(":protected", AttributeValue::Bool(was.protected));
-        self.write(vec![action(left.build())?]).await?;
+        write(&self.client, vec![put_action(left)?]).await?;
         self.forget_shares(was).await;
         Ok(())
     }
@@ -67,16 +66,5 @@ impl ImageRecords for DynamoImages {
 
     async fn usage(&self, project: &str) -> StoreResult<Usage> {
         self.used(project).await
-    }
-}
-
-impl DynamoImages {
-    /// A transaction also for one item: it has a token, so that the SDK's repeat of a call whose answer was lost is no
-    /// conflict with itself.
-    async fn write(&self, actions: Vec<TransactWriteItem>) -> StoreResult<()> {
-        match transact(&self.client, actions).await? {
-            Outcome::Written => Ok(()),
-            Outcome::Refused(_) => Err(StoreError::Conflict),
-        }
     }
 }

@@ -19,6 +19,7 @@ use super::item::{NAME_KEY, created_sort, image, string, text};
 use super::merge::{Each, Filter, MOST_SEARCHED, Merge, Partition};
 
 /// What of the indexes a list reads.
+#[derive(Default)]
 struct Reach {
     /// The images of a project.
     owner: Option<String>,
@@ -40,17 +41,16 @@ impl Reach {
             Shown::Usual => *visibility != Visibility::Community,
         };
         if search.caller.is_admin() {
-            let nothing = Self { owner: None, name: None, visibilities: Vec::new(), shared: false };
             // An empty name is no key of an index.
             let name = search.demanded(TextAttribute::Name).filter(|name| !name.is_empty());
             return match (owner, name) {
-                (Some(owner), _) => Self { owner: Some(owner.to_owned()), ..nothing },
-                (None, Some(name)) => Self { name: Some(name.to_owned()), ..nothing },
+                (Some(owner), _) => Self { owner: Some(owner.to_owned()), ..Self::default() },
+                (None, Some(name)) => Self { name: Some(name.to_owned()), ..Self::default() },
                 // A list that leaves out others' community images holds one's own.
                 (None, None) => Self {
                     owner: (search.listing.shown == Shown::Usual).then(|| project.clone()),
                     visibilities: Visibility::ALL.iter().copied().filter(shows).collect(),
-                    ..nothing
+                    ..Self::default()
                 },
             };
         }
@@ -75,7 +75,7 @@ impl Reach {
 impl DynamoImages {
     pub(super) async fn found(&self, search: &ImageSearch) -> StoreResult<FoundImages> {
         let mut page = Page::new(search);
-        let mut looked = Each { read: 0, whole: true };
+        let mut looked = Each::NOTHING;
         if search.listing.limit > 0 {
             match search.demanded_id() {
                 Some(None) => {}
@@ -94,7 +94,7 @@ impl DynamoImages {
     /// Offers what is in reach, until no other could be on the page.
     async fn look(&self, search: &ImageSearch, page: &mut Page<'_>) -> StoreResult<Each> {
         let reach = Reach::of(search);
-        let mut shared = Each { read: 0, whole: true };
+        let mut shared = Each::NOTHING;
         if reach.shared {
             let of = (search.caller.project.as_str(), search.listing.member_status);
             let offer = |image| {
@@ -106,7 +106,7 @@ impl DynamoImages {
             Some(descending) => self.newest(search, &reach, descending, page).await?,
             None => self.each(search, &reach, page).await?,
         };
-        Ok(Each { read: shared.read + others.read, whole: shared.whole && others.whole })
+        Ok(shared.and(others))
     }
 
     /// Offers images in the list's own order until what follows is on a later page.
@@ -148,7 +148,7 @@ impl DynamoImages {
 
     /// Offers every image in reach, in no order.
     async fn each(&self, search: &ImageSearch, reach: &Reach, page: &mut Page<'_>) -> StoreResult<Each> {
-        let mut looked = Each { read: 0, whole: true };
+        let mut looked = Each::NOTHING;
         for partition in reach.partitions() {
             let of_owner = partition.is_of("owner");
             let mut filter = hidden(search);
@@ -174,7 +174,7 @@ impl DynamoImages {
                     Ok(())
                 })
                 .await?;
-            looked = Each { read: looked.read + one.read, whole: looked.whole && one.whole };
+            looked = looked.and(one);
             if !looked.whole {
                 break;
             }

@@ -6,8 +6,6 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::error::BuildError;
-use aws_sdk_dynamodb::types::builders::TransactWriteItemBuilder;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use image_tasks_domain::ports::{ImageStore as _, StoreError, StoreResult, TaskLife};
 use image_tasks_domain::{
@@ -19,7 +17,7 @@ use serde_json::Value;
 use super::DynamoImages;
 use super::item::{Item, image_item, image_key, number, task, task_item, text};
 use super::tasks::DynamoTasks;
-use super::write::{Outcome, Replacement, refused, transact, update};
+use super::write::{Outcome, Replacement, delete_action, put_action, refused, transact, update, write};
 
 /// Times that an end is written anew because the task or its image changed between read and write: callers change
 /// images meanwhile.
@@ -41,7 +39,7 @@ impl TaskLife for DynamoTasks {
             .table_name(&self.images)
             .set_item(Some(image_item(image)?))
             .condition_expression("attribute_not_exists(id)");
-        self.write(vec![begun, action(put.build(), TransactWriteItemBuilder::put)?]).await
+        write(&self.client, vec![begun, put_action(put)?]).await
     }
 
     async fn begin_filling(
@@ -51,7 +49,7 @@ impl TaskLife for DynamoTasks {
         staged: Option<StagedBytes>,
         now: Timestamp,
     ) -> StoreResult<()> {
-        let images = DynamoImages::new(self.client.clone(), &self.images);
+        let images = self.images();
         for _ in 0..TRIES {
             let begun = self.begun(id, image, now).await?;
             let record = images.get(image).await?.ok_or(StoreError::Conflict)?;
@@ -72,7 +70,7 @@ impl TaskLife for DynamoTasks {
 
     async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
         let begun = self.begun(id, image, now).await?;
-        self.write(vec![begun]).await
+        write(&self.client, vec![begun]).await
     }
 
     async fn publish(
@@ -83,7 +81,7 @@ impl TaskLife for DynamoTasks {
         ttl: Duration,
         now: Timestamp,
     ) -> StoreResult<()> {
-        let images = DynamoImages::new(self.client.clone(), &self.images);
+        let images = self.images();
         for _ in 0..TRIES {
             let (was, forgotten) = self.read(id).await?;
             let record = images.get(publication.image).await?;
@@ -120,7 +118,7 @@ impl TaskLife for DynamoTasks {
         let mut ended = was.clone();
         ended.succeed(result.clone(), ttl, now)?;
         let ended = self.changed(&was, &ended, UNCANCELLED)?;
-        self.write(std::iter::once(ended).chain(forgotten).collect()).await
+        write(&self.client, std::iter::once(ended).chain(forgotten).collect()).await
     }
 
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
@@ -181,6 +179,10 @@ impl TaskLife for DynamoTasks {
 }
 
 impl DynamoTasks {
+    fn images(&self) -> DynamoImages {
+        DynamoImages::new(self.client.clone(), &self.images)
+    }
+
     /// The task, and what its end has to write beside it: its caller's token goes.
     async fn read(&self, id: TaskId) -> StoreResult<(Task, Option<TransactWriteItem>)> {
         let item: Item = self.item(id).await?.ok_or(StoreError::Conflict)?;
@@ -228,7 +230,7 @@ impl DynamoTasks {
                     .condition_expression("attribute_not_exists(id) OR #status = :importing")
                     .expression_attribute_names("#status", "status")
                     .expression_attribute_values(":importing", text(ImageStatus::Importing.name()));
-                actions.push(action(delete.build(), TransactWriteItemBuilder::delete)?);
+                actions.push(delete_action(delete)?);
             }
             // Without a condition, so that none but the image's can be the second refused.
             actions.extend(forgotten);
@@ -246,27 +248,11 @@ impl DynamoTasks {
 
     /// The change of a record that is filled no longer; none where it isn't any more.
     async fn given_up(&self, image: ImageId, now: Timestamp) -> StoreResult<Option<TransactWriteItem>> {
-        let images = DynamoImages::new(self.client.clone(), &self.images);
-        let record = images.get(image).await?.filter(|record| record.status == ImageStatus::Importing);
+        let record = self.images().get(image).await?.filter(|record| record.status == ImageStatus::Importing);
         let Some(record) = record else { return Ok(None) };
         let mut queued = record.clone();
         queued.give_up_filling(now);
         let change = Replacement { was: image_item(&record)?, is: image_item(&queued)?, relied_on: FILLED };
         Ok(Some(change.action(&self.images)?))
     }
-
-    async fn write(&self, actions: Vec<TransactWriteItem>) -> StoreResult<()> {
-        match transact(&self.client, actions).await? {
-            Outcome::Written => Ok(()),
-            Outcome::Refused(_) => Err(StoreError::Conflict),
-        }
-    }
-}
-
-fn action<T>(
-    built: Result<T, BuildError>,
-    add: impl FnOnce(TransactWriteItemBuilder, T) -> TransactWriteItemBuilder,
-) -> StoreResult<TransactWriteItem> {
-    let built = built.map_err(|e| StoreError::Fault(e.into()))?;
-    Ok(add(TransactWriteItem::builder(), built).build())
 }

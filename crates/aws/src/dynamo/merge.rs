@@ -99,6 +99,16 @@ pub(super) struct Each {
     pub(super) whole: bool,
 }
 
+impl Each {
+    /// Nothing was to be read.
+    pub(super) const NOTHING: Self = Self { read: 0, whole: true };
+
+    /// This and another read.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { read: self.read + other.read, whole: self.whole && other.whole }
+    }
+}
+
 /// A partition as far as it has been read.
 struct Cursor<'a> {
     partition: &'a Partition,

@@ -13,7 +13,7 @@ use image_tasks_domain::{Image, ImageId, MemberStatus};
 use super::DynamoImages;
 use super::item::{image, is_record, string, text};
 use super::merge::{Each, MOST_SEARCHED};
-use super::tasks::action;
+use super::write::{delete_action, put_action};
 use crate::failures::store_error;
 
 const INDEX: &str = "member-shares";
@@ -30,8 +30,7 @@ impl DynamoImages {
         let mut actions = Vec::new();
         for project in was.members.keys().filter(|project| !is.members.contains_key(*project)) {
             let delete = Delete::builder().table_name(&self.images).key("id", text(share_id(is.id, project)));
-            let delete = delete.build().map_err(|e| StoreError::Fault(e.into()))?;
-            actions.push(TransactWriteItem::builder().delete(delete).build());
+            actions.push(delete_action(delete)?);
         }
         for (project, member) in &is.members {
             if was.members.get(project).map(|was| was.status) == Some(member.status) {
@@ -42,7 +41,7 @@ impl DynamoImages {
                 .item("id", text(share_id(is.id, project)))
                 .item("member", text(project))
                 .item("share_sort", text(format!("{}#{}", member.status.name(), is.id)));
-            actions.push(action(put.build())?);
+            actions.push(put_action(put)?);
         }
         Ok(actions)
     }

@@ -19,7 +19,7 @@ use super::item::{
     task_item, text, updated_sort,
 };
 use super::merge::{Each, Filter, Found, Merge, Partition};
-use super::write::{Outcome, refused, transact};
+use super::write::{Outcome, put_action, refused, transact};
 use crate::failures::store_error;
 
 /// How long an idempotency key is remembered.
@@ -64,7 +64,7 @@ impl DynamoTasks {
             .condition_expression("attribute_not_exists(id) OR expires_at_epoch <= :now")
             .expression_attribute_values(":now", number(new.created_at.epoch()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        action(put.build())
+        put_action(put)
     }
 
     /// A page of one task at most.
@@ -169,9 +169,7 @@ impl TaskStore for DynamoTasks {
             .table_name(&self.tasks)
             .set_item(Some(item))
             .condition_expression("attribute_not_exists(id)");
-        // A transaction also for one item: it has a token, so that the SDK's repeat of a call whose answer
-        // was lost is no conflict with itself.
-        let mut actions = vec![action(put.build())?];
+        let mut actions = vec![put_action(put)?];
         if let Some(key) = key {
             actions.push(self.remember(task, key)?);
         }
@@ -263,12 +261,6 @@ enum Order {
 
 fn shards(index: &'static str, attribute: &'static str) -> Vec<Partition> {
     (0..SHARDS).map(|shard| Partition::new(index, attribute, shard.to_string())).collect()
-}
-
-pub(super) fn action(
-    put: Result<Put, aws_sdk_dynamodb::error::BuildError>,
-) -> StoreResult<TransactWriteItem> {
-    Ok(TransactWriteItem::builder().put(put.map_err(|e| StoreError::Fault(e.into()))?).build())
 }
 
 /// Id of the item that remembers a key. The length tells where the owner ends, whatever the two hold.

@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::builders::{DeleteBuilder, PutBuilder};
 use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem, Update};
 use image_tasks_domain::ports::{StoreError, StoreResult};
 
@@ -53,6 +54,27 @@ pub(super) async fn transact(client: &Client, actions: Vec<TransactWriteItem>) -
         }
         backoff(tried).await;
     }
+}
+
+/// Writes all of `actions`, or none of them: a conflict. A transaction also for one item: it has a token, so that the SDK's
+/// repeat of a call whose answer was lost is no conflict with itself.
+pub(super) async fn write(client: &Client, actions: Vec<TransactWriteItem>) -> StoreResult<()> {
+    match transact(client, actions).await? {
+        Outcome::Written => Ok(()),
+        Outcome::Refused(_) => Err(StoreError::Conflict),
+    }
+}
+
+/// A put within a transaction.
+pub(super) fn put_action(put: PutBuilder) -> StoreResult<TransactWriteItem> {
+    let put = put.build().map_err(|e| StoreError::Fault(e.into()))?;
+    Ok(TransactWriteItem::builder().put(put).build())
+}
+
+/// A delete within a transaction.
+pub(super) fn delete_action(delete: DeleteBuilder) -> StoreResult<TransactWriteItem> {
+    let delete = delete.build().map_err(|e| StoreError::Fault(e.into()))?;
+    Ok(TransactWriteItem::builder().delete(delete).build())
 }
 
 /// One state of a record in place of another: what differs is written, and nothing else.
