@@ -11,22 +11,13 @@ use super::steps::{self, Stop};
 use super::terminal::Terminal;
 use super::tools;
 
-/// A test target that `cargo local test` ignores, and what has to be installed for it.
-struct Suite {
-    name: &'static str,
-    tools: &'static [&'static str],
-}
-
-/// Run in this order, each whatever the one before said.
-const SUITES: &[Suite] = &[
-    Suite { name: "keystone", tools: &["keystone"] },
-    Suite { name: "clients", tools: &["clients"] },
-    Suite { name: "tempest", tools: &["tempest"] },
-];
+/// Names of test targets that `cargo local test` ignores, and of the tools that have to be installed for them. Run in this
+/// order, each whatever the one before said.
+const SUITES: [&str; 3] = ["keystone", "clients", "tempest"];
 
 /// What a person may name.
 pub(super) fn names() -> PossibleValuesParser {
-    SUITES.iter().map(|suite| suite.name).into()
+    SUITES.into()
 }
 
 /// Runs the named suites, all where none is named.
@@ -37,24 +28,21 @@ pub(super) async fn run(
     stop: &Stop,
 ) -> Result<ExitCode> {
     let mut failed = Vec::new();
-    for suite in SUITES.iter().filter(|suite| asked.is_empty() || asked.iter().any(|name| name == suite.name))
+    for suite in SUITES.into_iter().filter(|suite| asked.is_empty() || asked.iter().any(|name| name == suite))
     {
-        tools::install(stack.layout(), suite.tools, terminal, stop).await?;
-        terminal.line(format!("Conformance: {}", suite.name));
+        tools::install(stack.layout(), &[suite], terminal, stop).await?;
+        terminal.line(format!("Conformance: {suite}"));
         let mut command = steps::cargo();
         // Of the whole workspace: a selection of packages would compile the SDKs with other features.
-        command.args(["test", "--quiet", "--workspace", "--test", suite.name]);
+        command.args(["test", "--quiet", "--workspace", "--test", suite]);
         command.args(["--", "--ignored", "--nocapture"]).current_dir(stack.layout().repository());
         command.env(COORDINATES_VARIABLE, stack.coordinates_path());
         let status = steps::status(command, stop).await.context("cannot run cargo")?;
         if !status.success() {
-            failed.push(suite.name);
+            failed.push(suite);
         }
-        terminal.line(format!(
-            "  {}: {}",
-            suite.name,
-            if status.success() { "as expected" } else { "FAILED" }
-        ));
+        let outcome = if status.success() { "as expected" } else { "FAILED" };
+        terminal.line(format!("  {suite}: {outcome}"));
     }
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);

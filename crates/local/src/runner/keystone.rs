@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use image_tasks_local::{GRANTS, PROJECTS};
+use image_tasks_local::{DOMAIN, GRANTS, Grant, PROJECTS};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -116,20 +116,24 @@ fn look(catalog: &Catalog, token: &Token, path: &str, query: &str) -> Answer {
         }
         ["projects", id] if PROJECTS.contains(id) => Ok(json!({"project": catalog.project(id)})),
         ["users"] => {
-            let found = image_tasks_local::Grant::firsts().filter(|grant| named(grant.user));
+            let found = Grant::firsts().filter(|grant| named(grant.user));
             Ok(catalog.list("users", found.map(|grant| catalog.user(grant)).collect()))
         }
-        ["users", id] if image_tasks_local::Grant::of(id).is_some() => {
-            let grant = image_tasks_local::Grant::of(id).map(|grant| catalog.user(grant));
-            Ok(json!({"user": grant}))
-        }
+        ["users", id] => match Grant::of(id) {
+            Some(grant) => Ok(json!({"user": catalog.user(grant)})),
+            None => none(path),
+        },
         ["domains"] => {
-            let found = if named(image_tasks_local::DOMAIN.1) { vec![catalog.domain()] } else { Vec::new() };
+            let found = if named(DOMAIN.1) { vec![catalog.domain()] } else { Vec::new() };
             Ok(catalog.list("domains", found))
         }
-        ["domains", id] if *id == image_tasks_local::DOMAIN.0 => Ok(json!({"domain": catalog.domain()})),
-        _ => Err((StatusCode::NOT_FOUND, format!("Could not find {path}"))),
+        ["domains", id] if *id == DOMAIN.0 => Ok(json!({"domain": catalog.domain()})),
+        _ => none(path),
     }
+}
+
+fn none(path: &str) -> Answer {
+    Err((StatusCode::NOT_FOUND, format!("Could not find {path}")))
 }
 
 fn said_by(headers: &HeaderMap, name: HeaderName) -> Option<Token> {
