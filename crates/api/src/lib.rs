@@ -9,6 +9,7 @@
 //! - A handler decodes, calls one use case of the domain, and encodes.
 
 mod app;
+mod body;
 mod error;
 mod identity;
 mod images;

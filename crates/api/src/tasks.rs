@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::app::Call;
 use crate::error::ApiError;
 use crate::page::fitting;
-use crate::reply;
+use crate::{body, reply};
 
 const PATH: &str = "/v2/tasks";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -62,14 +62,7 @@ pub(crate) async fn list(tasks: &Tasks, call: Call) -> Result<Response<Bytes>, A
 
 /// The type and input of a POST's body, checked in the order that the contract names.
 fn decode(body: &Bytes) -> Result<(TaskType, Value), ApiError> {
-    if body.is_empty() {
-        return Err(ApiError::BadBody("A request body is required: a JSON object".to_owned()));
-    }
-    if body.len() > MAX_BODY {
-        return Err(ApiError::BodyTooLarge { size: body.len(), most: MAX_BODY });
-    }
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|e| ApiError::BadBody(format!("The request body is not valid JSON: {e}")))?;
+    let value = body::json(body, MAX_BODY, "A request body is required: a JSON object")?;
     let Value::Object(mut members) = value else {
         let found = type_of(&value);
         return Err(ApiError::BadBody(format!("The request body must be a JSON object, not {found}")));

@@ -11,7 +11,6 @@ mod cache;
 mod iam;
 mod keystone;
 
-use std::fmt;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -33,16 +32,6 @@ pub enum Identity {
     Iam(Option<Arc<MappedPrincipals>>),
     /// By `X-Auth-Token: {user}:{project}[:{role}[,{role}...]]`.
     Development,
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Keystone(_) => "Keystone",
-            Self::Iam(_) => "Iam",
-            Self::Development => "Development",
-        })
-    }
 }
 
 /// Whom API Gateway authenticated.

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::app::Call;
 use crate::error::{self, ApiError};
 use crate::page::fitting;
-use crate::{reply, tasks};
+use crate::{body, reply, tasks};
 
 const PATH: &str = "/v2/images";
 /// Tells who makes a record how bytes come into it.
@@ -140,14 +140,7 @@ fn decoded(part: &str) -> Result<String, ApiError> {
 
 /// A body as JSON.
 fn json_of(body: &Bytes) -> Result<Value, ApiError> {
-    if body.is_empty() {
-        return Err(ApiError::BadBody("A request body is required".to_owned()));
-    }
-    if body.len() > MAX_BODY {
-        return Err(ApiError::BodyTooLarge { size: body.len(), most: MAX_BODY });
-    }
-    serde_json::from_slice(body)
-        .map_err(|e| ApiError::BadBody(format!("The request body is not valid JSON: {e}")))
+    body::json(body, MAX_BODY, "A request body is required")
 }
 
 /// An image as Images v2 shows it: nulls shown, extra properties beside the attributes.
