@@ -1,11 +1,14 @@
 //! Requests to answers.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::HeaderName;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use image_tasks_domain::Caller;
 use image_tasks_domain::images::Images;
+use image_tasks_domain::ports::Staging;
 use image_tasks_domain::tasks::Tasks;
 use image_tasks_domain::uploads::Uploads;
 use tracing::Instrument as _;
@@ -27,8 +30,8 @@ pub struct App {
     pub tasks: Tasks,
     /// Images.
     pub images: Images,
-    /// Bytes into images.
-    pub uploads: Uploads,
+    /// Where bytes wait on their way into images.
+    pub staging: Arc<dyn Staging>,
     /// How callers are known.
     pub identity: Identity,
     /// Scheme and host that clients see; `None`: what each request says.
@@ -46,6 +49,10 @@ pub(crate) struct Call {
 }
 
 impl App {
+    fn uploads(&self) -> Uploads<'_> {
+        Uploads { images: &self.images, tasks: &self.tasks, staging: &*self.staging }
+    }
+
     /// Answers one request. With [`Identity::Iam`] the request's extensions hold the principal.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
         let request_id = format!("req-{}", Uuid::new_v4());
@@ -95,9 +102,9 @@ impl App {
             (Route::Image(id), Method::PATCH) => images::patch(&self.images, call, id).await,
             (Route::Image(id), Method::DELETE) => images::delete(&self.images, call, id).await,
             (Route::ImageFile(id), Method::GET) => images::file(&self.images, call, id).await,
-            (Route::ImageFile(id), Method::PUT) => upload::file(&self.uploads, call, id).await,
-            (Route::ImageStage(id), Method::PUT) => upload::stage(&self.uploads, call, id).await,
-            (Route::ImageImport(id), Method::POST) => upload::import(&self.uploads, call, id).await,
+            (Route::ImageFile(id), Method::PUT) => upload::file(self.uploads(), call, id).await,
+            (Route::ImageStage(id), Method::PUT) => upload::stage(self.uploads(), call, id).await,
+            (Route::ImageImport(id), Method::POST) => upload::import(self.uploads(), call, id).await,
             (Route::ImageTasks(id), Method::GET) => images::tasks(&self.images, call, id).await,
             (Route::ImageMembers(id), Method::GET) => members::list(&self.images, call, id).await,
             (Route::ImageMembers(id), Method::POST) => members::create(&self.images, call, id).await,

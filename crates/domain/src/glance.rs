@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::failure::{Failure, FailureCode};
-use crate::image::{HASH_ALGORITHM, Image, ImageId, ImageStatus, Visibility};
+use crate::image::{HASH_ALGORITHM, Image, ImageId, ImageStatus};
 use crate::image_properties::{self, ImageProperties};
 use crate::import_input::ImportInput;
 use crate::input::{InvalidInput, Members, quoted};
@@ -167,31 +167,16 @@ impl GlanceImage {
             }
             failure
         })?;
-        Ok(Image {
-            id: self.id,
-            owner: String::new(),
-            name: properties.name,
+        let known = Image {
             status: ImageStatus::Active,
-            visibility: properties.visibility.unwrap_or(Visibility::Shared),
             disk_format: properties.disk_format.map(str::to_owned),
-            container_format: properties.container_format.map(str::to_owned),
             size,
-            virtual_size: None,
             checksum,
             os_hash_algo: sha512.as_ref().map(|_| HASH_ALGORITHM.to_owned()),
             os_hash_value: sha512,
-            min_disk: properties.min_disk,
-            min_ram: properties.min_ram,
-            protected: properties.protected,
-            os_hidden: properties.os_hidden,
-            tags: properties.tags.into_iter().collect(),
-            properties: properties.extra,
-            created_at: now,
-            updated_at: now,
-            stored: None,
-            staged: None,
-            members: Default::default(),
-        })
+            ..Image::queued(self.id, "", now)
+        };
+        Ok(properties.describe(known))
     }
 }
 

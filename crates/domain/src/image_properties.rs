@@ -129,6 +129,22 @@ impl ImageProperties {
         properties.extra = extra(members)?;
         Ok(properties)
     }
+
+    /// The record with all that was said of it but its format: that is of bytes which may be converted yet.
+    pub fn describe(self, image: Image) -> Image {
+        Image {
+            name: self.name,
+            visibility: self.visibility.unwrap_or(image.visibility),
+            container_format: self.container_format.map(str::to_owned),
+            min_disk: self.min_disk,
+            min_ram: self.min_ram,
+            protected: self.protected,
+            os_hidden: self.os_hidden,
+            tags: self.tags.into_iter().collect(),
+            properties: self.extra,
+            ..image
+        }
+    }
 }
 
 /// Checks a record that was put together from several, by the rules for what a caller says. Properties of the service's own

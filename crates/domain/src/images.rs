@@ -146,7 +146,7 @@ impl Images {
 
     /// Changes a record as `change` does, decided on what it is when that is written. What differs makes it younger,
     /// but for its members: sharing an image doesn't change it.
-    async fn change(
+    pub(crate) async fn change(
         &self,
         caller: &Caller,
         id: &str,

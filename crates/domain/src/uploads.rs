@@ -4,7 +4,7 @@
 //! - Bytes that were uploaded become an image's only by a task, as any import: none are active unjudged.
 //! - An upload has a key of its own. What is left of one that leads to nothing goes with the bucket's rule for staging.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -14,23 +14,28 @@ use crate::image::{Image, ImageId, ImageStatus, StagedBytes};
 use crate::image_import::{ImageImport, ImportMethod, formats};
 use crate::images::Images;
 use crate::policy;
-use crate::ports::{Staging, StoreError};
+use crate::ports::Staging;
 use crate::rejection::{Answer, Rejection};
-use crate::task::Task;
+use crate::task::{Task, TaskId};
 use crate::tasks::Tasks;
 
+/// From one look at an upload's import to the next.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Most looks, for some 20 s in all: API Gateway gives up after 30 s, and the bytes were staged before.
+const LOOKS: usize = 60;
+
 /// The use cases of uploads.
-#[derive(Clone)]
-pub struct Uploads {
+#[derive(Clone, Copy)]
+pub struct Uploads<'a> {
     /// Images.
-    pub images: Images,
+    pub images: &'a Images,
     /// Tasks, which do the work.
-    pub tasks: Tasks,
+    pub tasks: &'a Tasks,
     /// Where bytes wait.
-    pub staging: Arc<dyn Staging>,
+    pub staging: &'a dyn Staging,
 }
 
-impl Uploads {
+impl Uploads<'_> {
     /// Keeps bytes for an image that has none, until they are imported.
     ///
     /// # Errors
@@ -38,7 +43,13 @@ impl Uploads {
     pub async fn stage(&self, caller: &Caller, id: &str, bytes: Vec<u8>) -> Answer<()> {
         let image = self.empty(caller, id).await?;
         let staged = self.put(image.id, bytes).await?;
-        let kept = self.images.stage(caller, &image, staged).await;
+        let kept = self.images.change(caller, id, |image| {
+            policy::check_change(caller, image)?;
+            check_empty(image)?;
+            (image.status, image.staged) = (ImageStatus::Uploading, Some(staged));
+            Ok(())
+        });
+        let kept = kept.await.map(drop);
         if kept.is_err() {
             self.forget(image.id, staged).await;
         }
@@ -81,6 +92,20 @@ impl Uploads {
         started
     }
 
+    /// An upload's task once it has ended, if that is soon.
+    ///
+    /// # Errors
+    /// [`Rejection::Store`].
+    pub async fn ended(&self, id: TaskId) -> Answer<Option<Task>> {
+        for _ in 0..LOOKS {
+            if let Some(task) = self.tasks.store.get(id).await?.filter(|task| task.status.is_end()) {
+                return Ok(Some(task));
+            }
+            self.tasks.clock.sleep(PAUSE).await;
+        }
+        Ok(None)
+    }
+
     async fn changeable(&self, caller: &Caller, id: &str) -> Answer<Image> {
         let image = self.images.get(caller, id).await?;
         policy::check_change(caller, &image)?;
@@ -90,7 +115,8 @@ impl Uploads {
     /// An image that waits for bytes.
     async fn empty(&self, caller: &Caller, id: &str) -> Answer<Image> {
         let image = self.changeable(caller, id).await?;
-        if image.status == ImageStatus::Queued { Ok(image) } else { Err(has_bytes(&image)) }
+        check_empty(&image)?;
+        Ok(image)
     }
 
     async fn put(&self, image: ImageId, bytes: Vec<u8>) -> Answer<StagedBytes> {
@@ -123,20 +149,10 @@ fn has_bytes(image: &Image) -> Rejection {
     Rejection::Conflict(format!("Image {} is {status}; bytes come only into one that is queued", image.id))
 }
 
-fn check_formats(image: &Image) -> Answer<()> {
-    formats(image).map(drop).map_err(|missing| Rejection::Conflict(missing.to_string()))
+fn check_empty(image: &Image) -> Answer<()> {
+    if image.status == ImageStatus::Queued { Ok(()) } else { Err(has_bytes(image)) }
 }
 
-impl Images {
-    /// Notes which bytes wait for a queued image.
-    async fn stage(&self, caller: &Caller, image: &Image, staged: StagedBytes) -> Answer<()> {
-        let mut kept = image.clone();
-        (kept.status, kept.staged) = (ImageStatus::Uploading, Some(staged));
-        kept.updated_at = self.clock.now().max(image.updated_at);
-        match self.store.replace(image, &kept).await {
-            Ok(()) => Ok(()),
-            Err(StoreError::Conflict) => Err(has_bytes(&self.get(caller, &image.id.to_string()).await?)),
-            Err(e) => Err(e.into()),
-        }
-    }
+fn check_formats(image: &Image) -> Answer<()> {
+    formats(image).map(drop).map_err(|missing| Rejection::Conflict(missing.to_string()))
 }

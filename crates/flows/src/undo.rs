@@ -73,8 +73,8 @@ impl Undo<'_> {
 
     /// The upload that was brought in. One whose task never began to fill the image may be another task's.
     async fn staged(&self, task: &Task) -> Flow<()> {
-        let Some(image) = task.image_id else { return Ok(()) };
-        let Some(staged) = ImageImport::staged_by(&task.input) else { return Ok(()) };
+        let filled = task.image_id.filter(|_| task.task_type.fills_image());
+        let Some((image, staged)) = filled.zip(ImageImport::staged_by(&task.input)) else { return Ok(()) };
         let key = staged.object_key(image);
         let at = ObjectRef { bucket: self.stores.settings.work_bucket.clone(), key };
         Ok(self.stores.objects.delete(&at).await?)

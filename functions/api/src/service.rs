@@ -8,7 +8,6 @@ use image_tasks_aws::{
 };
 use image_tasks_domain::images::Images;
 use image_tasks_domain::tasks::Tasks;
-use image_tasks_domain::uploads::Uploads;
 use lambda_http::Error;
 
 /// The API as configured.
@@ -45,13 +44,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> Result<App, Error> {
         clock,
         quota: config.images_per_project,
     };
-    Ok(App {
-        uploads: Uploads { images: images.clone(), tasks: tasks.clone(), staging: bytes },
-        tasks,
-        images,
-        identity,
-        public_endpoint: config.public_endpoint,
-    })
+    Ok(App { staging: bytes, tasks, images, identity, public_endpoint: config.public_endpoint })
 }
 
 fn identity(told: image_tasks_aws::Identity, clients: &Clients) -> Result<Identity, Error> {

@@ -3,12 +3,10 @@
 //! Threat model: all of it is an attacker's. Nothing is looked at here but type and length; what the bytes are is for
 //! the task that brings them in.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use image_tasks_domain::uploads::Uploads;
-use image_tasks_domain::{Caller, Task, TaskId, TaskStatus};
+use image_tasks_domain::{Task, TaskStatus};
 
 use super::{json_of, media_type};
 use crate::app::Call;
@@ -22,34 +20,37 @@ pub(crate) const OCTETS: &str = "application/octet-stream";
 /// Gateway hands bytes on in base64, four for each three.
 const MAX_UPLOAD: usize = 4_400_000;
 
-/// From one look at an upload's import to the next.
-const PAUSE: Duration = Duration::from_millis(300);
-/// Most looks, for some 20 s in all: API Gateway gives up after 30 s, and the bytes were staged before.
-const LOOKS: usize = 60;
-
-pub(crate) async fn stage(uploads: &Uploads, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
-    let bytes = octets(&call)?;
+pub(crate) async fn stage(
+    uploads: Uploads<'_>,
+    mut call: Call,
+    id: &str,
+) -> Result<Response<Bytes>, ApiError> {
+    let bytes = octets(&mut call)?;
     uploads.stage(&call.caller, id, bytes).await?;
     Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
 /// Answers once the image is active, or is without bytes again; where that takes longer it is still being imported.
-pub(crate) async fn file(uploads: &Uploads, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
-    let bytes = octets(&call)?;
+pub(crate) async fn file(
+    uploads: Uploads<'_>,
+    mut call: Call,
+    id: &str,
+) -> Result<Response<Bytes>, ApiError> {
+    let bytes = octets(&mut call)?;
     let task = uploads.upload(&call.caller, id, bytes, &call.request_id).await?;
-    match ended(uploads, &call.caller, task.id).await? {
+    match uploads.ended(task.id).await? {
         Some(Task { status: TaskStatus::Failure, message, .. }) => Err(ApiError::BadBody(message)),
         _ => Ok(reply::empty(StatusCode::NO_CONTENT)),
     }
 }
 
-pub(crate) async fn import(uploads: &Uploads, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
+pub(crate) async fn import(uploads: Uploads<'_>, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
     let body = json_of(&call.body)?;
     uploads.import(&call.caller, id, &body, &call.request_id).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 
-fn octets(call: &Call) -> Result<Vec<u8>, ApiError> {
+fn octets(call: &mut Call) -> Result<Vec<u8>, ApiError> {
     let media = media_type(call);
     if !media.eq_ignore_ascii_case(OCTETS) {
         return Err(ApiError::UnsupportedMedia { found: media.to_owned(), accepted: OCTETS });
@@ -57,17 +58,5 @@ fn octets(call: &Call) -> Result<Vec<u8>, ApiError> {
     if call.body.len() > MAX_UPLOAD {
         return Err(ApiError::UploadTooLarge { size: call.body.len(), most: MAX_UPLOAD });
     }
-    Ok(call.body.to_vec())
-}
-
-/// The task once it has ended, if that is soon.
-async fn ended(uploads: &Uploads, caller: &Caller, id: TaskId) -> Result<Option<Task>, ApiError> {
-    for _ in 0..LOOKS {
-        let task = uploads.tasks.get(caller, &id.to_string()).await?;
-        if task.status.is_end() {
-            return Ok(Some(task));
-        }
-        uploads.tasks.clock.sleep(PAUSE).await;
-    }
-    Ok(None)
+    Ok(std::mem::take(&mut call.body).into())
 }

@@ -12,7 +12,6 @@ use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryIdentity, 
 use image_tasks_domain::regions::{Region, Regions};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::tasks::Tasks;
-use image_tasks_domain::uploads::Uploads;
 use image_tasks_domain::{GlanceEndpoints, Timestamp};
 use serde_json::{Value, json};
 
@@ -103,7 +102,7 @@ impl Service {
             quota: QUOTA,
         };
         let app = App {
-            uploads: Uploads { images: images.clone(), tasks: tasks.clone(), staging: store.clone() },
+            staging: store.clone(),
             tasks,
             images,
             identity: Identity::Development,

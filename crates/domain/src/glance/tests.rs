@@ -1,6 +1,7 @@
 //! Honest records, odd ones and hostile ones.
 
 use super::*;
+use crate::image::Visibility;
 
 const ID: &str = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
 const HERE: &str = "https://glance.example.org:9292/v2/images/0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";

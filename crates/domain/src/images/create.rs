@@ -37,23 +37,13 @@ impl Images {
         let said = ImageProperties::of(&members)?;
         let owner = said.owner.as_deref().unwrap_or(&caller.project);
         policy::check_owner(caller, owner)?;
-        let nothing_said =
-            Image::queued(said.id.unwrap_or_else(|| ImageId(Uuid::new_v4())), owner, self.clock.now());
-        let visibility = said.visibility.unwrap_or(nothing_said.visibility);
-        policy::check_visibility(caller, visibility)?;
-        let image = Image {
-            name: said.name,
-            visibility,
+        let id = said.id.unwrap_or_else(|| ImageId(Uuid::new_v4()));
+        let nothing_said = Image {
             disk_format: said.disk_format.map(str::to_owned),
-            container_format: said.container_format.map(str::to_owned),
-            min_disk: said.min_disk,
-            min_ram: said.min_ram,
-            protected: said.protected,
-            os_hidden: said.os_hidden,
-            tags: said.tags.into_iter().collect(),
-            properties: said.extra,
-            ..nothing_said
+            ..Image::queued(id, owner, self.clock.now())
         };
+        let image = said.describe(nothing_said);
+        policy::check_visibility(caller, image.visibility)?;
         check_size(&image)?;
         check_quota(&*self.store, &image.owner, self.quota).await?;
         match self.store.add(&image).await {

@@ -181,7 +181,8 @@ impl Engine {
     /// The task as a job, moved to `processing` if it is pending; and whether this call moved it.
     async fn begun(&self, id: TaskId) -> Flow<(Job, bool)> {
         // Twice: the first write may be lost to a call that runs at the same time.
-        for _ in 0..2 {
+        let mut tried = false;
+        loop {
             let mut task = self.stores.unended(id).await?;
             if task.status == TaskStatus::Processing {
                 return Ok((self.kind.job(&self.stores, task).await?, false));
@@ -191,12 +192,11 @@ impl Engine {
                     task.image_id = Some(image);
                     return Ok((self.kind.job(&self.stores, task).await?, true));
                 }
-                Err(Stop::Ended) => {}
+                Err(Stop::Ended) if tried => return Err(self.kind.not_begun(&task)),
+                Err(Stop::Ended) => tried = true,
                 Err(stop) => return Err(stop),
             }
         }
-        let message = "the id given in image_properties is used by another image; name another, or none";
-        Err(Stop::failed(FailureCode::ImageExists, message))
     }
 
     /// The task, if it is at work.

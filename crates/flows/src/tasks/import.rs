@@ -2,11 +2,10 @@
 
 use async_trait::async_trait;
 use image_tasks_domain::image_import::ImageImport;
-use image_tasks_domain::ports::StoreError;
-use image_tasks_domain::{FailureCode, Image, ImageId, ImportInput, Task, TaskStatus};
+use image_tasks_domain::{FailureCode, Image, ImageId, ImportInput, Task};
 use uuid::Uuid;
 
-use super::{TaskKind, bound, forbidden};
+use super::{TaskKind, bound, forbidden, image_exists};
 use crate::error::{Flow, Stop};
 use crate::job::{Ask, Draft, Job, RemoteAsk, Spooled};
 use crate::sink::Sink;
@@ -21,79 +20,52 @@ pub struct Imports {
 }
 
 impl Imports {
-    fn input(&self, task: &Task) -> Flow<ImportInput> {
-        ImportInput::parse(&task.input, &self.remote.policy.sources).map_err(forbidden)
-    }
-
     fn filling(&self, task: &Task) -> Flow<ImageImport> {
         ImageImport::parse(&task.input, &self.remote.policy.sources).map_err(forbidden)
     }
 
-    /// Begins to fill a record that is there.
-    async fn fill(&self, stores: &Stores, task: &Task) -> Flow<ImageId> {
-        let ImageImport { image, .. } = self.filling(task)?;
-        let staged = self.filling(task)?.staged();
-        match stores.life.begin_filling(task.id, image, staged, stores.clock.now()).await {
-            Ok(()) => Ok(image),
-            Err(StoreError::Conflict) => {
-                // Another call of this task may have been first.
-                stores.unended(task.id).await.and_then(|task| match task.status {
-                    TaskStatus::Pending => Err(Stop::failed(FailureCode::ImageNotQueued, not_queued(image))),
-                    _ => Err(Stop::Ended),
-                })
-            }
-            Err(error) => Err(error.into()),
+    async fn input(&self, stores: &Stores, task: &Task) -> Flow<ImportInput> {
+        if !task.task_type.fills_image() {
+            return ImportInput::parse(&task.input, &self.remote.policy.sources).map_err(forbidden);
         }
-    }
-
-    /// What is asked for of a record: what it says decides what its bytes must be.
-    async fn filled(&self, stores: &Stores, task: &Task) -> Flow<ImportInput> {
         let filling = self.filling(task)?;
-        let record = stores.images.get(filling.image).await?;
-        let record =
-            record.ok_or_else(|| Stop::failed(FailureCode::ImageNotQueued, not_queued(filling.image)))?;
+        // What the record says decides what its bytes must be.
+        let record = stores.images.get(filling.image).await?.ok_or_else(|| not_queued(filling.image))?;
         filling.of_record(&record, &stores.settings.work_bucket).map_err(forbidden)
     }
 }
 
-fn not_queued(image: ImageId) -> String {
-    format!(
-        "image {image} doesn't wait for these bytes: another task fills it, or it has its bytes, or it is gone"
-    )
+fn not_queued(image: ImageId) -> Stop {
+    let why = "another task fills it, or it has its bytes, or it is gone";
+    Stop::failed(FailureCode::ImageNotQueued, format!("image {image} doesn't wait for these bytes: {why}"))
 }
 
 #[async_trait]
 impl TaskKind for Imports {
     async fn begin(&self, stores: &Stores, task: &Task) -> Flow<ImageId> {
-        if task.task_type.fills_image() {
-            return self.fill(stores, task).await;
-        }
-        let said = self.input(task)?.image;
         let now = stores.clock.now();
+        if task.task_type.fills_image() {
+            let filling = self.filling(task)?;
+            stores.life.begin_filling(task.id, filling.image, filling.staged(), now).await?;
+            return Ok(filling.image);
+        }
+        let said = self.input(stores, task).await?.image;
         let id = said.id.unwrap_or_else(|| ImageId(Uuid::new_v4()));
-        let nothing_said = Image::importing(id, &task.owner, now);
-        let image = Image {
-            name: said.name,
-            visibility: said.visibility.unwrap_or(nothing_said.visibility),
-            container_format: said.container_format.map(str::to_owned),
-            min_disk: said.min_disk,
-            min_ram: said.min_ram,
-            protected: said.protected,
-            os_hidden: said.os_hidden,
-            tags: said.tags.into_iter().collect(),
-            properties: said.extra,
-            ..nothing_said
-        };
+        let image = said.describe(Image::importing(id, &task.owner, now));
         stores.life.begin(task.id, &image, now).await?;
         Ok(id)
     }
 
+    fn not_begun(&self, task: &Task) -> Stop {
+        if !task.task_type.fills_image() {
+            return image_exists();
+        }
+        self.filling(task).map_or_else(|stop| stop, |filling| not_queued(filling.image))
+    }
+
     async fn job(&self, stores: &Stores, task: Task) -> Flow<Job> {
         let sink = ImageSink::new(bound(&task)?, task.id, &stores.objects, &stores.settings);
-        let input = match task.task_type.fills_image() {
-            true => self.filled(stores, &task).await?,
-            false => self.input(&task)?,
-        };
+        let input = self.input(stores, &task).await?;
         let ask = Ask::Remote(Box::new(RemoteAsk { input, record: None }));
         Ok(Job { task, ask, sink: Sink::Image(sink) })
     }

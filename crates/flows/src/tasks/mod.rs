@@ -28,6 +28,11 @@ pub(crate) trait TaskKind: Send + Sync {
     /// Moves a pending task to `processing`; the image that it is bound to. [`Stop::Ended`] where another call was first.
     async fn begin(&self, stores: &Stores, task: &Task) -> Flow<ImageId>;
 
+    /// Why a pending task can't begin, where no other call has begun it.
+    fn not_begun(&self, _: &Task) -> Stop {
+        image_exists()
+    }
+
     /// What a task at work asks for. It was checked at the POST; since then the operator may have narrowed what is allowed.
     async fn job(&self, stores: &Stores, task: Task) -> Flow<Job>;
 
@@ -71,6 +76,11 @@ pub(crate) trait TaskKind: Send + Sync {
         }
         job.sink.refused_copy(error, into)
     }
+}
+
+fn image_exists() -> Stop {
+    let message = "the id given in image_properties is used by another image; name another, or none";
+    Stop::failed(image_tasks_domain::FailureCode::ImageExists, message)
 }
 
 /// What an input that was good at the POST isn't any more.

@@ -12,7 +12,6 @@ use image_tasks_aws::{SystemClock, keystone};
 use image_tasks_domain::images::Images;
 use image_tasks_domain::memory::{MemoryExecutions, MemoryLinks, MemoryStore};
 use image_tasks_domain::tasks::Tasks;
-use image_tasks_domain::uploads::Uploads;
 use image_tasks_test_keystone::{Cloud, Server, Wanted};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -61,7 +60,7 @@ impl Service {
                 quota: 100,
             };
             App {
-                uploads: Uploads { images: images.clone(), tasks: tasks.clone(), staging: store.clone() },
+                staging: store.clone(),
                 tasks,
                 images,
                 identity: Identity::Keystone(Arc::new(known)),
