@@ -43,10 +43,11 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
     let Some((only, others)) = found.split_first() else {
         return without_signature(declared);
     };
-    if let Some(other) = others.first() {
+    if let Some((last, rest)) = others.split_last() {
+        let names: Vec<_> = [only].into_iter().chain(rest).map(|seen| seen.meaning.name()).collect();
         return Err(Error::refused(
             Code::Polyglot,
-            format!("the file is {} and {} at once", only.meaning.name(), other.meaning.name()),
+            format!("the file is {} and {} at once", names.join(", "), last.meaning.name()),
         ));
     }
     match only.meaning {
