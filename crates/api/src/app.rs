@@ -43,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) caller: Caller,
     pub(crate) query: Query,
     pub(crate) endpoint: String,
+    /// Id of the store that images' bytes are in: the region that answers.
+    pub(crate) store: String,
     pub(crate) request_id: String,
     pub(crate) parts: Parts,
     pub(crate) body: Bytes,
@@ -86,6 +88,7 @@ impl App {
             caller,
             query: Query::of(&parts.uri),
             endpoint,
+            store: self.tasks.regions.here().to_owned(),
             request_id: request_id.to_owned(),
             parts,
             body,
@@ -122,11 +125,12 @@ impl App {
                 Ok(reply::json(StatusCode::OK, &info::usage(usage, self.images.quota)))
             }
             (Route::ImportInfo, Method::GET) => Ok(reply::json(StatusCode::OK, &info::import())),
-            (Route::Stores, Method::GET) => {
-                Ok(reply::json(StatusCode::OK, &info::stores(&self.tasks.regions)))
-            }
+            (Route::Stores, Method::GET) => Ok(reply::json(StatusCode::OK, &info::stores(&call.store))),
             (Route::StoresDetail, Method::GET) => {
-                Ok(reply::json(StatusCode::OK, &info::stores_detail(&call.caller, &self.tasks.regions)?))
+                Ok(reply::json(StatusCode::OK, &info::stores_detail(&call.caller, &call.store)?))
+            }
+            (Route::Regions, Method::GET) => {
+                Ok(reply::json(StatusCode::OK, &info::regions(&self.tasks.regions)))
             }
             (Route::Schema(schema), Method::GET) => Ok(reply::json(StatusCode::OK, &schema())),
             (route, method) => Err(ApiError::not_allowed(route, method)),

@@ -12,35 +12,33 @@ pub(crate) fn import() -> Value {
     json!({"import-methods": {"description": "Import methods available.", "type": "array", "value": METHODS}})
 }
 
-/// A store for each region that images can be cloned from, this one first (Image service API v2, "List stores").
-/// Images are made in this one alone; the others can only be read.
-pub(crate) fn stores(regions: &Regions) -> Value {
-    let store = |name: &str| {
-        let endpoint =
-            regions.listed().iter().find(|region| region.name == name).map(|r| r.endpoint.as_str());
-        let description = match endpoint {
-            Some(endpoint) => format!("Region {name}, {endpoint}"),
-            None => format!("Region {name}"),
-        };
-        // Texts, as Glance has them.
-        let kind = if name == regions.here() { "default" } else { "read-only" };
-        json!({"id": name, "description": description, (kind): "true"})
-    };
-    json!({"stores": regions.names().into_iter().map(store).collect::<Vec<_>>()})
+/// The one store that bytes can be uploaded to: this region's (Image service API v2, "List stores").
+pub(crate) fn stores(here: &str) -> Value {
+    // Texts, as Glance has them.
+    json!({"stores": [{"id": here, "description": format!("Region {here}"), "default": "true"}]})
 }
 
-/// The same with what an operator wants to know of each.
-pub(crate) fn stores_detail(caller: &Caller, regions: &Regions) -> Answer<Value> {
+/// The same with what an operator wants to know of it.
+pub(crate) fn stores_detail(caller: &Caller, here: &str) -> Answer<Value> {
     if !caller.is_admin() {
         return Err(Rejection::Forbidden("The stores' details are shown to the role admin".to_owned()));
     }
-    let mut stores = stores(regions);
+    let mut stores = stores(here);
     for store in stores["stores"].as_array_mut().into_iter().flatten() {
         store["type"] = json!("s3");
         store["properties"] = json!({});
         store["weight"] = json!(0);
     }
     Ok(stores)
+}
+
+/// Regions that images can be cloned from, this one first. `endpoint` is null where no list names it.
+pub(crate) fn regions(regions: &Regions) -> Value {
+    let region = |name: &str| {
+        let listed = regions.listed().iter().find(|region| region.name == name);
+        json!({"id": name, "endpoint": listed.map(|region| &region.endpoint), "here": name == regions.here()})
+    };
+    json!({"regions": regions.names().into_iter().map(region).collect::<Vec<_>>()})
 }
 
 /// What a project uses and may use, with Glance's names and units: MiB of sizes; -1 is no limit.

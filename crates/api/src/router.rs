@@ -27,6 +27,7 @@ pub(crate) enum Route<'a> {
     ImportInfo,
     Stores,
     StoresDetail,
+    Regions,
     Usage,
     Schema(Schema),
 }
@@ -71,6 +72,7 @@ impl<'a> Route<'a> {
             ["info", "import"] => Some(Self::ImportInfo),
             ["info", "stores"] => Some(Self::Stores),
             ["info", "stores", "detail"] => Some(Self::StoresDetail),
+            ["info", "regions"] => Some(Self::Regions),
             ["info", "usage"] => Some(Self::Usage),
             ["schemas", ref name @ ..] => schemas::named(&name.join("/")).map(Self::Schema),
             _ => None,
@@ -97,6 +99,7 @@ impl<'a> Route<'a> {
             | Self::ImportInfo
             | Self::Stores
             | Self::StoresDetail
+            | Self::Regions
             | Self::Usage
             | Self::Schema(_) => "GET",
         }

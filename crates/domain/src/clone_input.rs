@@ -366,6 +366,7 @@ mod tests {
             created_at: Timestamp::from_epoch(1),
             updated_at: Timestamp::from_epoch(1),
             staged: None,
+            import_failed: false,
             members: Default::default(),
             stored: None,
         }

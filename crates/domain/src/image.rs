@@ -155,6 +155,9 @@ pub struct Image {
     /// Bytes that were uploaded for it, and are yet to be imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<StagedBytes>,
+    /// Whether the last task that was to fill it failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub import_failed: bool,
     /// Projects that it is shared with, while its visibility is `shared`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<String, Member>,
@@ -257,6 +260,7 @@ impl Image {
             updated_at: now,
             stored: None,
             staged: None,
+            import_failed: false,
             members: BTreeMap::new(),
         }
     }
@@ -301,6 +305,7 @@ impl Image {
         };
         if may {
             (self.status, self.staged) = (ImageStatus::Importing, staged);
+            self.import_failed = false;
             self.updated_at = now.max(self.updated_at);
         }
         may
@@ -310,6 +315,7 @@ impl Image {
     pub fn give_up_filling(&mut self, now: Timestamp) {
         if self.status == ImageStatus::Importing {
             (self.status, self.staged) = (ImageStatus::Queued, None);
+            self.import_failed = true;
             self.updated_at = now.max(self.updated_at);
         }
     }

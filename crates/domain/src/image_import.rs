@@ -51,6 +51,19 @@ impl ImportMethod {
     }
 }
 
+/// Refuses stores that aren't here: bytes come into the region that is asked.
+///
+/// # Errors
+/// [`InvalidInput`] for `stores`.
+pub fn check_stores(body: &Value, here: &str) -> Checked<()> {
+    let members = Members::of(body, "The request body", "")?;
+    match members.get("stores") {
+        None => Ok(()),
+        Some(Value::Array(stores)) if stores.iter().all(|store| store == here) => Ok(()),
+        Some(_) => members.refuse("stores", format!("must be a list of stores, and there is one: {here}")),
+    }
+}
+
 /// A task's input: which image is filled, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageImport {
@@ -197,6 +210,17 @@ mod tests {
             (json!({"method": {"name": "web-download", "uri": "s3://others/a"}}), "method.uri"),
         ] {
             assert_eq!(ImportMethod::parse(&body, &policy()).unwrap_err().parameter, parameter, "{body}");
+        }
+    }
+
+    #[test]
+    fn bytes_come_into_the_store_that_is_here() {
+        for stores in [json!({}), json!({"stores": []}), json!({"stores": ["here"]})] {
+            check_stores(&stores, "here").unwrap();
+        }
+        for stores in [json!("here"), json!(["there"]), json!(["here", "there"]), json!([1]), json!(null)] {
+            let refused = check_stores(&json!({"stores": stores}), "here").unwrap_err();
+            assert_eq!(refused.parameter, "stores", "{stores}");
         }
     }
 

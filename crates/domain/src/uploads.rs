@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::image::{Image, ImageId, ImageStatus, StagedBytes};
-use crate::image_import::{ImageImport, ImportMethod, formats};
+use crate::image_import::{ImageImport, ImportMethod, check_stores, formats};
 use crate::images::Images;
 use crate::policy;
 use crate::ports::Staging;
@@ -64,6 +64,7 @@ impl Uploads<'_> {
     pub async fn import(&self, caller: &Caller, id: &str, body: &Value, request_id: &str) -> Answer<Task> {
         let image = self.changeable(caller, id).await?;
         let method = ImportMethod::parse(body, &self.tasks.sources)?;
+        check_stores(body, self.tasks.regions.here())?;
         let staged = match (&method, image.status, image.staged) {
             (ImportMethod::GlanceDirect, ImageStatus::Uploading, Some(staged)) => Some(staged),
             (ImportMethod::WebDownload(_), ImageStatus::Queued, _) => None,

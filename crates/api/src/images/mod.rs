@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use image_tasks_domain::image_import::METHODS;
 use image_tasks_domain::images::{Dialect, Images, Patch};
 use image_tasks_domain::input::type_of;
-use image_tasks_domain::{Image, InvalidInput};
+use image_tasks_domain::{Image, ImageStatus, InvalidInput};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -35,7 +35,7 @@ const PATCHES: &[(&str, Dialect)] = &[
 
 pub(crate) async fn list(images: &Images, call: Call) -> Result<Response<Bytes>, ApiError> {
     let page = images.list(&call.caller, query::listing(&call.query)?).await?;
-    let images = fitting(page.images.iter().map(shown));
+    let images = fitting(page.images.iter().map(|image| shown(image, &call.store)));
     let more = page.more || images.len() < page.images.len();
     let last = images.len().checked_sub(1).and_then(|last| page.images.get(last));
     let next = last.filter(|_| more).map(|last| last.id.to_string());
@@ -56,14 +56,14 @@ pub(crate) async fn create(images: &Images, call: Call) -> Result<Response<Bytes
         return Err(InvalidInput::new("The request body", told).into());
     }
     let image = images.create(&call.caller, &said).await?;
-    let mut response = reply::json(StatusCode::CREATED, &shown(&image));
+    let mut response = reply::json(StatusCode::CREATED, &shown(&image, &call.store));
     reply::set(&mut response, LOCATION, &format!("{}{PATH}/{}", call.endpoint, image.id));
     reply::set(&mut response, IMPORT_METHODS, &METHODS.join(","));
     Ok(response)
 }
 
 pub(crate) async fn get(images: &Images, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
-    Ok(reply::json(StatusCode::OK, &shown(&images.get(&call.caller, id).await?)))
+    Ok(reply::json(StatusCode::OK, &shown(&images.get(&call.caller, id).await?, &call.store)))
 }
 
 pub(crate) async fn patch(images: &Images, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
@@ -72,7 +72,7 @@ pub(crate) async fn patch(images: &Images, call: Call, id: &str) -> Result<Respo
     let (_, dialect) = dialect
         .ok_or_else(|| ApiError::UnsupportedMedia { found: media.to_owned(), accepted: error::PATCHES })?;
     let patch = Patch::parse(&json_of(&call.body)?, *dialect)?;
-    Ok(reply::json(StatusCode::OK, &shown(&images.patch(&call.caller, id, &patch).await?)))
+    Ok(reply::json(StatusCode::OK, &shown(&images.patch(&call.caller, id, &patch).await?, &call.store)))
 }
 
 pub(crate) async fn delete(images: &Images, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
@@ -144,8 +144,9 @@ fn json_of(body: &Bytes) -> Result<Value, ApiError> {
 }
 
 /// An image as Images v2 shows it: nulls shown, extra properties beside the attributes.
-/// An attribute always wins over a property of its name.
-fn shown(image: &Image) -> Value {
+/// An attribute always wins over a property of its name. Where its bytes are, go or didn't go is told by the store's id,
+/// as Glance does; waiters of its clients look there.
+fn shown(image: &Image, store: &str) -> Value {
     let path = format!("{PATH}/{}", image.id);
     let mut members: Map<String, Value> =
         image.properties.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
@@ -176,6 +177,12 @@ fn shown(image: &Image) -> Value {
     if let Value::Object(attributes) = attributes {
         members.extend(attributes);
     }
+    let of_store = [
+        ("stores", image.stored.is_some()),
+        ("os_glance_importing_to_stores", image.status == ImageStatus::Importing),
+        ("os_glance_failed_import", image.import_failed),
+    ];
+    members.extend(of_store.into_iter().filter(|(_, so)| *so).map(|(name, _)| (name.into(), json!(store))));
     Value::Object(members)
 }
 

@@ -37,6 +37,7 @@ pub(super) fn image() -> Value {
             "min_ram": {"description": "MiB of memory that a guest needs", "type": "integer"},
             "owner": {"description": "Project that the image belongs to", "type": ["null", "string"], "maxLength": 255},
             "tags": {"description": "Tags of the image", "type": "array", "items": {"type": "string", "maxLength": 255}},
+            "stores": {"description": "Stores that hold the bytes", "type": "string", "readOnly": true},
             "created_at": {"description": "When the image's record was made", "type": "string", "readOnly": true},
             "updated_at": {"description": "When the image's record last changed", "type": "string", "readOnly": true},
             "self": {"type": "string", "readOnly": true},

@@ -146,29 +146,35 @@ async fn the_methods_of_imports_into_an_image() {
 }
 
 #[tokio::test]
-async fn stores_are_the_regions() {
+async fn the_store_is_this_region() {
     let service = Service::new();
-    let stores = json!({"stores": [
-        {"id": "us-east-1", "description": "Region us-east-1, https://us-east-1.images.example", "default": "true"},
-        {"id": "eu-west-1", "description": "Region eu-west-1, https://eu-west-1.images.example", "read-only": "true"},
-    ]});
+    let stores =
+        json!({"stores": [{"id": "us-east-1", "description": "Region us-east-1", "default": "true"}]});
     assert_eq!(service.get(ALICE, "/v2/info/stores").await.ok(200).body, stores);
     service.get(ALICE, "/v2/info/stores/detail").await.error(403);
     let detail = service.get(ADMIN, "/v2/info/stores/detail").await.ok(200).body;
     assert_eq!(
-        (&detail["stores"][0]["id"], &detail["stores"][1]["type"]),
+        (&detail["stores"][0]["id"], &detail["stores"][0]["type"]),
         (&json!("us-east-1"), &json!("s3"))
     );
     assert_eq!(service.send(Method::GET, "/v2/info/stores", &[], "").await.status.as_u16(), 401);
     let refused = service.send(Method::POST, "/v2/info/stores", &[("x-auth-token", ALICE)], "{}").await;
     refused.error(405);
     assert_eq!(refused.header("allow"), "GET");
+}
 
-    let mut alone = Service::new();
-    alone.app.tasks.regions = Regions::new("us-east-1", vec![]).unwrap();
-    let stores =
-        json!({"stores": [{"id": "us-east-1", "description": "Region us-east-1", "default": "true"}]});
-    assert_eq!(alone.get(ALICE, "/v2/info/stores").await.ok(200).body, stores);
+#[tokio::test]
+async fn regions_are_told_with_their_endpoints() {
+    let mut service = Service::new();
+    let region = |id, endpoint, here| json!({"id": id, "endpoint": endpoint, "here": here});
+    let listed = json!({"regions": [
+        region("us-east-1", json!("https://us-east-1.images.example"), true),
+        region("eu-west-1", json!("https://eu-west-1.images.example"), false),
+    ]});
+    assert_eq!(service.get(ALICE, "/v2/info/regions").await.ok(200).body, listed);
+    service.app.tasks.regions = Regions::new("us-east-1", vec![]).unwrap();
+    let alone = json!({"regions": [region("us-east-1", json!(null), true)]});
+    assert_eq!(service.get(ALICE, "/v2/info/regions").await.ok(200).body, alone);
 }
 
 #[tokio::test]

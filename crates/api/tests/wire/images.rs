@@ -64,6 +64,7 @@ async fn an_image_as_clients_know_it() {
             "owner": "demo", "os_hidden": false, "os_hash_algo": "sha512", "os_hash_value": "0".repeat(128),
             "id": image.id, "created_at": "2026-11-18T11:06:40Z", "updated_at": "2026-11-18T11:06:40Z",
             "tags": ["lts"], "self": path, "file": format!("{path}/file"), "schema": "/v2/schemas/image",
+            "stores": "us-east-1",
         })
     );
     let schema = service.get(ALICE, "/v2/schemas/image").await.ok(200).body;

@@ -105,8 +105,13 @@ async fn an_upload_that_is_refused_says_why_and_leaves_the_record_queued() {
     let (answer, _) = tokio::join!(put(&service, ALICE, &path, b"QFI"), work(&service, Err(why)));
     assert_eq!(answer.error(400), "FormatMismatch: it is qcow2, not raw as was said");
     assert_eq!(image(&service, &id).await.status, ImageStatus::Queued);
+    // Where the bytes didn't go, then where they are.
+    let shown = async || service.get(ALICE, &format!("/v2/images/{id}")).await.ok(200).body;
+    let (failed, stores) = ("os_glance_failed_import", "stores");
+    assert_eq!((&shown().await[failed], &shown().await[stores]), (&json!("us-east-1"), &Value::Null));
     let (again, _) = tokio::join!(put(&service, ALICE, &path, b"abc"), work(&service, Ok(())));
     again.ok(204);
+    assert_eq!((&shown().await[failed], &shown().await[stores]), (&Value::Null, &json!("us-east-1")));
 }
 
 #[tokio::test]

@@ -131,7 +131,13 @@ async fn fills_a_record_that_is_there(
             active(Image { staged: None, ..image }, 4)
         } else {
             life.fail(id, &failure(), HOUR, at(4)).await.expect("fail");
-            Image { status: ImageStatus::Queued, staged: None, updated_at: at(4), ..image }
+            Image {
+                status: ImageStatus::Queued,
+                staged: None,
+                import_failed: true,
+                updated_at: at(4),
+                ..image
+            }
         };
         assert_eq!(images.get(expected.id).await.expect("get"), Some(expected));
     }

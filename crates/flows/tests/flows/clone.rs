@@ -79,6 +79,7 @@ fn source_image(bytes: &[u8], stored: StoredObject, now: image_tasks_domain::Tim
         created_at: now,
         updated_at: now,
         staged: None,
+        import_failed: false,
         members: Default::default(),
         stored: Some(stored),
     }

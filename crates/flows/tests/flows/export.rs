@@ -166,6 +166,7 @@ impl Scenario {
             created_at: now,
             updated_at: now,
             staged: None,
+            import_failed: false,
             members: Default::default(),
             stored: Some(StoredObject { bucket: at.bucket, key: at.key, etag: object.etag, crc64nvme: crc }),
         });

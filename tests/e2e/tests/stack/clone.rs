@@ -304,14 +304,13 @@ async fn what_may_not_be_seen_there_is_not_there() {
 async fn regions_are_listed_and_others_refused() {
     let (there, here) = regions("clone-regions");
     for (tenant, own) in [(&there, THERE), (&here, HERE)] {
-        let stores = tenant.get("/v2/info/stores").await;
-        assert_eq!(stores.status, StatusCode::OK, "{}", stores.body);
-        let stores = stores.body["stores"].as_array().unwrap().clone();
-        let ids: BTreeSet<_> = stores.iter().map(|one| one["id"].as_str().unwrap()).collect();
+        let regions = tenant.get("/v2/info/regions").await;
+        assert_eq!(regions.status, StatusCode::OK, "{}", regions.body);
+        let regions = regions.body["regions"].as_array().unwrap().clone();
+        let ids: BTreeSet<_> = regions.iter().map(|one| one["id"].as_str().unwrap()).collect();
         assert_eq!(ids, [HERE, THERE].into());
-        let default: Vec<_> =
-            stores.iter().filter(|one| one["default"] == "true").map(|one| &one["id"]).collect();
-        assert_eq!(default, [own]);
+        let here: Vec<_> = regions.iter().filter(|one| one["here"] == true).map(|one| &one["id"]).collect();
+        assert_eq!(here, [own]);
     }
     let id = "00000000-0000-4000-8000-000000000000";
     for (input, known) in [
