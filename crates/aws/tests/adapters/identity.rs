@@ -123,7 +123,7 @@ async fn each_answer_of_keystone_has_its_meaning() {
     let long = json!({"token": valid()["token"], "more": "x".repeat(300_000)});
     for (does, means, tries) in [
         (error(401, "The request you have made requires authentication."), Means::Refused, 1),
-        (error(404, "Could not find token: x."), Means::Refused, 1),
+        (error(404, "Failed to validate token"), Means::Refused, 1),
         (error(404, "The resource could not be found."), Means::Fault, 1),
         (text(404, "<h1>Not Found</h1>"), Means::Fault, 1),
         (error(403, "You are not authorized to perform the requested action"), Means::Fault, 1),

@@ -12,6 +12,7 @@ mod dynamo;
 mod dynamo_images;
 mod glance;
 mod identity;
+mod many;
 mod s3;
 mod s3_strict;
 mod sources;
