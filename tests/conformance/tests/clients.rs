@@ -17,13 +17,16 @@ use futures::StreamExt as _;
 use image_tasks_conformance::expected::{Expected, Names, Shown, What};
 use image_tasks_conformance::printed;
 use image_tasks_conformance::session::{self, Row};
-use image_tasks_local::{COORDINATES_VARIABLE, Content, Coordinates, Grant, Source, SourceServer};
+use image_tasks_local::{COORDINATES_VARIABLE, Content, Coordinates, Grant, Source, SourceServer, pattern};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// Sessions at once: each keeps a core busy.
 const AT_ONCE: usize = 2;
+/// The disk that the clients upload, and that imports fetch.
+const DISK_BYTES: usize = 1 << 20;
+const DISK_SEED: u64 = 5;
 /// A command that takes longer hangs.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 /// How often a command is repeated until it shows what it shall.
@@ -59,13 +62,15 @@ impl Terminal {
         let coordinates: Coordinates = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
         let mut names = names.clone();
         names.set("exports", &coordinates.export_bucket);
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("disk.img"), pattern::bytes(DISK_SEED, 0, DISK_BYTES)).unwrap();
         let mut typist = Command::new(coordinates.tools.join("clients/bin/python"));
         typist.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("typist.py"));
         typist.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut typist = typist.spawn().expect("installed clients");
         Self {
             coordinates,
-            home: tempfile::tempdir().unwrap(),
+            home,
             names,
             commands: typist.stdin.take().unwrap(),
             ends: BufReader::new(typist.stdout.take().unwrap()).lines(),
@@ -145,7 +150,8 @@ async fn run(path: PathBuf, names: &Names) -> (usize, usize) {
 
 /// What the sessions' imports fetch.
 fn sources(server: &SourceServer, names: &mut Names) {
-    let raw = server.serve("/disk.img", Source::new(Content::Pattern { seed: 5, length: 1 << 20 }));
+    let raw = server
+        .serve("/disk.img", Source::new(Content::Pattern { seed: DISK_SEED, length: DISK_BYTES as u64 }));
     names.set("raw", &raw);
     let bytes = Bytes::from_static(b"<html>no image</html>");
     names.set("page", &server.serve("/page.html", Source::new(Content::Bytes(bytes))));

@@ -18,12 +18,17 @@ use tokio::process::Command;
 
 const LIST: &str = include_str!("../tempest.txt");
 
-/// The head of a qcow2 of one MiB without content: an import of it succeeds or fails for reasons of its own.
+/// A qcow2 of one MiB without content: header, refcount table, refcount block and L1 table, a cluster each.
 fn empty_qcow2() -> Bytes {
-    let mut file = vec![0; 4 << 16];
-    let words: [u32; 12] = [0x5146_49fb, 2, 0, 0, 0, 16, 0, 1 << 20, 0, 1, 0, 3 << 16];
-    for (at, word) in words.into_iter().enumerate() {
+    const CLUSTER: usize = 1 << 16;
+    let mut file = vec![0; 4 * CLUSTER];
+    let header: [u32; 15] = [0x5146_49fb, 2, 0, 0, 0, 16, 0, 1 << 20, 0, 1, 0, 3 << 16, 0, 1 << 16, 1];
+    for (at, word) in header.into_iter().enumerate() {
         file[at * 4..at * 4 + 4].copy_from_slice(&word.to_be_bytes());
+    }
+    file[CLUSTER..CLUSTER + 8].copy_from_slice(&(2 * CLUSTER as u64).to_be_bytes());
+    for cluster in 0..4 {
+        file[2 * CLUSTER + 2 * cluster + 1] = 1;
     }
     Bytes::from(file)
 }

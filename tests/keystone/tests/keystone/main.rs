@@ -8,13 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use image_tasks_api::{App, Identity, Keystone};
-use image_tasks_aws::{SystemClock, keystone};
+use image_tasks_aws::SystemClock;
 use image_tasks_domain::images::Images;
 use image_tasks_domain::memory::{MemoryExecutions, MemoryLinks, MemoryStore};
 use image_tasks_domain::tasks::Tasks;
 use image_tasks_test_keystone::{Cloud, Server, Wanted};
 use reqwest::Method;
 use serde_json::{Value, json};
+
+/// Enough for an answer, however busy this machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The service, once with a memory of a minute and once without any.
 struct Service {
@@ -35,7 +38,7 @@ impl Service {
         let store = Arc::new(MemoryStore::default());
         let app = |seconds| {
             let clock = Arc::new(SystemClock);
-            let tokens = Arc::new(image_tasks_aws::Keystone::new(keystone, keystone::PATIENCE).unwrap());
+            let tokens = Arc::new(image_tasks_aws::Keystone::new(keystone, PATIENCE).unwrap());
             let known = Keystone::new(tokens, clock.clone(), keystone, Duration::from_secs(seconds));
             let tasks = Tasks {
                 store: store.clone(),
