@@ -46,6 +46,7 @@ def ministack() -> None:
     from ministack.app import main
 
     strict.refuse_large_answers()
+    strict.name_throttles()
     sys.argv = ["ministack"]
     main()
 

@@ -79,3 +79,17 @@ def refuse_large_answers() -> None:
         return answer | {"error": True, "function_error": "Unhandled", "body": refused}
 
     lambda_svc._execute_function_dispatch = limited
+
+
+def name_throttles() -> None:
+    """A call beyond a function's reserved concurrency reaches a state machine under AWS's name, not as `Lambda.Unknown`."""
+    from ministack.services import lambda_svc
+
+    throttled = lambda_svc._throttle_response
+
+    def named(*arguments, **options):
+        answer = throttled(*arguments, **options)
+        answer["body"]["errorType"] = "Lambda.TooManyRequestsException"
+        return answer
+
+    lambda_svc._throttle_response = named

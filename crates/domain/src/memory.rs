@@ -69,6 +69,14 @@ impl MemoryStore {
         self.tables().tasks.insert(task.id, task);
     }
 
+    /// Takes a task away with all that is kept for it, as its expiry would.
+    pub fn remove_task(&self, id: TaskId) {
+        let mut tables = self.tables();
+        tables.tasks.remove(&id);
+        tables.tokens.remove(&id);
+        tables.progress.remove(&id);
+    }
+
     /// Takes an image away, as its deletion would.
     pub fn remove_image(&self, id: ImageId) {
         self.tables().images.remove(&id);

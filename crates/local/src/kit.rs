@@ -183,12 +183,15 @@ impl Stack {
     /// # Panics
     /// The template has no such function.
     pub fn kill_function(&self, logical: &str) -> std::io::Result<usize> {
-        let mut killed = 0;
-        for pid in self.function_processes(logical)? {
-            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-            let gone = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
-            killed += usize::from(matches!(gone, Some(Ok(()))));
-        }
-        Ok(killed)
+        let processes = self.function_processes(logical)?;
+        Ok(processes.into_iter().filter(|pid| Self::kill_process(*pid)).count())
+    }
+
+    /// Kills one process of a function (SIGKILL); whether it was there.
+    #[must_use]
+    pub fn kill_process(pid: u32) -> bool {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let gone = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        matches!(gone, Some(Ok(())))
     }
 }

@@ -190,6 +190,40 @@ impl Tenant {
         task
     }
 
+    /// The failures of calls in a task's execution, by what the state machine calls them.
+    pub async fn failed_calls(&self, task: &Value) -> Vec<String> {
+        let machines = self.stack.step_functions();
+        let machine = self.stack.import_state_machine().replacen(":stateMachine:", ":execution:", 1);
+        let execution = format!("{machine}:{}", task["id"].as_str().unwrap());
+        let (mut errors, mut page) = (Vec::new(), None);
+        loop {
+            let history = machines.get_execution_history().execution_arn(&execution).max_results(1000);
+            let history = history.set_next_token(page).send().await.unwrap();
+            let failed = history.events().iter().filter_map(|event| event.task_failed_event_details());
+            errors.extend(failed.map(|details| details.error().unwrap_or_default().to_owned()));
+            page = history.next_token;
+            if page.is_none() {
+                return errors;
+            }
+        }
+    }
+
+    /// Lets no more than so many calls of a function run at once, in the first region; none: as many as there are.
+    pub async fn reserve(&self, function: &str, calls: Option<u32>) {
+        let name = self.stack.physical_id(function);
+        let endpoint = &self.stack.coordinates().aws_endpoint;
+        let url = format!("{endpoint}/2017-10-31/functions/{name}/concurrency");
+        let request = match calls {
+            Some(calls) => {
+                let reserved = json!({"ReservedConcurrentExecutions": calls});
+                self.http.put(url).body(reserved.to_string())
+            }
+            None => self.http.delete(url),
+        };
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    }
+
     /// The image's bytes, as a client gets them: redirected to S3 and streamed.
     pub async fn download(&self, image: &Value, mut chunk: impl FnMut(&Bytes)) {
         let path = format!("/v2/images/{}/file", image["id"].as_str().unwrap());
@@ -286,12 +320,22 @@ pub async fn pause() {
 
 /// Most memory that any process of a function ever held, bytes (`VmHWM`); 0 where there is none.
 pub fn peak_memory(stack: &Stack, function: &str) -> u64 {
-    let peaks = stack.function_processes(function).unwrap().into_iter().filter_map(|pid| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    peaks.max().unwrap_or(0) * 1024
+    let peaks = stack.function_processes(function).unwrap().into_iter();
+    peaks.filter_map(|pid| memory(pid, "VmHWM:")).max().unwrap_or(0)
+}
+
+/// The processes of a function that hold more than so many bytes now (`VmRSS`).
+pub fn processes_above(stack: &Stack, function: &str, bytes: u64) -> Vec<u32> {
+    let mut processes = stack.function_processes(function).unwrap();
+    processes.retain(|pid| memory(*pid, "VmRSS:").is_some_and(|held| held > bytes));
+    processes
+}
+
+/// What proc(5) says of a process under that name, bytes; none once it is gone.
+fn memory(pid: u32, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 /// CPU-seconds (user and system) that the processes of a function have used since they started.

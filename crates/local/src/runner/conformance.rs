@@ -13,7 +13,7 @@ use super::tools;
 
 /// Names of test targets with tests that `cargo local test` ignores, and of the tools that some need. Run in this order,
 /// each whatever the one before said.
-const SUITES: [&str; 5] = ["adapters", "keystone", "clients", "openstacksdk", "tempest"];
+const SUITES: [&str; 6] = ["adapters", "stack", "keystone", "clients", "openstacksdk", "tempest"];
 
 /// What a person may name.
 pub(super) fn names() -> PossibleValuesParser {

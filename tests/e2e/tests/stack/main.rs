@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod api;
+mod blobs;
 mod clone;
 mod clone_failures;
 mod convert;
@@ -13,6 +14,8 @@ mod glance;
 mod import;
 mod lambda;
 mod lies;
+mod memory;
 mod regions;
+mod relay;
 mod same_id;
 mod semantics;
