@@ -202,6 +202,19 @@ impl Docs {
     }
 }
 
+/// The entries of a page of `docs/`: what the heading (`###`, names in code spans) is about, and the text below it.
+pub fn entries(page: &str) -> Vec<(Vec<String>, String)> {
+    let text = read(&format!("docs/{page}"));
+    let names = |heading: &str| code_spans(heading).into_iter().map(str::to_owned).collect();
+    text.split("\n### ")
+        .skip(1)
+        .map(|entry| {
+            let (heading, body) = entry.split_once('\n').expect("a text below the heading");
+            (names(heading), body.split("\n## ").next().unwrap_or_default().to_owned())
+        })
+        .collect()
+}
+
 /// What stands between backticks.
 pub fn code_spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()

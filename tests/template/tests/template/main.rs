@@ -4,6 +4,7 @@
 
 mod configuration;
 mod data;
+mod help;
 mod permissions;
 mod state_machines;
 mod watch;

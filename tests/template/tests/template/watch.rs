@@ -1,10 +1,8 @@
 //! What ends badly is seen: by the lifecycle function, then by an operator.
 
-use std::collections::BTreeSet;
-
 use image_tasks_domain::FailureCode;
 use serde_json::{Value, json};
-use template_tests::{Docs, Template, code_spans};
+use template_tests::Template;
 
 #[test]
 fn every_machine_that_ends_badly_calls_the_lifecycle_function() {
@@ -74,21 +72,6 @@ fn failures_of_ours_are_counted_by_codes_that_exist() {
     for code in codes {
         assert!(FailureCode::from_name(code).is_some(), "{code}");
     }
-}
-
-#[test]
-fn alarms_are_those_of_the_document() {
-    let template = Template::load();
-    let deployed: BTreeSet<String> =
-        template.resources("AWS::CloudWatch::Alarm").map(|(id, _)| id.to_owned()).collect();
-    let docs = Docs::load();
-    let documented: BTreeSet<String> = docs
-        .table("## Alarms")
-        .iter()
-        .flat_map(|row| code_spans(row[0]))
-        .map(|name| format!("{name}Alarm"))
-        .collect();
-    assert_eq!(deployed, documented);
 }
 
 #[test]
