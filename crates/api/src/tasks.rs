@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{HeaderName, LOCATION};
 use http::{Response, StatusCode};
-use image_tasks_domain::input::{quoted, type_of};
+use image_tasks_domain::input::{hint, quoted, type_of};
 use image_tasks_domain::ports::TaskSort;
 use image_tasks_domain::tasks::{NewTask, TaskListing, Tasks};
 use image_tasks_domain::{ImageId, InvalidInput, Secret, Task, TaskStatus, TaskType, Timestamp};
@@ -67,9 +67,10 @@ fn decode(body: &Bytes) -> Result<(TaskType, Value), ApiError> {
         let found = type_of(&value);
         return Err(ApiError::BadBody(format!("The request body must be a JSON object, not {found}")));
     };
-    for required in ["type", "input"] {
-        if !members.contains_key(required) {
-            return Err(InvalidInput::new(required, "is required").into());
+    for required in SENT {
+        if !members.contains_key(*required) {
+            let hint = hint(members.keys().map(String::as_str), &[*required], SENT);
+            return Err(InvalidInput::new(*required, format!("is required{hint}")).into());
         }
     }
     let task_type = match members.get("type") {
@@ -92,28 +93,31 @@ fn decode(body: &Bytes) -> Result<(TaskType, Value), ApiError> {
     }
 }
 
-/// Top-level keys beside `type` and `input`: the task's own read-only ones are
-/// ignored if they could be a task's, as clients send back what they got.
+/// What makes a task.
+const SENT: &[&str] = &["type", "input"];
+/// What a task has beside, and only the service says.
+const READ_ONLY: &[&str] = &[
+    "created_at",
+    "expires_at",
+    "id",
+    "image_id",
+    "message",
+    "owner",
+    "progress",
+    "request_id",
+    "result",
+    "schema",
+    "self",
+    "status",
+    "updated_at",
+    "user_id",
+];
+
+/// Top-level keys beside those that make a task: the task's own are ignored if they could be a task's, as clients send
+/// back what they got.
 fn check_other_members(members: &Map<String, Value>) -> Result<(), InvalidInput> {
-    const READ_ONLY: &[&str] = &[
-        "created_at",
-        "expires_at",
-        "id",
-        "image_id",
-        "message",
-        "owner",
-        "progress",
-        "request_id",
-        "result",
-        "schema",
-        "self",
-        "status",
-        "updated_at",
-        "user_id",
-    ];
-    let unknown = members
-        .keys()
-        .find(|key| !matches!(key.as_str(), "type" | "input") && !READ_ONLY.contains(&key.as_str()));
+    let unknown =
+        members.keys().find(|key| !SENT.contains(&key.as_str()) && !READ_ONLY.contains(&key.as_str()));
     if let Some(key) = unknown {
         return Err(InvalidInput::new(quoted(key), "is not a property of a task; send type and input"));
     }
@@ -151,6 +155,17 @@ fn idempotency(call: &Call) -> Result<Option<(String, String)>, InvalidInput> {
     }
 }
 
+/// What a list can be sorted by.
+pub(crate) const SORT_KEYS: &[(&str, TaskSort)] = &[
+    ("id", TaskSort::Id),
+    ("type", TaskSort::Type),
+    ("status", TaskSort::Status),
+    ("owner", TaskSort::Owner),
+    ("created_at", TaskSort::CreatedAt),
+    ("updated_at", TaskSort::UpdatedAt),
+    ("expires_at", TaskSort::ExpiresAt),
+];
+
 fn listing(call: &Call) -> Result<TaskListing, InvalidInput> {
     let query = &call.query;
     let refused = |name: &str, allowed: &[&str], value: &str| {
@@ -159,17 +174,8 @@ fn listing(call: &Call) -> Result<TaskListing, InvalidInput> {
     };
     let mut listing = TaskListing { limit: query.limit()?, ..TaskListing::default() };
     if let Some(name) = query.get("sort_key") {
-        const KEYS: &[(&str, TaskSort)] = &[
-            ("id", TaskSort::Id),
-            ("type", TaskSort::Type),
-            ("status", TaskSort::Status),
-            ("owner", TaskSort::Owner),
-            ("created_at", TaskSort::CreatedAt),
-            ("updated_at", TaskSort::UpdatedAt),
-            ("expires_at", TaskSort::ExpiresAt),
-        ];
-        let names: Vec<_> = KEYS.iter().map(|(key, _)| *key).collect();
-        let found = KEYS.iter().find(|(key, _)| *key == name);
+        let names: Vec<_> = SORT_KEYS.iter().map(|(key, _)| *key).collect();
+        let found = SORT_KEYS.iter().find(|(key, _)| *key == name);
         listing.sort = found.ok_or_else(|| refused("sort_key", &names, name))?.1;
     }
     listing.descending = match query.get("sort_dir") {

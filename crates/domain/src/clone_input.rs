@@ -92,7 +92,7 @@ impl CloneInput {
             _ => BTreeSet::new(),
         };
         let allow_duplicate = members.boolean(DUPLICATE)?.unwrap_or(false);
-        Ok(Self { source, image, said, allow_duplicate, remarks: remarks(&members, KEYS) })
+        Ok(Self { source, image, said, allow_duplicate, remarks: remarks(&members, "input.", KEYS) })
     }
 
     /// Whether this caller may ask for it.
@@ -138,12 +138,19 @@ impl CloneInput {
 
 fn source(members: &Members<'_>, regions: &Regions, glances: &GlanceEndpoints) -> Checked<CloneSource> {
     match (members.string(URL)?, members.string(REGION)?, members.string(IMAGE)?) {
-        (None, None, None) => members.refuse(URL, format!("or {REGION} and {IMAGE} are required")),
+        (None, None, None) => {
+            let told = format!("or {REGION} and {IMAGE} are required");
+            members.missing(URL, told, &[URL, REGION, IMAGE], KEYS)
+        }
         (Some(_), Some(_), _) => members.refuse(REGION, format!("{URL} names the region too: give one")),
         (Some(_), None, Some(_)) => members.refuse(IMAGE, format!("{URL} names the image too: give one")),
-        (None, Some(_), None) => members.refuse(IMAGE, format!("is required beside {REGION}")),
-        (None, None, Some(_)) => members
-            .refuse(REGION, format!("is required beside {IMAGE}: one of {}", regions.names().join(", "))),
+        (None, Some(_), None) => {
+            members.missing(IMAGE, format!("is required beside {REGION}"), &[IMAGE], KEYS)
+        }
+        (None, None, Some(_)) => {
+            let told = format!("is required beside {IMAGE}: one of {}", regions.names().join(", "));
+            members.missing(REGION, told, &[REGION], KEYS)
+        }
         (None, Some(region), Some(id)) => {
             if !regions.names().contains(&region) {
                 let known = regions.names().join(", ");
@@ -268,6 +275,10 @@ mod tests {
         for (input, parameter, part) in [
             (json!([]), "input", "an object"),
             (json!({}), URL, "are required"),
+            (json!({"source_image_uri": "x"}), URL, "did you mean source_image_url?"),
+            (json!({"sourceRegion": "eu-west-1"}), URL, "did you mean source_region?"),
+            (json!({"source_region": "eu-west-1", "image_id": ID}), IMAGE, "did you mean image_uuid?"),
+            (json!({"source-region": "eu-west-1", "image_uuid": ID}), REGION, "did you mean source_region?"),
             (json!({"source_image_url": 5}), URL, "a string"),
             (json!({"source_image_url": "eu-west-1"}), URL, "<endpoint>/v2/images/<id>"),
             (json!({"source_image_url": format!("file:///v2/images/{ID}")}), URL, "<endpoint>"),

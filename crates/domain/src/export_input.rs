@@ -33,6 +33,11 @@ const KEYS: &[&str] = &[
     "compression",
 ];
 
+/// Names of formats that an image is exported in.
+pub const FORMATS: &[&str] = &[ExportFormat::Qcow2.name(), ExportFormat::Raw.name()];
+/// Names of compressions of a qcow2.
+pub const COMPRESSIONS: &[&str] = &["zstd", "zlib", "none"];
+
 /// What the exported object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,11 +95,11 @@ impl ExportInput {
     pub fn parse(input: &Value, project: &str) -> Checked<Self> {
         let members = Members::of(input, "input", "")?;
         let image = image(&members)?;
-        let format = match members.one_of("export_format", &["qcow2", "raw"])? {
+        let format = match members.one_of("export_format", FORMATS)? {
             Some("raw") => ExportFormat::Raw,
             _ => ExportFormat::Qcow2,
         };
-        let compression = members.one_of("compression", &["zstd", "zlib", "none"])?.map(|name| match name {
+        let compression = members.one_of("compression", COMPRESSIONS)?.map(|name| match name {
             "zstd" => ExportCompression::Zstd,
             "zlib" => ExportCompression::Zlib,
             _ => ExportCompression::None,
@@ -103,7 +108,7 @@ impl ExportInput {
             return members.refuse("compression", "a raw export is never compressed; only qcow2 is");
         }
         let (bucket, key) = receiver(&members, project, image, format)?;
-        Ok(Self { image, bucket, key, format, compression, remarks: remarks(&members, KEYS) })
+        Ok(Self { image, bucket, key, format, compression, remarks: remarks(&members, "input.", KEYS) })
     }
 
     /// `s3://bucket/key`.
@@ -124,7 +129,7 @@ fn one<'a>(members: &Members<'a>, names: [&'static str; 2]) -> Checked<Option<(&
 
 fn image(members: &Members<'_>) -> Checked<ImageId> {
     let Some((name, text)) = one(members, IMAGE)? else {
-        return members.refuse(IMAGE[0], "is required: the id of the image to export");
+        return members.missing(IMAGE[0], "is required: the id of the image to export", &IMAGE, KEYS);
     };
     match text.parse() {
         Ok(id) => Ok(id),
@@ -174,7 +179,8 @@ fn receiver(
             members.refuse(LOCATION, format!("must be s3://bucket/key, not {}", quoted(text)))
         }
         (None, None) => {
-            members.refuse(BUCKET[0], format!("or {LOCATION} is required: where the export goes"))
+            let told = format!("or {LOCATION} is required: where the export goes");
+            members.missing(BUCKET[0], told, &[BUCKET[0], BUCKET[1], LOCATION], KEYS)
         }
     }
 }
@@ -276,6 +282,14 @@ mod tests {
         for (input, parameter, part) in [
             (json!("x"), "input", "an object"),
             (json!({}), "image_uuid", "required"),
+            (json!({"imageUuid": ID}), "image_uuid", "\"imageUuid\" is not known, did you mean image_uuid?"),
+            (json!({"export_uid": ID}), "image_uuid", "did you mean export_uuid?"),
+            (
+                json!({"image_uuid": ID, "receiving_buket": "x"}),
+                "receiving_bucket",
+                "did you mean receiving_bucket?",
+            ),
+            (json!({"image_uuid": ID, "export-to": "x"}), "receiving_bucket", "did you mean export_to?"),
             (json!({"image_uuid": 5}), "image_uuid", "must be a string"),
             (with(json!({"image_uuid": "x"})), "image_uuid", "a UUID, not \"x\""),
             (json!({"export_uuid": "x"}), "export_uuid", "a UUID"),

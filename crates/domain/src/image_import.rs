@@ -8,11 +8,15 @@ use uuid::Uuid;
 use crate::image::{Image, ImageId, StagedBytes};
 use crate::image_properties::{CONTAINER_FORMATS, ImageProperties};
 use crate::import_input::{ImportInput, SOURCE_FORMATS};
-use crate::input::{Checked, InvalidInput, Members, quoted};
+use crate::input::{Checked, InvalidInput, Members, quoted, remarks};
 use crate::source::{SUPPORTED, SourceLocation, SourcePolicy};
 
 /// Import methods, by their names on the wire.
 pub const METHODS: &[&str] = &[STAGED, WEB];
+
+/// Keys of a request. Of those that choose stores, `stores` may name the one that is here; the others change nothing.
+const KEYS: &[&str] = &["method", "stores", "all_stores", "all_stores_must_succeed"];
+const METHOD_KEYS: &[&str] = &["name", "uri"];
 
 const STAGED: &str = "glance-direct";
 const WEB: &str = "web-download";
@@ -33,21 +37,36 @@ impl ImportMethod {
     /// [`InvalidInput`] for the first member that can't be taken.
     pub fn parse(body: &Value, policy: &SourcePolicy) -> Checked<Self> {
         let members = Members::of(body, "The request body", "")?;
-        let Some(method) = members.get("method") else { return members.refuse("method", "is required") };
+        let Some(method) = members.get("method") else {
+            return members.missing("method", "is required", &["method"], KEYS);
+        };
         let method = Members::of(method, "method", "method.")?;
         match method.one_of("name", METHODS)? {
             Some(STAGED) => Ok(Self::GlanceDirect),
             Some(_) => {
                 let Some(uri) = method.string("uri")? else {
-                    return method.refuse("uri", format!("is required: {SUPPORTED}"));
+                    return method.missing("uri", format!("is required: {SUPPORTED}"), &["uri"], METHOD_KEYS);
                 };
                 let refused = |e| InvalidInput::new("method.uri", format!("{e}"));
                 let source = SourceLocation::parse(uri).map_err(refused)?;
                 policy.check(&source).map_err(refused)?;
                 Ok(Self::WebDownload(source))
             }
-            None => method.refuse("name", format!("is required: one of {}", METHODS.join(", "))),
+            None => {
+                let told = format!("is required: one of {}", METHODS.join(", "));
+                method.missing("name", told, &["name"], METHOD_KEYS)
+            }
         }
+    }
+
+    /// What the caller should know of a request though it is taken: keys that look misspelt.
+    pub fn remarks(body: &Value) -> Vec<String> {
+        let of = |value: &Value, place, known| match Members::of(value, "", "") {
+            Ok(members) => remarks(&members, place, known),
+            Err(_) => Vec::new(),
+        };
+        let method = body.get("method").map(|method| of(method, "method.", METHOD_KEYS));
+        of(body, "", KEYS).into_iter().chain(method.into_iter().flatten()).collect()
     }
 }
 
@@ -204,6 +223,7 @@ mod tests {
             (json!({"method": {}}), "method.name"),
             (json!({"method": {"name": "copy-image"}}), "method.name"),
             (json!({"method": {"name": "web-download"}}), "method.uri"),
+            (json!({"method": {"name": "web-download", "url": "s3://sources/a"}}), "method.uri"),
             (json!({"method": {"name": "web-download", "uri": 5}}), "method.uri"),
             (json!({"method": {"name": "web-download", "uri": "file:///etc/passwd"}}), "method.uri"),
             (json!({"method": {"name": "web-download", "uri": "http://169.254.169.254/"}}), "method.uri"),
@@ -221,6 +241,34 @@ mod tests {
         for stores in [json!("here"), json!(["there"]), json!(["here", "there"]), json!([1]), json!(null)] {
             let refused = check_stores(&json!({"stores": stores}), "here").unwrap_err();
             assert_eq!(refused.parameter, "stores", "{stores}");
+        }
+    }
+
+    #[test]
+    fn misspelt_keys_are_hinted_at_or_remarked_on() {
+        for (body, hint) in [
+            (json!({"methd": {}}), "; \"methd\" is not known, did you mean method?"),
+            (json!({"method": {"names": "web-download"}}), "\"names\" is not known, did you mean name?"),
+            (
+                json!({"method": {"name": "web-download", "url": "x"}}),
+                "\"url\" is not known, did you mean uri?",
+            ),
+        ] {
+            let told = ImportMethod::parse(&body, &policy()).unwrap_err().message;
+            assert!(told.contains(hint), "{body}: {told}");
+        }
+        let taken = json!({"method": {"name": "glance-direct", "Name": "x"}, "all_store": false, "note": 1});
+        assert!(ImportMethod::parse(&taken, &policy()).is_ok());
+        assert_eq!(
+            ImportMethod::remarks(&taken),
+            [
+                "all_store is not known and was ignored; did you mean all_stores?",
+                "method.Name is not known and was ignored; did you mean name?",
+            ]
+        );
+        assert_eq!(ImportMethod::remarks(&ImageImport::direct()), [""; 0]);
+        for other in [json!(null), json!([1]), json!({"method": 5})] {
+            assert_eq!(ImportMethod::remarks(&other), [""; 0], "{other}");
         }
     }
 

@@ -116,9 +116,10 @@ impl ImportInput {
         let algorithm = members.one_of("os_hash_algo", &[HASH_ALGORITHM])?;
         let sha512 = members.hex("os_hash_value", SHA512_DIGITS)?;
         if algorithm.is_some() && sha512.is_none() {
-            return members.refuse("os_hash_value", "is required where os_hash_algo is given");
+            let told = "is required where os_hash_algo is given";
+            return members.missing("os_hash_value", told, &["os_hash_value"], KEYS);
         }
-        let remarks = remarks(&members, KEYS);
+        let remarks = remarks(&members, "input.", KEYS);
         Ok(Self { source, declared_format, member, image, checksum, sha512, remarks })
     }
 
@@ -140,7 +141,8 @@ impl ImportInput {
 
 fn source(members: &Members<'_>, policy: &SourcePolicy) -> Checked<SourceLocation> {
     let Some(text) = members.string("import_from")? else {
-        return members.refuse("import_from", format!("is required: {SUPPORTED}"));
+        let told = format!("is required: {SUPPORTED}");
+        return members.missing("import_from", told, &["import_from"], KEYS);
     };
     let refused = |e| InvalidInput::new("import_from", format!("{e}"));
     let source = SourceLocation::parse(text).map_err(refused)?;
@@ -230,6 +232,16 @@ mod tests {
         let url = "https://example.com/a";
         for (input, parameter, part) in [
             (json!({}), "import_from", "is required: http://, https://, s3://bucket/key, container/object"),
+            (
+                json!({"import_frm": url}),
+                "import_from",
+                "container/object; \"import_frm\" is not known, did you mean import_from?",
+            ),
+            (
+                json!({"import_from": url, "os_hash_algo": "sha512", "os_hash_val": "00"}),
+                "os_hash_value",
+                "did you mean os_hash_value?",
+            ),
             (json!({"import_from": 5}), "import_from", "must be a string, not a number"),
             (json!({"import_from": null}), "import_from", "must be a string, not null"),
             (json!({"import_from": ""}), "import_from", "http://, https://, s3://"),

@@ -38,13 +38,22 @@ pub fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// A text quoted for a message, cut after 64 characters.
+/// A text in quotation marks for a message, cut after 64 characters. What can't be seen is escaped. Marks inside are not:
+/// the message is a JSON string, which escapes them, and nobody reads `\\\"`.
 pub fn quoted(text: &str) -> String {
     const MOST: usize = 64;
-    match text.char_indices().nth(MOST) {
-        Some((cut, _)) => format!("{:?}...", &text[..cut]),
-        None => format!("{text:?}"),
-    }
+    let (text, rest) = match text.char_indices().nth(MOST) {
+        Some((cut, _)) => (&text[..cut], "..."),
+        None => (text, ""),
+    };
+    let shown = text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        match c {
+            '"' | '\'' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+        shown
+    });
+    format!("\"{shown}\"{rest}")
 }
 
 /// An object's members under the name that messages give them.
@@ -77,6 +86,18 @@ impl<'a> Members<'a> {
 
     pub(crate) fn refuse<T>(&self, key: &str, message: impl Into<String>) -> Checked<T> {
         Err(InvalidInput::new(self.path(key), message))
+    }
+
+    /// A refusal for want of one of `required`, with a hint where one of them seems to be there misspelt.
+    pub(crate) fn missing<T>(
+        &self,
+        key: &str,
+        message: impl Into<String>,
+        required: &[&'static str],
+        known: &[&'static str],
+    ) -> Checked<T> {
+        let hint = hint(self.map.keys().map(String::as_str), required, known);
+        self.refuse(key, message.into() + &hint)
     }
 
     fn mistyped<T>(&self, key: &str, wanted: &str, found: &Value) -> Checked<T> {
@@ -163,13 +184,29 @@ pub(crate) fn lookalike(unknown: &str, known: &[&'static str]) -> Option<&'stati
     known
         .iter()
         .map(|name| (edits(&wanted, &plain(name)), *name))
-        .filter(|(distance, name)| *distance <= name.len().min(12) / 4)
+        // One at least, so that `url` is seen to be meant for `uri`.
+        .filter(|(distance, name)| *distance <= (name.len().min(12) / 4).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
 
-/// What a caller should know of keys that were ignored: those that look misspelt.
-pub(crate) fn remarks(members: &Members<'_>, known: &[&'static str]) -> Vec<String> {
+/// What is told beside "is required": the key among those sent that looks like one of `required` misspelt. Nothing if none
+/// does. `known` are all keys that mean something there.
+pub fn hint<'k>(
+    sent: impl IntoIterator<Item = &'k str>,
+    required: &[&'static str],
+    known: &[&'static str],
+) -> String {
+    let mut unknown = sent.into_iter().filter(|key| !known.contains(key));
+    let found = unknown.find_map(|key| {
+        let meant = lookalike(key, known).filter(|name| required.contains(name))?;
+        Some(format!("; {} is not known, did you mean {meant}?", quoted(key)))
+    });
+    found.unwrap_or_default()
+}
+
+/// What a caller should know of keys that were ignored: those that look misspelt. `place` is what stands before a key.
+pub(crate) fn remarks(members: &Members<'_>, place: &str, known: &[&'static str]) -> Vec<String> {
     // A handful says enough; a thousand misspelt keys don't make a message of a megabyte.
     const MOST: usize = 5;
     members
@@ -177,7 +214,7 @@ pub(crate) fn remarks(members: &Members<'_>, known: &[&'static str]) -> Vec<Stri
         .filter(|(key, _)| !known.contains(key))
         .filter_map(|(key, _)| Some((key, lookalike(key, known)?)))
         .take(MOST)
-        .map(|(key, known)| format!("input.{key} is not known and was ignored; did you mean {known}?"))
+        .map(|(key, known)| format!("{place}{key} is not known and was ignored; did you mean {known}?"))
         .collect()
 }
 
@@ -223,6 +260,33 @@ mod tests {
         for unknown in ["", "x", "note", "source", "from", "properties_of_mine", &"import_from".repeat(9)] {
             assert_eq!(lookalike(unknown, KNOWN), None, "{unknown}");
         }
+        for (unknown, meant) in [("url", Some("uri")), ("URI", Some("uri")), ("u", None), ("url2", None)] {
+            assert_eq!(lookalike(unknown, &["uri"]), meant, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_hinted_at_where_it_was_misspelt() {
+        let hinted = |sent: &[&str]| hint(sent.iter().copied(), &["import_from"], KNOWN);
+        assert_eq!(hinted(&["import_frm"]), "; \"import_frm\" is not known, did you mean import_from?");
+        assert_eq!(
+            hinted(&["note", "importFrom"]),
+            "; \"importFrom\" is not known, did you mean import_from?"
+        );
+        // A known key is meant as it stands, and one that looks like another is no hint.
+        for sent in
+            [&[] as &[&str], &["note"], &["import_from_format"], &["import_from_fromat"], &["Checksum"]]
+        {
+            assert_eq!(hinted(sent), "", "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_quoted_once() {
+        assert_eq!(quoted("bogus"), "\"bogus\"");
+        assert_eq!(quoted("\"bogus\""), "\"\"bogus\"\"");
+        assert_eq!(quoted("a\nb\u{7}\\"), "\"a\\nb\\u{7}\\\\\"");
+        assert_eq!(quoted(&"ö".repeat(65)), format!("\"{}\"...", "ö".repeat(64)));
     }
 
     #[test]

@@ -166,11 +166,18 @@ impl Tasks {
     }
 
     /// Accepts a task that fills an image's record, whose input is checked already.
-    pub(crate) async fn fill(&self, caller: &Caller, input: Value, request_id: &str) -> Answer<Task> {
+    pub(crate) async fn fill(
+        &self,
+        caller: &Caller,
+        input: Value,
+        remarks: String,
+        request_id: &str,
+    ) -> Answer<Task> {
         self.check_may_create(caller)?;
         let task = Task {
             user_id: caller.user.clone(),
             request_id: request_id.to_owned(),
+            message: remarks,
             ..Task::pending(TaskType::ApiImageImport, &caller.project, input, self.clock.now())
         };
         self.accept(task, None, None).await

@@ -141,7 +141,8 @@ impl Uploads<'_> {
         request_id: &str,
     ) -> Answer<Task> {
         let input = ImageImport::input(image, request, staged);
-        self.tasks.fill(caller, input, request_id).await
+        let remarks = ImportMethod::remarks(request).join(" ");
+        self.tasks.fill(caller, input, remarks, request_id).await
     }
 }
 

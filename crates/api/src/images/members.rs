@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use image_tasks_domain::images::{Images, Share};
-use image_tasks_domain::input::{quoted, type_of};
+use image_tasks_domain::input::{hint, quoted, type_of};
 use image_tasks_domain::{ImageId, InvalidInput, MemberStatus, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -58,14 +58,17 @@ pub(crate) async fn delete(
 }
 
 /// The text that a body's object has under that name.
-fn member_of(body: &Bytes, name: &str) -> Result<String, ApiError> {
+fn member_of(body: &Bytes, name: &'static str) -> Result<String, ApiError> {
     match json_of(body)? {
         Value::Object(mut members) => match members.remove(name) {
             Some(Value::String(text)) => Ok(text),
             Some(other) => {
                 Err(InvalidInput::new(name, format!("must be a string, not {}", type_of(&other))).into())
             }
-            None => Err(InvalidInput::new(name, "is required").into()),
+            None => {
+                let hint = hint(members.keys().map(String::as_str), &[name], &[name]);
+                Err(InvalidInput::new(name, format!("is required{hint}")).into())
+            }
         },
         other => {
             let told = format!("must be a JSON object, not {}", type_of(&other));

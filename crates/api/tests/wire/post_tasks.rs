@@ -51,7 +51,12 @@ const BODIES: &[(&str, &str)] = &[
     ("null", "must be a JSON object, not null"),
     ("{}", "type: is required"),
     (r#"{"input": {}}"#, "type: is required"),
+    (r#"{"typ": "import", "input": {}}"#, "type: is required; \"typ\" is not known, did you mean type?"),
     (r#"{"type": "import"}"#, "input: is required"),
+    (
+        r#"{"type": "import", "inputs": {}}"#,
+        "input: is required; \"inputs\" is not known, did you mean input?",
+    ),
     (r#"{"type": "bogus"}"#, "input: is required"),
     (r#"{"type": "bogus", "input": {}}"#, "type: must be one of import"),
     (r#"{"type": "", "input": {}}"#, "type: must be one of import"),
@@ -82,6 +87,7 @@ fn inputs() -> Vec<(Value, &'static str)> {
     let image = |properties: Value| json!({"import_from": url, "image_properties": properties});
     vec![
         (json!({}), "import_from: is required: http://, https://, s3://bucket/key, container/object"),
+        (json!({"import_frm": url}), "\"import_frm\" is not known, did you mean import_from?"),
         (json!({"import_from": 5}), "import_from: must be a string, not a number"),
         (json!({"import_from": null}), "import_from: must be a string, not null"),
         (json!({"import_from": {"url": url}}), "import_from: must be a string, not an object"),

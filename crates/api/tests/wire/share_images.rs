@@ -147,6 +147,7 @@ async fn bad_shares_are_refused() {
         Value::Null,
         json!([]),
         json!({}),
+        json!({"members": "other"}),
         json!({"member": 5}),
         json!({"member": ""}),
         json!({"member": "x".repeat(256)}),

@@ -154,6 +154,9 @@ async fn a_download_into_a_record() {
     for uri in ["http://169.254.169.254/latest", "s3://others/a", "file:///etc/passwd"] {
         assert!(import(&service, ALICE, &id, web(uri)).await.error(400).starts_with("method.uri: "), "{uri}");
     }
+    let misspelt = json!({"method": {"name": "web-download", "url": "s3://sources/a"}});
+    let told = "\"url\" is not known, did you mean uri?";
+    assert!(import(&service, ALICE, &id, misspelt).await.error(400).contains(told));
     import(&service, ALICE, &id, web("s3://sources/a")).await.ok(202);
     let task = work(&service, Ok(())).await;
     let task = service.get(ALICE, &format!("/v2/tasks/{task}")).await.ok(200).body;

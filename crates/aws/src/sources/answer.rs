@@ -1,5 +1,7 @@
 //! What a web server's answer says, as RFC 9110 has it, and what it means for an import.
 
+use std::fmt;
+
 use image_tasks_domain::{Failure, FailureCode};
 use image_tasks_flows::ports::SourcePin;
 use reqwest::header::{
@@ -14,6 +16,20 @@ pub(super) struct ContentRange {
     pub(super) sent: Option<(u64, u64)>,
     /// Bytes in all; `None`: the server doesn't know.
     pub(super) total: Option<u64>,
+}
+
+/// As the header has it.
+impl fmt::Display for ContentRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sent {
+            Some((first, last)) => write!(f, "bytes {first}-{last}/")?,
+            None => f.write_str("bytes */")?,
+        }
+        match self.total {
+            Some(total) => write!(f, "{total}"),
+            None => f.write_str("*"),
+        }
+    }
 }
 
 impl ContentRange {
@@ -107,6 +123,9 @@ mod tests {
         assert_eq!(ContentRange::parse("bytes 0-0/1"), sent(0, 0, Some(1)));
         assert_eq!(ContentRange::parse(" bytes 5-9/*"), sent(5, 9, None));
         assert_eq!(ContentRange::parse("bytes */0"), Some(ContentRange { sent: None, total: Some(0) }));
+        for text in ["bytes 0-0/1", "bytes 5-9/*", "bytes */0"] {
+            assert_eq!(ContentRange::parse(text).unwrap().to_string(), text);
+        }
         for bad in [
             "",
             "bytes",

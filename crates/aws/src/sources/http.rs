@@ -93,7 +93,8 @@ impl Source for HttpSource {
             Some(range) if range == expected => {}
             Some(range) if range.total.is_some_and(|total| total != size) => return Err(changed(what)),
             other => {
-                let message = format!("{what} answered {asked} of {size} bytes with {other:?}");
+                let sent = other.map_or("no Content-Range".to_owned(), |range| range.to_string());
+                let message = format!("{what} answered {asked} of {size} bytes with {sent}");
                 return Err(Failure::new(FailureCode::SourceInvalid, message));
             }
         }

@@ -215,7 +215,7 @@ impl Remote {
                 .disk_format
                 .and_then(Format::from_name)
                 .filter(|f| f.is_opaque())
-                .ok_or(failure)?,
+                .ok_or_else(|| declare_raw(failure, input))?,
             (Err(stop), _) => return Err(stop),
         };
         let member = input.member.as_deref();
@@ -243,6 +243,14 @@ impl Remote {
         }
         Ok(())
     }
+}
+
+/// The failure with what to do where the file is a raw disk, which nothing but the caller's word can tell.
+fn declare_raw(failure: Failure, input: &ImportInput) -> Failure {
+    // A disk_format that is said already is what the disk shall become.
+    let or = if input.image.disk_format.is_none() { ", or disk_format: raw in image_properties" } else { "" };
+    let cure = format!("if it is a raw disk, say import_from_format: raw{or}");
+    Failure { message: format!("{}; {cure}", failure.message), ..failure }
 }
 
 impl RemoteAsk {

@@ -156,7 +156,17 @@ async fn refusals_come_before_anything_is_copied() {
     let mut qcow2 = vec![0; 5000];
     qcow2[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
     for (bytes, input, message) in [
-        (raw_bytes.clone(), json!({}), "UnknownFormat: "),
+        (
+            raw_bytes.clone(),
+            json!({}),
+            "UnknownFormat: the file has no known signature; if it is a raw disk, say import_from_format: raw, or \
+             disk_format: raw in image_properties",
+        ),
+        (
+            raw_bytes.clone(),
+            json!({"image_properties": {"disk_format": "qcow2"}}),
+            "UnknownFormat: the file has no known signature; if it is a raw disk, say import_from_format: raw",
+        ),
         (raw_bytes.clone(), json!({"import_from_format": "qcow2"}), "FormatMismatch: declared as qcow2"),
         (qcow2.clone(), raw(), "FormatMismatch: declared as raw, but the file is qcow2"),
         (qcow2, json!({}), "BadHeader: "),

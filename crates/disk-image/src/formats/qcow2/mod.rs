@@ -272,7 +272,7 @@ fn backing_file(regions: &Regions, header: &[u8]) -> Result<()> {
     let shown: String = name.chars().take(80).filter(|c| !c.is_control()).collect();
     Err(Error::refused(
         code,
-        format!("qcow2: the image needs a backing file ({shown:?}); flatten it with qemu-img convert"),
+        format!("qcow2: the image needs a backing file ('{shown}'); flatten it with qemu-img convert"),
     ))
 }
 
