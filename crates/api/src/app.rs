@@ -19,7 +19,8 @@ use crate::identity::Identity;
 use crate::images::{members, upload};
 use crate::links::{self, Query};
 use crate::router::Route;
-use crate::{images, info, reply, tasks, versions};
+use crate::schemas::Schema;
+use crate::{images, info, openapi, reply, schemas, tasks, versions};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
@@ -73,12 +74,15 @@ impl App {
         let route = Route::of(&path);
         let endpoint = links::endpoint(self.public_endpoint.as_deref(), &parts);
         // Discovery comes before authentication.
-        if let Some(open @ (Route::Versions(_) | Route::Healthcheck)) = route {
+        if let Some(open @ (Route::Versions(_) | Route::Healthcheck | Route::OpenApi)) = route {
             return match (open, &parts.method) {
                 (Route::Versions(status), &Method::GET) => {
                     Ok(reply::json(status, &versions::document(&endpoint)))
                 }
                 (Route::Healthcheck, &Method::GET) => Ok(reply::text("OK")),
+                (Route::OpenApi, &Method::GET) => {
+                    Ok(reply::json(StatusCode::OK, &openapi::document(&endpoint)))
+                }
                 (route, method) => Err(ApiError::not_allowed(route, method.clone())),
             };
         }
@@ -132,8 +136,14 @@ impl App {
             (Route::Regions, Method::GET) => {
                 Ok(reply::json(StatusCode::OK, &info::regions(&self.tasks.regions)))
             }
-            (Route::Schema(schema), Method::GET) => Ok(reply::json(StatusCode::OK, &schema())),
+            (Route::Schema(name), Method::GET) => schema(schemas::named(name), &path),
+            (Route::MetadefSchema(name), Method::GET) => schema(schemas::metadef_named(name), &path),
             (route, method) => Err(ApiError::not_allowed(route, method)),
         }
     }
+}
+
+fn schema(found: Option<Schema>, path: &str) -> Result<Response<Bytes>, ApiError> {
+    let schema = found.ok_or_else(|| ApiError::NoSuchPath(path.to_owned()))?;
+    Ok(reply::json(StatusCode::OK, &schema()))
 }

@@ -15,6 +15,7 @@ mod identity;
 mod images;
 mod info;
 mod links;
+mod openapi;
 mod page;
 mod reply;
 mod router;

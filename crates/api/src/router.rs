@@ -2,7 +2,6 @@
 
 use http::{Method, StatusCode};
 
-use crate::schemas::{self, Schema};
 use crate::versions;
 
 /// Where a path leads.
@@ -10,6 +9,7 @@ use crate::versions;
 pub(crate) enum Route<'a> {
     Healthcheck,
     Versions(StatusCode),
+    OpenApi,
     Tasks,
     Task(&'a str),
     TaskCancel(&'a str),
@@ -29,8 +29,41 @@ pub(crate) enum Route<'a> {
     StoresDetail,
     Regions,
     Usage,
-    Schema(Schema),
+    Schema(&'a str),
+    MetadefSchema(&'a str),
 }
+
+/// What a path leads to whose named parts, of which there are at most two, are these.
+type Lead = for<'a> fn(&'a str, &'a str) -> Route<'a>;
+
+/// Every path below `/v2`, as it is documented, and what it leads to.
+const V2: &[(&str, Lead)] = &[
+    ("openapi.json", |_, _| Route::OpenApi),
+    ("tasks", |_, _| Route::Tasks),
+    ("tasks/{task_id}", |id, _| Route::Task(id)),
+    ("tasks/{task_id}/cancel", |id, _| Route::TaskCancel(id)),
+    ("images", |_, _| Route::Images),
+    ("images/{image_id}", |id, _| Route::Image(id)),
+    ("images/{image_id}/file", |id, _| Route::ImageFile(id)),
+    ("images/{image_id}/stage", |id, _| Route::ImageStage(id)),
+    ("images/{image_id}/import", |id, _| Route::ImageImport(id)),
+    ("images/{image_id}/tasks", |id, _| Route::ImageTasks(id)),
+    ("images/{image_id}/members", |id, _| Route::ImageMembers(id)),
+    ("images/{image_id}/members/{member_id}", |id, member| Route::ImageMember(id, member)),
+    ("images/{image_id}/tags/{tag}", |id, tag| Route::ImageTag(id, tag)),
+    ("images/{image_id}/actions/deactivate", |id, _| Route::ImageDeactivate(id)),
+    ("images/{image_id}/actions/reactivate", |id, _| Route::ImageReactivate(id)),
+    ("info/import", |_, _| Route::ImportInfo),
+    ("info/stores", |_, _| Route::Stores),
+    ("info/stores/detail", |_, _| Route::StoresDetail),
+    ("info/regions", |_, _| Route::Regions),
+    ("info/usage", |_, _| Route::Usage),
+    ("schemas/{schema}", |name, _| Route::Schema(name)),
+    ("schemas/metadefs/{schema}", |name, _| Route::MetadefSchema(name)),
+];
+
+/// Paths elsewhere that are documented; versions that aren't served lead to those that are.
+const ELSEWHERE: &[&str] = &["/", "/versions", "/v2", "/healthcheck"];
 
 impl<'a> Route<'a> {
     /// A slash at the end leads nowhere, but for the versions, whose own links end so: a client that was given an
@@ -54,29 +87,16 @@ impl<'a> Route<'a> {
         if segments.contains(&"") {
             return None;
         }
-        match *segments {
-            ["tasks"] => Some(Self::Tasks),
-            ["tasks", id] => Some(Self::Task(id)),
-            ["tasks", id, "cancel"] => Some(Self::TaskCancel(id)),
-            ["images"] => Some(Self::Images),
-            ["images", id] => Some(Self::Image(id)),
-            ["images", id, "file"] => Some(Self::ImageFile(id)),
-            ["images", id, "stage"] => Some(Self::ImageStage(id)),
-            ["images", id, "import"] => Some(Self::ImageImport(id)),
-            ["images", id, "tasks"] => Some(Self::ImageTasks(id)),
-            ["images", id, "members"] => Some(Self::ImageMembers(id)),
-            ["images", id, "members", member] => Some(Self::ImageMember(id, member)),
-            ["images", id, "tags", tag] => Some(Self::ImageTag(id, tag)),
-            ["images", id, "actions", "deactivate"] => Some(Self::ImageDeactivate(id)),
-            ["images", id, "actions", "reactivate"] => Some(Self::ImageReactivate(id)),
-            ["info", "import"] => Some(Self::ImportInfo),
-            ["info", "stores"] => Some(Self::Stores),
-            ["info", "stores", "detail"] => Some(Self::StoresDetail),
-            ["info", "regions"] => Some(Self::Regions),
-            ["info", "usage"] => Some(Self::Usage),
-            ["schemas", ref name @ ..] => schemas::named(&name.join("/")).map(Self::Schema),
-            _ => None,
-        }
+        V2.iter().find_map(|(path, lead)| {
+            let (first, second) = named_parts(path, segments)?;
+            Some(lead(first, second))
+        })
+    }
+
+    /// Every path that is documented, with what it leads to.
+    pub(crate) fn documented() -> impl Iterator<Item = (String, Route<'static>)> {
+        let elsewhere = ELSEWHERE.iter().filter_map(|path| Some(((*path).to_owned(), Route::of(path)?)));
+        elsewhere.chain(V2.iter().map(|(path, lead)| (format!("/v2/{path}"), lead("", ""))))
     }
 
     /// The methods that are taken here.
@@ -94,6 +114,7 @@ impl<'a> Route<'a> {
             | Self::ImageReactivate(_) => "POST",
             Self::Healthcheck
             | Self::Versions(_)
+            | Self::OpenApi
             | Self::Task(_)
             | Self::ImageTasks(_)
             | Self::ImportInfo
@@ -101,7 +122,8 @@ impl<'a> Route<'a> {
             | Self::StoresDetail
             | Self::Regions
             | Self::Usage
-            | Self::Schema(_) => "GET",
+            | Self::Schema(_)
+            | Self::MetadefSchema(_) => "GET",
         }
     }
 
@@ -113,6 +135,48 @@ impl<'a> Route<'a> {
                  .../cancel ends one that is at work"
             }
             _ => "",
+        }
+    }
+}
+
+/// What stands in a path's segments where the documented path has names; `None` if it is another path.
+fn named_parts<'a>(path: &str, segments: &[&'a str]) -> Option<(&'a str, &'a str)> {
+    let documented = path.split('/');
+    if documented.clone().count() != segments.len() {
+        return None;
+    }
+    let mut named = Vec::new();
+    for (part, segment) in documented.zip(segments) {
+        if part.starts_with('{') {
+            named.push(*segment);
+        } else if part != *segment {
+            return None;
+        }
+    }
+    Some((named.first().copied().unwrap_or_default(), named.get(1).copied().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_where_it_is_documented_to_lead() {
+        for (path, route) in Route::documented() {
+            assert!(path.matches('{').count() <= 2, "{path}");
+            let filled = path.replace(['{', '}'], "");
+            let found = Route::of(&filled).unwrap_or_else(|| panic!("{path} leads nowhere"));
+            assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(&route), "{path}");
+        }
+    }
+
+    #[test]
+    fn named_parts_are_told_apart() {
+        assert!(matches!(Route::of("/v2/images/a/members/b"), Some(Route::ImageMember("a", "b"))));
+        assert!(matches!(Route::of("/v2.3/images/a/tags/b"), Some(Route::ImageTag("a", "b"))));
+        assert!(matches!(Route::of("/v2/schemas/metadefs/tag"), Some(Route::MetadefSchema("tag"))));
+        for nothing in ["/v2/images//file", "/v2/images/a/b", "/v2/info", "/v2/images/a/actions/x", "/v2x"] {
+            assert!(Route::of(nothing).is_none(), "{nothing}");
         }
     }
 }

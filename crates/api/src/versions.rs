@@ -28,10 +28,15 @@ pub(crate) fn is_version(segment: &str) -> bool {
 /// The document. Every minor version is listed: python-glanceclient offers what a listed one brought, and no more.
 pub(crate) fn document(endpoint: &str) -> Value {
     let version = |minor: u32| {
+        let mut links = vec![json!({"rel": "self", "href": format!("{endpoint}/v2/")})];
+        if minor == MINOR {
+            // RFC 8631: where a machine reads what the API takes and answers.
+            links.push(json!({"rel": "service-desc", "href": format!("{endpoint}/v2/openapi.json")}));
+        }
         json!({
             "id": format!("v2.{minor}"),
             "status": if minor == MINOR { "CURRENT" } else { "SUPPORTED" },
-            "links": [{"rel": "self", "href": format!("{endpoint}/v2/")}],
+            "links": links,
         })
     };
     json!({"versions": (0..=MINOR).rev().map(version).collect::<Vec<_>>()})

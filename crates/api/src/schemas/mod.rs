@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// A document.
 pub(crate) type Schema = fn() -> Value;
 
-/// Those under `/v2/schemas/`, by name.
+/// Those at `/v2/schemas/`, by name.
 const SCHEMAS: &[(&str, Schema)] = &[
     ("task", task::task),
     ("tasks", task::tasks),
@@ -18,23 +18,41 @@ const SCHEMAS: &[(&str, Schema)] = &[
     ("images", image::images),
     ("member", image::member),
     ("members", image::members),
-    ("metadefs/namespace", metadef::namespace),
-    ("metadefs/namespaces", || collection("namespaces", metadef::namespace())),
-    ("metadefs/resource_type", metadef::resource_type),
-    ("metadefs/resource_types", || collection("resource_type_associations", metadef::resource_type())),
-    ("metadefs/property", metadef::property),
-    ("metadefs/properties", metadef::properties),
-    ("metadefs/object", metadef::object),
-    ("metadefs/objects", || collection("objects", metadef::object())),
-    ("metadefs/tag", metadef::tag),
-    ("metadefs/tags", || collection("tags", metadef::tag())),
+];
+
+/// Those at `/v2/schemas/metadefs/`.
+const METADEFS: &[(&str, Schema)] = &[
+    ("namespace", metadef::namespace),
+    ("namespaces", || collection("namespaces", metadef::namespace())),
+    ("resource_type", metadef::resource_type),
+    ("resource_types", || collection("resource_type_associations", metadef::resource_type())),
+    ("property", metadef::property),
+    ("properties", metadef::properties),
+    ("object", metadef::object),
+    ("objects", || collection("objects", metadef::object())),
+    ("tag", metadef::tag),
+    ("tags", || collection("tags", metadef::tag())),
 ];
 
 const UUID: &str = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$";
 
 /// The schema of that name, if there is one.
 pub(crate) fn named(name: &str) -> Option<Schema> {
-    SCHEMAS.iter().find(|(known, _)| *known == name).map(|(_, schema)| *schema)
+    of(SCHEMAS, name)
+}
+
+/// The schema of that name of a metadata definition.
+pub(crate) fn metadef_named(name: &str) -> Option<Schema> {
+    of(METADEFS, name)
+}
+
+/// The names of all, and of those of metadata definitions.
+pub(crate) fn names() -> [Vec<&'static str>; 2] {
+    [SCHEMAS, METADEFS].map(|schemas| schemas.iter().map(|(name, _)| *name).collect())
+}
+
+fn of(schemas: &[(&str, Schema)], name: &str) -> Option<Schema> {
+    schemas.iter().find(|(known, _)| *known == name).map(|(_, schema)| *schema)
 }
 
 fn collection(name: &str, item: Value) -> Value {

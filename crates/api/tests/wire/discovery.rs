@@ -12,11 +12,11 @@ async fn versions_are_told_to_anybody() {
     let versions: Vec<_> = (0..=17)
         .rev()
         .map(|minor| {
-            json!({
-                "id": format!("v2.{minor}"),
-                "status": if minor == 17 { "CURRENT" } else { "SUPPORTED" },
-                "links": [{"rel": "self", "href": "https://images.example/v2/"}],
-            })
+            let own = json!({"rel": "self", "href": "https://images.example/v2/"});
+            let described = json!({"rel": "service-desc", "href": "https://images.example/v2/openapi.json"});
+            let (status, links) =
+                if minor == 17 { ("CURRENT", json!([own, described])) } else { ("SUPPORTED", json!([own])) };
+            json!({"id": format!("v2.{minor}"), "status": status, "links": links})
         })
         .collect();
     let document = json!({"versions": versions});
@@ -94,11 +94,22 @@ async fn a_list_of_tasks_declares_what_it_shows() {
 }
 
 #[tokio::test]
+async fn the_api_is_described_to_anybody() {
+    let service = Service::new();
+    for path in ["/v2/openapi.json", "/v2.17/openapi.json"] {
+        let document = service.send(Method::GET, path, &[], "").await.ok(200).body;
+        assert_eq!(document["openapi"], "3.1.0");
+        assert_eq!(document["servers"], json!([{"url": "https://images.example"}]));
+    }
+    let refused = service.send(Method::POST, "/v2/openapi.json", &[], "{}").await;
+    refused.error(405);
+    assert_eq!(refused.header("allow"), "GET");
+}
+
+#[tokio::test]
 async fn health_is_told_to_anybody() {
     let service = Service::new();
-    let request = http::Request::get("/healthcheck").body(bytes::Bytes::new()).unwrap();
-    let healthy = service.app.handle(request).await;
-    assert_eq!((healthy.status().as_u16(), healthy.body().as_ref()), (200, b"OK".as_ref()));
+    assert_eq!(service.send(Method::GET, "/healthcheck", &[], "").await.ok(200).body, "OK");
     let refused = service.send(Method::POST, "/healthcheck", &[], "").await;
     refused.error(405);
     assert_eq!(refused.header("allow"), "GET");

@@ -6,6 +6,7 @@
 mod cancel;
 mod change_images;
 mod clones;
+mod contract;
 mod discovery;
 mod identity;
 mod images;
@@ -13,6 +14,7 @@ mod lifetime;
 mod list_images;
 mod list_tasks;
 mod post_tasks;
+mod schema;
 mod service;
 mod share_images;
 mod uploads;

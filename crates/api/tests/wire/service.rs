@@ -15,6 +15,8 @@ use image_tasks_domain::tasks::Tasks;
 use image_tasks_domain::{GlanceEndpoints, Timestamp};
 use serde_json::{Value, json};
 
+use crate::contract::CONTRACT;
+
 /// When the service's clock starts: 2026-11-18T11:06:40Z.
 pub(crate) const NOW: i64 = 1_795_000_000;
 /// From a task's end to its expiry.
@@ -149,13 +151,21 @@ impl Service {
         self.request(request.body(body.into()).unwrap()).await
     }
 
+    /// Every answer is held against what is documented.
     pub(crate) async fn request(&self, request: Request<Bytes>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.app.handle(request).await;
         let (parts, body) = response.into_parts();
+        CONTRACT.check(&method, &path, &parts, &body);
         let request_id = parts.headers.get("x-openstack-request-id").expect("on every answer");
         let uuid = request_id.to_str().unwrap().strip_prefix("req-").expect("req-<uuid>");
         uuid.parse::<uuid::Uuid>().expect("req-<uuid>");
-        let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        let is_json = parts.headers.get("content-type").is_some_and(|media| media == "application/json");
+        let body = match body.is_empty() {
+            true => Value::Null,
+            false if is_json => serde_json::from_slice(&body).unwrap(),
+            false => String::from_utf8(body.into()).unwrap().into(),
+        };
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
