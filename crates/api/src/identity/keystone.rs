@@ -48,6 +48,8 @@ impl Keystone {
         let question = self.cache.get(key, move |asked| {
             async move {
                 match tokens.validate(&token).await.map_err(Arc::new)? {
+                    // One that has ended by our clock is none, whatever Keystone still says.
+                    Some(valid) if valid.expires_at <= asked => Ok((None, asked.plus(REFUSED.min(bound)))),
                     None => Ok((None, asked.plus(REFUSED.min(bound)))),
                     Some(valid) => {
                         let until = valid.expires_at.min(asked.plus(bound));
