@@ -4,6 +4,8 @@
 //! - [`printed`]: what a client printed, as JSON.
 //! - [`tempest`]: OpenStack's own tests, held against the list of what is expected of each, `tempest.txt`.
 //!
+//! Requests that schemathesis makes up from the API's OpenAPI document need no list: `schemathesis.toml` says how many.
+//!
 //! The tests of this package are ignored unless `cargo local conformance` runs them: they take minutes.
 
 pub mod expected;
