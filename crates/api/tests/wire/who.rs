@@ -68,6 +68,7 @@ const POLICY: &[(&str, &str, Answers)] = &[
     ("GET", "/v2/info/import", After(&[], 200)),
     ("GET", "/v2/info/stores", After(&[], 200)),
     ("GET", "/v2/info/stores/detail", After(&[(BeAdmin, 403)], 200)),
+    ("GET", "/v2/info/regions", After(&[], 200)),
     ("GET", "/v2/info/usage", After(&[], 200)),
     // Tasks. Glance leaves them to admins; here they are what the service is for, and the roles are those of images.
     ("GET", "/v2/tasks", After(&[], 200)),
