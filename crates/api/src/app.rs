@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use image_tasks_domain::Caller;
 use image_tasks_domain::images::Images;
-use image_tasks_domain::ports::Staging;
+use image_tasks_domain::ports::{MultipartUploads, Staging};
 use image_tasks_domain::tasks::Tasks;
 use image_tasks_domain::uploads::Uploads;
 use tracing::Instrument as _;
@@ -33,6 +33,10 @@ pub struct App {
     pub images: Images,
     /// Where bytes wait on their way into images.
     pub staging: Arc<dyn Staging>,
+    /// How clients bring bytes there themselves.
+    pub multipart: Arc<dyn MultipartUploads>,
+    /// Largest image, bytes.
+    pub max_image_bytes: u64,
     /// How callers are known.
     pub identity: Identity,
     /// Scheme and host that clients see; `None`: what each request says.
@@ -53,7 +57,13 @@ pub(crate) struct Call {
 
 impl App {
     fn uploads(&self) -> Uploads<'_> {
-        Uploads { images: &self.images, tasks: &self.tasks, staging: &*self.staging }
+        Uploads {
+            images: &self.images,
+            tasks: &self.tasks,
+            staging: &*self.staging,
+            multipart: &*self.multipart,
+            max_image_bytes: self.max_image_bytes,
+        }
     }
 
     /// Answers one request. With [`Identity::Iam`] the request's extensions hold the principal.
@@ -111,6 +121,11 @@ impl App {
             (Route::ImageFile(id), Method::GET) => images::file(&self.images, call, id).await,
             (Route::ImageFile(id), Method::PUT) => upload::file(self.uploads(), call, id).await,
             (Route::ImageStage(id), Method::PUT) => upload::stage(self.uploads(), call, id).await,
+            (Route::ImageUpload(id), Method::POST) => upload::parts(self.uploads(), call, id).await,
+            (Route::ImageUpload(id), Method::DELETE) => upload::give_up(self.uploads(), call, id).await,
+            (Route::ImageUploadComplete(id), Method::POST) => {
+                upload::complete(self.uploads(), call, id).await
+            }
             (Route::ImageImport(id), Method::POST) => upload::import(self.uploads(), call, id).await,
             (Route::ImageTasks(id), Method::GET) => images::tasks(&self.images, call, id).await,
             (Route::ImageMembers(id), Method::GET) => members::list(&self.images, call, id).await,

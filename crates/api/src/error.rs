@@ -29,8 +29,9 @@ pub(crate) enum ApiError {
     #[error("The request body has {size} bytes; at most {most} are taken")]
     BodyTooLarge { size: usize, most: usize },
     #[error(
-        "An upload has at most {most} bytes here, this one has {size}. A larger image is imported from where it lies: POST \
-             .../import with the method web-download, or a task of type import"
+        "An upload has at most {most} bytes here, this one has {size}. A larger image is uploaded in parts, which POST \
+             .../upload begins; or imported from where it lies, by POST .../import with the method web-download or a \
+             task of type import"
     )]
     UploadTooLarge { size: usize, most: usize },
     #[error("Content-Type must be {accepted}, not '{found}'")]

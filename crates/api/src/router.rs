@@ -17,6 +17,8 @@ pub(crate) enum Route<'a> {
     Image(&'a str),
     ImageFile(&'a str),
     ImageStage(&'a str),
+    ImageUpload(&'a str),
+    ImageUploadComplete(&'a str),
     ImageImport(&'a str),
     ImageTasks(&'a str),
     ImageMembers(&'a str),
@@ -46,6 +48,8 @@ const V2: &[(&str, Lead)] = &[
     ("images/{image_id}", |id, _| Route::Image(id)),
     ("images/{image_id}/file", |id, _| Route::ImageFile(id)),
     ("images/{image_id}/stage", |id, _| Route::ImageStage(id)),
+    ("images/{image_id}/upload", |id, _| Route::ImageUpload(id)),
+    ("images/{image_id}/upload/complete", |id, _| Route::ImageUploadComplete(id)),
     ("images/{image_id}/import", |id, _| Route::ImageImport(id)),
     ("images/{image_id}/tasks", |id, _| Route::ImageTasks(id)),
     ("images/{image_id}/members", |id, _| Route::ImageMembers(id)),
@@ -108,7 +112,9 @@ impl<'a> Route<'a> {
             Self::ImageFile(_) => "GET, PUT",
             Self::ImageStage(_) => "PUT",
             Self::ImageTag(..) => "PUT, DELETE",
+            Self::ImageUpload(_) => "POST, DELETE",
             Self::TaskCancel(_)
+            | Self::ImageUploadComplete(_)
             | Self::ImageImport(_)
             | Self::ImageDeactivate(_)
             | Self::ImageReactivate(_) => "POST",

@@ -378,6 +378,7 @@ mod tests {
             updated_at: Timestamp::from_epoch(1),
             staged: None,
             import_failed: false,
+            upload: None,
             members: Default::default(),
             stored: None,
         }

@@ -8,6 +8,7 @@ mod credentials;
 mod ends;
 mod images;
 mod lists;
+mod multipart;
 mod records;
 mod task_life;
 mod task_store;
@@ -15,6 +16,7 @@ mod unsettled;
 
 pub use credentials::credentials;
 pub use images::image_store;
+pub use multipart::{PutPart, multipart_uploads};
 pub use records::{image_records, image_tasks};
 pub use task_life::task_life;
 pub use task_store::{progress_store, task_store};

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::member::Member;
 use crate::task::TaskId;
 use crate::time::Timestamp;
+use crate::transfer::TransferPlan;
 
 /// An image's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -158,6 +159,9 @@ pub struct Image {
     /// Whether the last task that was to fill it failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub import_failed: bool,
+    /// An upload in parts that is under way, while the record is `uploading` and nothing is staged yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<MultipartUpload>,
     /// Projects that it is shared with, while its visibility is `shared`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<String, Member>,
@@ -180,6 +184,17 @@ impl StagedBytes {
     pub fn object_key(self, image: ImageId) -> String {
         format!("staging/{image}/{}", self.0)
     }
+}
+
+/// An upload in parts, which the client puts into staging itself. Once they are joined, they are `staged`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MultipartUpload {
+    /// What it becomes. It is the upload's id for clients too.
+    pub staged: StagedBytes,
+    /// The store's own id of it (S3: `UploadId`). It is never taken from a client.
+    pub store_id: String,
+    /// How the file is cut.
+    pub plan: TransferPlan,
 }
 
 /// Where an image's bytes are.
@@ -261,6 +276,7 @@ impl Image {
             stored: None,
             staged: None,
             import_failed: false,
+            upload: None,
             members: BTreeMap::new(),
         }
     }

@@ -36,10 +36,10 @@ use crate::rejection::{Answer, Rejection};
 use crate::task::Task;
 use crate::tasks::MAX_LIMIT;
 
-/// How long a download's URL may be used to begin a download; one that has begun goes on. At most: a URL ends with the
+/// How long a URL may be used to begin a download, or to put a part; what has begun goes on. At most: a URL ends with the
 /// credentials that signed it, and a function's role has temporary ones (S3 user guide, "Sharing objects with presigned
 /// URLs").
-const LINK_LIFE: Duration = Duration::from_secs(3600);
+pub(crate) const LINK_LIFE: Duration = Duration::from_secs(3600);
 
 /// Most tasks of an image that are shown.
 const MOST_TASKS: usize = 100;

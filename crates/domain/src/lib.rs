@@ -48,7 +48,8 @@ pub use failure::{Failure, FailureCode};
 pub use glance::{GlanceEndpoints, GlanceImage};
 pub use iam_projects::IamProjects;
 pub use image::{
-    Image, ImageHashes, ImageId, ImageStatus, Publication, StagedBytes, StoredObject, Visibility,
+    Image, ImageHashes, ImageId, ImageStatus, MultipartUpload, Publication, StagedBytes, StoredObject,
+    Visibility,
 };
 pub use import_input::ImportInput;
 pub use input::InvalidInput;

@@ -4,6 +4,7 @@
 mod executions;
 mod identity;
 mod images;
+mod multipart;
 
 pub use executions::MemoryExecutions;
 pub use identity::{Fault, MemoryIdentity};
@@ -51,6 +52,8 @@ struct Tables {
     removed_bytes: Vec<String>,
     unremovable: bool,
     staged: BTreeMap<String, Vec<u8>>,
+    /// Uploads in parts that are under way, by the store's ids of them.
+    uploads: BTreeMap<String, multipart::Parts>,
     keys: BTreeMap<(String, String), Remembered>,
     tokens: BTreeMap<TaskId, (Secret, Timestamp)>,
     progress: BTreeMap<TaskId, Progress>,
@@ -470,6 +473,13 @@ mod tests {
         }
     }
 
+    #[async_trait]
+    impl conformance::PutPart for MemoryStore {
+        async fn put(&self, url: &str, bytes: Vec<u8>) -> Option<String> {
+            self.put_part(url, bytes)
+        }
+    }
+
     #[tokio::test]
     async fn the_reference_keeps_what_it_demands() {
         let store = MemoryStore::default();
@@ -484,5 +494,6 @@ mod tests {
         let store = MemoryStore::default();
         conformance::image_records(&store, &store, &store).await;
         conformance::image_tasks(&store, &store, &store).await;
+        conformance::multipart_uploads(&store, &store).await;
     }
 }

@@ -6,9 +6,11 @@
 
 mod identity;
 mod images;
+mod multipart;
 
 pub use identity::{ProjectMap, Tokens};
 pub use images::{FoundImages, ImageBytes, ImageRecords, ImageTasks, Staging};
+pub use multipart::{Joined, MultipartUploads, StagedObject, StagedPart};
 
 use std::cmp::Ordering;
 use std::time::Duration;

@@ -4,6 +4,10 @@
 //! - Bytes that were uploaded become an image's only by a task, as any import: none are active unjudged.
 //! - An upload has a key of its own. What is left of one that leads to nothing goes with the bucket's rule for staging.
 
+mod multipart;
+
+pub use multipart::{MOST_URLS, PartUrls};
+
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,7 +18,7 @@ use crate::image::{Image, ImageId, ImageStatus, StagedBytes};
 use crate::image_import::{ImageImport, ImportMethod, check_stores, formats};
 use crate::images::Images;
 use crate::policy;
-use crate::ports::Staging;
+use crate::ports::{MultipartUploads, Staging};
 use crate::rejection::{Answer, Rejection};
 use crate::task::{Task, TaskId};
 use crate::tasks::Tasks;
@@ -33,6 +37,10 @@ pub struct Uploads<'a> {
     pub tasks: &'a Tasks,
     /// Where bytes wait.
     pub staging: &'a dyn Staging,
+    /// How clients bring them there themselves.
+    pub multipart: &'a dyn MultipartUploads,
+    /// Largest image, bytes.
+    pub max_image_bytes: u64,
 }
 
 impl Uploads<'_> {
@@ -68,6 +76,7 @@ impl Uploads<'_> {
         let staged = match (&method, image.status, image.staged) {
             (ImportMethod::GlanceDirect, ImageStatus::Uploading, Some(staged)) => Some(staged),
             (ImportMethod::WebDownload(_), ImageStatus::Queued, _) => None,
+            (ImportMethod::GlanceDirect, ..) if image.upload.is_some() => return Err(has_bytes(&image)),
             (ImportMethod::GlanceDirect, ..) => {
                 let told = format!("Image {id} is {}; stage its bytes first", image.status.name());
                 return Err(Rejection::Conflict(told));
@@ -147,6 +156,10 @@ impl Uploads<'_> {
 }
 
 fn has_bytes(image: &Image) -> Rejection {
+    if image.upload.is_some() {
+        let told = "is being uploaded in parts; complete that, or give it up by DELETE .../upload";
+        return Rejection::Conflict(format!("Image {} {told}", image.id));
+    }
     let status = image.status.name();
     Rejection::Conflict(format!("Image {} is {status}; bytes come only into one that is queued", image.id))
 }

@@ -44,7 +44,15 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> Result<App, Error> {
         clock,
         quota: config.images_per_project,
     };
-    Ok(App { staging: bytes, tasks, images, identity, public_endpoint: config.public_endpoint })
+    Ok(App {
+        staging: bytes.clone(),
+        multipart: bytes,
+        max_image_bytes: config.max_image_bytes,
+        tasks,
+        images,
+        identity,
+        public_endpoint: config.public_endpoint,
+    })
 }
 
 fn identity(told: image_tasks_aws::Identity, clients: &Clients) -> Result<Identity, Error> {

@@ -13,6 +13,8 @@ mod images;
 mod lifetime;
 mod list_images;
 mod list_tasks;
+mod multipart;
+mod multipart_races;
 mod post_tasks;
 mod schema;
 mod service;

@@ -22,6 +22,9 @@ pub(crate) const NOW: i64 = 1_795_000_000;
 /// From a task's end to its expiry.
 pub(crate) const TTL: Duration = Duration::from_secs(48 * 3600);
 
+/// Bytes of the largest image.
+pub(crate) const MAX_IMAGE: u64 = 45 << 40;
+
 /// Most images of a project.
 pub(crate) const QUOTA: usize = 50;
 
@@ -105,6 +108,8 @@ impl Service {
         };
         let app = App {
             staging: store.clone(),
+            multipart: store.clone(),
+            max_image_bytes: MAX_IMAGE,
             tasks,
             images,
             identity: Identity::Development,

@@ -10,35 +10,35 @@ use serde_json::{Value, json};
 
 use crate::service::{ADMIN, ALICE, Answer, BOB, Service, TTL};
 
-const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
-const READER: &str = "rita:demo:reader";
+pub(crate) const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
+pub(crate) const READER: &str = "rita:demo:reader";
 
-async fn record(service: &Service, body: Value) -> String {
+pub(crate) async fn record(service: &Service, body: Value) -> String {
     let headers = [("x-auth-token", ALICE)];
     let made = service.send(Method::POST, "/v2/images", &headers, body.to_string()).await.ok(201);
     assert_eq!(made.header("openstack-image-import-methods"), "glance-direct,web-download");
     made.body["id"].as_str().unwrap().to_owned()
 }
 
-fn formats() -> Value {
+pub(crate) fn formats() -> Value {
     json!({"disk_format": "raw", "container_format": "bare"})
 }
 
-async fn put(service: &Service, token: &str, path: &str, bytes: &'static [u8]) -> Answer {
+pub(crate) async fn put(service: &Service, token: &str, path: &str, bytes: &'static [u8]) -> Answer {
     service.send(Method::PUT, path, &[("x-auth-token", token), OCTETS], bytes).await
 }
 
-async fn import(service: &Service, token: &str, id: &str, body: Value) -> Answer {
+pub(crate) async fn import(service: &Service, token: &str, id: &str, body: Value) -> Answer {
     let path = format!("/v2/images/{id}/import");
     service.send(Method::POST, &path, &[("x-auth-token", token)], body.to_string()).await
 }
 
-async fn image(service: &Service, id: &str) -> image_tasks_domain::Image {
+pub(crate) async fn image(service: &Service, id: &str) -> image_tasks_domain::Image {
     service.store.get(id.parse().unwrap()).await.unwrap().unwrap()
 }
 
 /// What a worker would do with the newest task of the service.
-async fn work(service: &Service, ends: Result<(), Failure>) -> TaskId {
+pub(crate) async fn work(service: &Service, ends: Result<(), Failure>) -> TaskId {
     let (id, image, staged) = loop {
         let tasks = service.get(ALICE, "/v2/tasks?type=api_image_import&status=pending").await.ok(200);
         if let Some(id) = tasks.body["tasks"][0]["id"].as_str() {
@@ -181,7 +181,8 @@ async fn what_is_refused_of_an_upload() {
         assert_eq!(told.error(415), "Content-Type must be application/octet-stream, not 'text/plain'");
         let large = vec![0; 4_400_001];
         let answer = service.send(Method::PUT, &path, &[("x-auth-token", ALICE), OCTETS], large).await;
-        assert!(answer.error(413).contains("web-download"), "{answer:?}");
+        let told = answer.error(413);
+        assert!(told.contains("POST .../upload begins") && told.contains("web-download"), "{told}");
     }
     let unset = put(&service, ALICE, &format!("/v2/images/{bare}/file"), b"abc").await;
     assert_eq!(unset.error(409), "container_format: has to be set before bytes come into the image");

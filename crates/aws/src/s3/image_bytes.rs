@@ -1,7 +1,7 @@
 //! The bytes of images as the API handles them: staged, and removed.
 
 use async_trait::async_trait;
-use image_tasks_domain::ports::{ImageBytes, Staging, StoreError, StoreResult};
+use image_tasks_domain::ports::{ImageBytes, MultipartUploads as _, Staging, StoreError, StoreResult};
 use image_tasks_domain::{Image, ImageId, StagedBytes};
 use image_tasks_flows::ports::{ObjectError, ObjectRef, Objects as _};
 
@@ -10,7 +10,7 @@ use super::S3Objects;
 /// Objects of images, and uploads in the work bucket.
 #[derive(Debug, Clone)]
 pub struct S3Images {
-    objects: S3Objects,
+    pub(super) objects: S3Objects,
     work_bucket: String,
 }
 
@@ -20,11 +20,11 @@ impl S3Images {
         Self { objects, work_bucket: work_bucket.into() }
     }
 
-    fn staged(&self, image: ImageId, staged: StagedBytes) -> ObjectRef {
+    pub(super) fn staged(&self, image: ImageId, staged: StagedBytes) -> ObjectRef {
         ObjectRef { bucket: self.work_bucket.clone(), key: staged.object_key(image) }
     }
 
-    async fn delete(&self, at: &ObjectRef) -> StoreResult<()> {
+    pub(super) async fn delete(&self, at: &ObjectRef) -> StoreResult<()> {
         self.objects.delete(at).await.map_err(failed)
     }
 }
@@ -34,6 +34,9 @@ impl ImageBytes for S3Images {
     async fn remove_bytes(&self, image: &Image) -> StoreResult<()> {
         if let Some(staged) = image.staged {
             self.delete(&self.staged(image.id, staged)).await?;
+        }
+        if let Some(upload) = &image.upload {
+            self.abort(image.id, upload).await?;
         }
         let Some(stored) = &image.stored else { return Ok(()) };
         for key in [stored.key.clone(), stored.allocation_key()] {
@@ -54,7 +57,7 @@ impl Staging for S3Images {
     }
 }
 
-fn failed(error: ObjectError) -> StoreError {
+pub(super) fn failed(error: ObjectError) -> StoreError {
     match error {
         ObjectError::Transient(_) => StoreError::Unavailable(Box::new(error)),
         _ => StoreError::Fault(Box::new(error)),

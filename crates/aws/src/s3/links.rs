@@ -28,12 +28,17 @@ impl ImageLinks for S3Objects {
             .presigned(presigning)
             .await
             .map_err(store_error)?;
-        // In a Lambda the SDK also hands out a trace header; what the client must send are the signed ones.
-        let url = signed.uri();
-        let needed = url.split(['?', '&']).find_map(|pair| pair.strip_prefix("X-Amz-SignedHeaders="));
-        match needed {
-            Some("host") => Ok(url.to_owned()),
-            other => Err(StoreError::Fault(format!("the URL would need headers: {other:?}").into())),
-        }
+        only_signed(signed.uri(), "host")
+    }
+}
+
+/// A URL that needs just these headers to be as they were signed. In a Lambda the SDK also hands out a trace header; what
+/// a client must send are the signed ones.
+pub(super) fn only_signed(url: &str, headers: &str) -> StoreResult<String> {
+    let needed = url.split(['?', '&']).find_map(|pair| pair.strip_prefix("X-Amz-SignedHeaders="));
+    if needed == Some(headers) {
+        Ok(url.to_owned())
+    } else {
+        Err(StoreError::Fault(format!("the URL would need headers: {needed:?}").into()))
     }
 }

@@ -12,6 +12,7 @@ mod image_bytes;
 mod links;
 mod multipart;
 mod receivers;
+mod staging;
 mod upload;
 
 pub use self::image_bytes::S3Images;

@@ -217,6 +217,6 @@ fn mismatch(what: &str, sent: u64, stored: u64) -> ObjectError {
     ObjectError::Checksum(format!("{what}: sent CRC64NVME {sent:016x}, stored {stored:016x}").into())
 }
 
-fn part_number(number: u32, what: &str) -> ObjectResult<i32> {
+pub(super) fn part_number(number: u32, what: &str) -> ObjectResult<i32> {
     i32::try_from(number).map_err(|_| ObjectError::Fault(format!("{what}: no such part number").into()))
 }

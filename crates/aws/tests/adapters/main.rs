@@ -16,3 +16,4 @@ mod many;
 mod s3;
 mod s3_strict;
 mod sources;
+mod staging;

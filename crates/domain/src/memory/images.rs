@@ -61,6 +61,7 @@ impl ImageRecords for MemoryStore {
             updated_at,
             stored,
             staged,
+            upload,
             members
         );
         *stored = next;
@@ -132,6 +133,9 @@ impl ImageBytes for MemoryStore {
         tables.removed_bytes.extend(image.stored.as_ref().map(|stored| stored.key.clone()));
         if let Some(staged) = image.staged {
             tables.staged.remove(&staged.object_key(image.id));
+        }
+        if let Some(upload) = &image.upload {
+            tables.give_up(image.id, upload);
         }
         Ok(())
     }

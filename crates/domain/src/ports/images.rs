@@ -62,6 +62,7 @@ pub trait Staging: Send + Sync {
 /// The bytes of images, for who removes them.
 #[async_trait]
 pub trait ImageBytes: Send + Sync {
-    /// Removes an image's object and what lies beside it, and what is staged for it. Again is the same as once.
+    /// Removes an image's object and what lies beside it, what is staged for it, and an upload that is under way. Again
+    /// is the same as once.
     async fn remove_bytes(&self, image: &Image) -> StoreResult<()>;
 }

@@ -80,6 +80,7 @@ fn source_image(bytes: &[u8], stored: StoredObject, now: image_tasks_domain::Tim
         updated_at: now,
         staged: None,
         import_failed: false,
+        upload: None,
         members: Default::default(),
         stored: Some(stored),
     }

@@ -167,6 +167,7 @@ impl Scenario {
             updated_at: now,
             staged: None,
             import_failed: false,
+            upload: None,
             members: Default::default(),
             stored: Some(StoredObject { bucket: at.bucket, key: at.key, etag: object.etag, crc64nvme: crc }),
         });

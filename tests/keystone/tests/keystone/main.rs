@@ -64,6 +64,8 @@ impl Service {
             };
             App {
                 staging: store.clone(),
+                multipart: store.clone(),
+                max_image_bytes: 1 << 40,
                 tasks,
                 images,
                 identity: Identity::Keystone(Arc::new(known)),
