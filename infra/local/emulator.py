@@ -15,7 +15,8 @@ makes. What is done here has no option in the emulators:
   calls can be held, or made to fail in any way of S3's, also inside a 200
   (DISTURBANCES), so that tests can count bytes and be in the middle of a copy.
   crates/local/src/s3.rs is the other side;
-- what AWS refuses and the emulators take is refused (strict.py).
+- what AWS refuses and the emulators take is refused (strict.py), and what AWS
+  takes and they refuse is taken (lenient.py).
 """
 
 import collections
@@ -31,6 +32,7 @@ import sys
 import threading
 import time
 
+import lenient
 import strict
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -150,6 +152,7 @@ def s3() -> None:
     provider.DEFAULT_S3_TMP_DIR = os.path.join(os.environ["TMPDIR"], "s3-objects")
     keep_regions_apart()
     strict.refuse_in_s3()
+    lenient.take_parts_without_checksums()
     watch_s3(os.environ["REQUESTS"], os.environ["DISTURBANCES"])
     sys.argv = ["localstack"]
     runpy.run_module("localstack.runtime.main", run_name="__main__")

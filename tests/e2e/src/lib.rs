@@ -102,9 +102,19 @@ impl Tenant {
         answer(self.request(Method::GET, path, None).await).await
     }
 
+    /// POST of a JSON document.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::POST, path, Some(body.to_string())).await).await
+    }
+
+    /// PUT of bytes to a URL that needs nothing else.
+    pub async fn put(&self, url: &str, bytes: Vec<u8>) -> Response {
+        self.http.put(url).body(bytes).send().await.expect("S3 answers")
+    }
+
     /// POST of a task.
     pub async fn post_task(&self, body: &Value) -> Answer {
-        answer(self.request(Method::POST, "/v2/tasks", Some(body.to_string())).await).await
+        self.post("/v2/tasks", body).await
     }
 
     /// POST of a task under an idempotency key.
@@ -309,7 +319,11 @@ async fn answer(response: Response) -> Answer {
     let status = response.status();
     let location = response.headers().get("location").map(|l| l.to_str().unwrap().to_owned());
     let text = response.text().await.unwrap();
-    let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}, not JSON: {text}"));
+    let body = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}, not JSON: {text}"))
+    };
     Answer { status, location, body }
 }
 

@@ -19,3 +19,4 @@ mod regions;
 mod relay;
 mod same_id;
 mod semantics;
+mod uploads;

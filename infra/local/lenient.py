@@ -1,0 +1,41 @@
+"""Where the emulators refuse what AWS takes: taken here as AWS does."""
+
+import functools
+import threading
+
+
+def take_parts_without_checksums() -> None:
+    """Of an upload whose checksum is the full object's, parts need none of their own: S3 takes them itself (S3 user
+    guide, "Checking object integrity", full object checksums). LocalStack refuses such a part.
+    """
+    from localstack.services.s3 import provider
+    from localstack.services.s3.utils import get_s3_checksum_algorithm_from_request
+
+    taken_here = threading.local()
+
+    class Part(provider.S3Part):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            self.checksum_algorithm = getattr(taken_here, "algorithm", None) or self.checksum_algorithm
+
+    upload_part = provider.S3Provider.upload_part
+
+    @functools.wraps(upload_part)
+    def with_checksum(self, context, request):
+        _, bucket = self._get_cross_account_bucket(context, request["Bucket"])
+        upload = bucket.multiparts.get(request.get("UploadId"))
+        own = get_s3_checksum_algorithm_from_request(request) or context.request.headers.get("x-amz-trailer")
+        if not upload or upload.checksum_type != "FULL_OBJECT" or own:
+            return upload_part(self, context, request)
+        taken_here.algorithm = upload.checksum_algorithm
+        try:
+            answer = upload_part(self, context, request)
+        finally:
+            taken_here.algorithm = None
+        part = upload.parts[request["PartNumber"]]
+        with self._storage_backend.get_multipart(request["Bucket"], upload).open(part) as stored:
+            part.checksum_value = stored.checksum
+        return answer
+
+    provider.S3Part = Part
+    provider.S3Provider.upload_part = with_checksum
