@@ -16,6 +16,7 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("imageTasks", object(json!({"tasks": array("task")}))),
         ("image", record(shown("image"), &["stores"])),
         ("images", list(shown("images"), "images", "image", &mut Value::Null)),
+        ("partUrls", part_urls()),
         ("member", record(shown("member"), &[])),
         ("members", list(shown("members"), "members", "member", &mut Value::Null)),
         ("versions", versions()),
@@ -111,6 +112,24 @@ fn stores_detail() -> Value {
     store["properties"]["weight"] = json!({"type": "integer"});
     let store = record(store, &[]);
     object(json!({"stores": {"type": "array", "items": store}}))
+}
+
+fn part_urls() -> Value {
+    let count = |description: &str| json!({"description": description, "type": "integer", "minimum": 0});
+    let part = object(json!({
+        "part_number": {"type": "integer", "minimum": 1},
+        "offset": count("Where in the file it begins"),
+        "size": count("Its bytes"),
+        "url": {"description": "Where it is put", "type": "string"},
+    }));
+    object(json!({
+        "upload_id": text(),
+        "size": count("Bytes of the file"),
+        "part_size": count("Bytes of each part but the last"),
+        "part_count": count("Parts in all"),
+        "parts": {"type": "array", "items": part},
+        "expires_at": {"description": "When the URLs end at the latest", "type": "string"},
+    }))
 }
 
 fn regions() -> Value {

@@ -12,6 +12,8 @@ pub(super) fn operation(path: &str, route: Route<'_>, method: &str) -> Option<Op
         | Route::Image(_)
         | Route::ImageFile(_)
         | Route::ImageStage(_)
+        | Route::ImageUpload(_)
+        | Route::ImageUploadComplete(_)
         | Route::ImageImport(_)
         | Route::ImageTasks(_)
         | Route::ImageTag(..)
@@ -95,6 +97,19 @@ fn of_images(route: Route<'_>, method: &str) -> Option<Operation> {
                 .answers(204, "The bytes wait", Holds::Nothing)
                 .refuses(&[404, 409, 413, 415])
         }
+        (Route::ImageUpload(_), "POST") => does("uploadParts", "Begin an upload in parts, or go on with it")
+            .about("Each part is put to its URL, without an X-Auth-Token. A URL that has ended is asked for again.")
+            .takes(Takes::Json("partsRequest"))
+            .answers(201, "The upload is begun: URLs of its first parts", Holds::Json("partUrls"))
+            .answers(200, "URLs of the parts that were asked for", Holds::Json("partUrls"))
+            .refuses(&[400, 404, 409, 413]),
+        (Route::ImageUpload(_), "DELETE") => does("giveUpUpload", "Give an upload in parts up")
+            .answers(204, "The record is without bytes", Holds::Nothing)
+            .refuses(&[404, 409]),
+        (Route::ImageUploadComplete(_), "POST") => does("completeUpload", "Join the parts of an upload")
+            .takes(Takes::Json("completion"))
+            .answers(204, "The bytes wait to be imported", Holds::Nothing)
+            .refuses(&[400, 404, 409, 413]),
         (Route::ImageImport(_), "POST") => does("importImage", "Import staged bytes, or those of a URL")
             .takes(Takes::Json("imageImport"))
             .answers(202, "A task of type api_image_import does it", Holds::Nothing)
@@ -177,10 +192,11 @@ fn of_service(path: &str, route: Route<'_>, method: &str) -> Option<Operation> {
             "Their names",
             Holds::Json("importInfo"),
         ),
-        Route::Stores => {
-            does("listStores", "Where bytes go: the one store, which is the region")
-                .answers(200, "The store", Holds::Json("stores"))
-        }
+        Route::Stores => does("listStores", "Where bytes go: the one store, which is the region").answers(
+            200,
+            "The store",
+            Holds::Json("stores"),
+        ),
         Route::StoresDetail => does("listStoresDetail", "The same, with what an operator wants to know")
             .answers(200, "The store", Holds::Json("storesDetail")),
         Route::Regions => does("listRegions", "Regions that images can be cloned from, this one first")

@@ -4,6 +4,7 @@ use image_tasks_domain::export_input::{COMPRESSIONS, FORMATS};
 use image_tasks_domain::image::HASH_ALGORITHM;
 use image_tasks_domain::image_import::METHODS;
 use image_tasks_domain::import_input::SOURCE_FORMATS;
+use image_tasks_domain::uploads::MOST_URLS;
 use image_tasks_domain::{MemberStatus, TaskType};
 use serde_json::{Map, Value, json};
 
@@ -20,6 +21,8 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("cloneInput", clone_input()),
         ("newImage", new_image()),
         ("imageImport", image_import()),
+        ("partsRequest", parts_request()),
+        ("completion", completion()),
         ("patch", patch()),
         ("oldPatch", old_patch()),
         ("newMember", one("member", json!({"type": "string", "minLength": 1, "maxLength": 255}))),
@@ -107,6 +110,49 @@ fn clone_input() -> Value {
             "image_properties": reference("schemas", "newImage"),
             "allow_duplicate": {
                 "description": "Copy it though the project has the same bits here", "type": "boolean", "default": false,
+            },
+        },
+    })
+}
+
+fn parts_request() -> Value {
+    let number = json!({"type": "integer", "minimum": 1, "maximum": 10_000});
+    let begin = json!({
+        "type": "object",
+        "required": ["size"],
+        "properties": {"size": {"description": "The file's bytes", "type": "integer", "minimum": 1}},
+        "not": {"required": ["upload_id"]},
+    });
+    let more = json!({
+        "type": "object",
+        "required": ["upload_id", "part_numbers"],
+        "properties": {
+            "upload_id": {"type": "string", "format": "uuid"},
+            "part_numbers": {"type": "array", "items": number, "minItems": 1, "maxItems": MOST_URLS},
+        },
+        "not": {"required": ["size"]},
+    });
+    json!({"oneOf": [begin, more]})
+}
+
+fn completion() -> Value {
+    let part = json!({
+        "type": "object",
+        "required": ["part_number", "etag"],
+        "properties": {
+            "part_number": {"type": "integer", "minimum": 1, "maximum": 10_000},
+            "etag": {"description": "What S3 answered", "type": "string", "maxLength": 128},
+        },
+    });
+    json!({
+        "type": "object",
+        "required": ["upload_id", "parts"],
+        "properties": {
+            "upload_id": {"type": "string", "format": "uuid"},
+            "parts": {"description": "Each part once, in any order", "type": "array", "items": part},
+            "crc64nvme": {
+                "description": "CRC64NVME of the whole file, base64", "type": "string",
+                "pattern": "^[A-Za-z0-9+/]{10}[AEIMQUYcgkosw048]=$",
             },
         },
     })

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use http::Request;
+use image_tasks_domain::transfer::TransferPlan;
 use image_tasks_domain::{
-    Caller, IamProjects, Image, ImageStatus, KeystoneToken, Member, MemberStatus, Scope, Task, TaskType,
-    Timestamp, Visibility,
+    Caller, IamProjects, Image, ImageStatus, KeystoneToken, Member, MemberStatus, MultipartUpload, Scope,
+    StagedBytes, Task, TaskType, Timestamp, Visibility,
 };
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::change_images::V21;
 use crate::contract::CONTRACT;
@@ -84,6 +86,10 @@ const POLICY: &[(&str, &str, Answers)] = &[
     ("GET", "/v2/images/{image_id}/file", After(&[(SeeImage, 404), (BeWorker, 403)], 302)),
     ("PUT", "/v2/images/{image_id}/file", After(CHANGE, 204)),
     ("PUT", "/v2/images/{image_id}/stage", After(CHANGE, 204)),
+    ("POST", "/v2/images/{image_id}/upload", After(CHANGE, 201)),
+    ("DELETE", "/v2/images/{image_id}/upload", After(CHANGE, 204)),
+    // Nothing was uploaded.
+    ("POST", "/v2/images/{image_id}/upload/complete", After(CHANGE, 409)),
     ("POST", "/v2/images/{image_id}/import", After(CHANGE, 202)),
     ("GET", "/v2/images/{image_id}/tasks", After(&[(SeeImage, 404)], 200)),
     ("PUT", "/v2/images/{image_id}/tags/{tag}", After(CHANGE, 204)),
@@ -117,6 +123,8 @@ const MEMBERS: [(&str, MemberStatus); 3] = [
     ("accepted", MemberStatus::Accepted),
     ("rejected", MemberStatus::Rejected),
 ];
+/// An upload that is under way.
+const UPLOAD: StagedBytes = StagedBytes(Uuid::from_u128(5));
 /// The member that is shown and accepts.
 const THAT_MEMBER: &str = "accepted";
 
@@ -277,8 +285,17 @@ fn put_records(service: &Service, method: &str, path: &str, visibility: Visibili
     let mut image = Image { visibility, members: members.into(), ..image(OWNER) };
     let fills =
         matches!((method, path.rsplit('/').next()), ("PUT", Some("file" | "stage")) | (_, Some("import")));
-    if fills {
+    let uploads = path.contains("/upload");
+    if fills || uploads {
         (image.status, image.stored) = (ImageStatus::Queued, None);
+    }
+    if uploads && (method, path.rsplit('/').next()) != ("POST", Some("upload")) {
+        image.status = ImageStatus::Uploading;
+        image.upload = Some(MultipartUpload {
+            staged: UPLOAD,
+            store_id: "x".into(),
+            plan: TransferPlan { size: 3, part_size: 3 },
+        });
     }
     service.store.put_image(image.clone());
     let task = Task::pending(TaskType::Import, OWNER, json!({}), at);
@@ -295,6 +312,11 @@ fn request(method: &str, path: &str, image: &Image, task: &Task) -> Request<Byte
         "PUT" if members => ("application/json", json!({"status": "accepted"}).to_string()),
         "PUT" => ("application/octet-stream", "abc".to_owned()),
         "POST" if members => ("application/json", json!({"member": "new"}).to_string()),
+        "POST" if path.ends_with("/upload") => ("application/json", json!({"size": 3}).to_string()),
+        "POST" if path.ends_with("/complete") => {
+            let said = json!({"upload_id": UPLOAD, "parts": [{"part_number": 1, "etag": "x"}]});
+            ("application/json", said.to_string())
+        }
         "POST" if path.ends_with("/import") => ("application/json", web.to_string()),
         "POST" if path == "/v2/tasks" => ("application/json", import().to_string()),
         "POST" if path == "/v2/images" => ("application/json", "{}".to_owned()),
