@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Code, Error, Result},
     format::{Compression, Format},
-    formats::view::View,
+    formats::{view::View, vmdk::JOIN},
     regions::{ByteRange, Regions},
     signatures::{self, Ends, Meaning},
 };
@@ -59,7 +59,7 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
         }
         Meaning::Descriptor(name) => Err(Error::refused(
             Code::ExternalData,
-            format!("the file is a {name} that names other files; send the disk itself as one file"),
+            format!("the file is a {name}: it names the files that hold the disk; {JOIN}"),
         )),
         Meaning::Stream(stream) => Ok(Inspection::Stream(stream)),
         Meaning::Disk(format) => {
@@ -73,7 +73,9 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
             if partitioned && !may_begin_with_partition_table(format, declared, ends.head) {
                 return Err(Error::refused(
                     Code::Polyglot,
-                    format!("the file is {format} and begins with a partition table (55 AA at byte 510)"),
+                    format!(
+                        "the file is {format} and begins with a partition table (55 AA at byte 510); {ANEW}"
+                    ),
                 ));
             }
             Ok(Inspection::Disk(format))
@@ -82,13 +84,17 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
 }
 
 fn without_signature(declared: Option<Format>) -> Result<Inspection> {
+    const RAW: &str = "if it is a raw disk, as a VMDK's -flat file is, say import_from_format \"raw\"";
     match declared {
         Some(format) if format.is_opaque() => Ok(Inspection::Disk(format)),
         Some(format) => Err(Error::refused(
             Code::FormatMismatch,
-            format!("declared as {format}, but the file has no signature of it"),
+            format!("declared as {format}, but the file has no signature of it; {RAW}"),
         )),
-        None => Err(Error::refused(Code::UnknownFormat, "the file has no known signature")),
+        None => {
+            let message = format!("the file has no known signature; {RAW}");
+            Err(Error::refused(Code::UnknownFormat, message))
+        }
     }
 }
 

@@ -13,4 +13,5 @@ mod ova;
 mod plain;
 mod qcow2;
 mod tables;
+mod vmdk;
 mod write;

@@ -3,10 +3,13 @@
 //! Threat model: VMware, QEMU and VirtualBox read this text differently (QEMU by searching for substrings, also in comments), so
 //! what isn't understood is refused: unknown keys, repeated keys, anything behind the text's end. The strings that name
 //! other files are searched in all bytes that QEMU would search.
+//!
+//! The one extent's own name is whatever the file was called while it was made. Nobody needs it, since the extent is the
+//! file that the text lies in: QEMU and VirtualBox don't look at it either.
 
 use std::collections::HashSet;
 
-use super::SECTOR;
+use super::{JOIN, SECTOR};
 use crate::{
     error::{Code, Error, Result},
     formats::view::View,
@@ -18,18 +21,21 @@ const PLACE: u64 = 1;
 const QEMU_SECTORS: u64 = 20;
 /// Honest descriptors have 20 sectors.
 const MAX_SECTORS: u64 = 2048;
-const MAX_NAME: usize = 255;
+/// Linux's `PATH_MAX`.
+const MAX_NAME: usize = 4096;
 
 /// What the header says about the disk.
 pub(super) struct Expected {
     pub(super) compressed: bool,
+    /// Sectors of the disk and of a grain.
     pub(super) capacity: u64,
+    pub(super) grain: u64,
 }
 
 /// Reads the descriptor of `len` sectors at sector `at` and refuses what isn't plain.
 pub(super) fn check(view: View<'_>, at: u64, len: u64, expected: &Expected) -> Result<()> {
     if at == 0 || len == 0 {
-        return Err(bad("there is none: the file is one extent of a split disk"));
+        return Err(no_text());
     }
     if at != PLACE {
         return Err(bad(format!("at sector {at} instead of {PLACE}")));
@@ -52,6 +58,10 @@ pub(super) fn check(view: View<'_>, at: u64, len: u64, expected: &Expected) -> R
     refuse_names(searched, declared)?;
     let end = declared.iter().position(|b| *b == 0).unwrap_or(declared.len());
     let (text, padding) = declared.split_at(end);
+    // QEMU keeps room for a text in each part of a split disk, and writes none.
+    if padding.iter().all(|b| *b == 0) && text.trim_ascii().is_empty() {
+        return Err(no_text());
+    }
     if !is_padding(text, padding) {
         return Err(bad("there are bytes behind its end"));
     }
@@ -59,6 +69,10 @@ pub(super) fn check(view: View<'_>, at: u64, len: u64, expected: &Expected) -> R
         return Err(bad(format!("control character {control:#04x} in it")));
     }
     parse(text, expected)
+}
+
+fn no_text() -> Error {
+    bad(format!("there is none, so the file is one part of a split disk, as disk-s001.vmdk is; {JOIN}"))
 }
 
 /// Zeros; or what QEMU leaves when it writes a shorter CID: the rest of the text moves forward by up to 7 bytes, and the text's old
@@ -112,7 +126,8 @@ fn parse(text: &[u8], expected: &Expected) -> Result<()> {
         let (key, value) =
             (line[..at].trim_ascii().to_ascii_lowercase(), unquoted(line[at + 1..].trim_ascii()));
         check_key(&key, value, expected)?;
-        if !keys.insert(key) {
+        // What a tool tells about the machine it may tell twice; no reader's disk depends on it.
+        if !key.starts_with(b"ddb.") && !keys.insert(key) {
             return Err(bad(format!("the key {} is there twice", shown(&line[..at]))));
         }
     }
@@ -165,7 +180,10 @@ fn check_type(value: &[u8], expected: &Expected) -> Result<()> {
         }
         _ => Err(Error::refused(
             Code::UnsupportedFormat,
-            format!("VMDK createType {}; monolithicSparse and streamOptimized are accepted", shown(value)),
+            format!(
+                "VMDK createType {}; monolithicSparse and streamOptimized are read; {JOIN}",
+                shown(value)
+            ),
         )),
     }
 }
@@ -178,7 +196,8 @@ fn is_extent(line: &[u8]) -> bool {
     })
 }
 
-/// `RW <sectors> SPARSE "<name>"`: this file itself, of the header's capacity.
+/// `RW <sectors> SPARSE "<name>"`: this file itself, of the header's capacity. VirtualBox rounds that up to whole grains,
+/// and QEMU goes by it.
 fn check_extent(line: &[u8], expected: &Expected) -> Result<()> {
     let (words, name) = match line.iter().position(|b| *b == b'"') {
         Some(at) => (&line[..at], &line[at + 1..]),
@@ -194,14 +213,15 @@ fn check_extent(line: &[u8], expected: &Expected) -> Result<()> {
     if kind != b"SPARSE" {
         return Err(Error::refused(
             Code::ExternalData,
-            format!("VMDK descriptor: an extent of type {} lies in another file", shown(kind)),
+            format!("VMDK descriptor: an extent of type {} lies in another file; {JOIN}", shown(kind)),
         ));
     }
     let Some(name) = name.strip_suffix(b"\"") else {
         return Err(bad(format!("the extent line {} goes on behind the name", shown(line))));
     };
     let sectors = std::str::from_utf8(sectors).ok().and_then(|n| n.parse::<u64>().ok());
-    if sectors != Some(expected.capacity) {
+    let whole_grains = sectors.and_then(|sectors| sectors.checked_next_multiple_of(expected.grain));
+    if sectors != Some(expected.capacity) && whole_grains != Some(expected.capacity) {
         return Err(bad(format!(
             "the extent's size is not the header's capacity of {} sectors",
             expected.capacity
@@ -210,17 +230,20 @@ fn check_extent(line: &[u8], expected: &Expected) -> Result<()> {
     check_name(name)
 }
 
+/// Any name that a file can have, wherever it lay. What QEMU would take for more than a file's name is no tool's writing.
 fn check_name(name: &[u8]) -> Result<()> {
-    let plain = !name.is_empty()
+    let is_url = name.windows(3).any(|part| part == b"://");
+    if !name.is_empty()
         && name.len() <= MAX_NAME
-        && !name.starts_with(b".")
-        && !name.iter().any(|b| b"/\\:\"".contains(b));
-    if plain {
+        && !name.contains(&b'"')
+        && !is_url
+        && !name.starts_with(b"json:")
+    {
         return Ok(());
     }
     Err(Error::refused(
         Code::UnsafeName,
-        format!("VMDK descriptor: the extent's file {} is not a plain file name", shown(name)),
+        format!("VMDK descriptor: the extent's name {} is no file's name", shown(name)),
     ))
 }
 

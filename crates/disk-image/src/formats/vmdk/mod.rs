@@ -22,6 +22,9 @@ use crate::{
 
 pub(crate) use walk::VmdkTables;
 
+/// What to do with a disk that lies in several files.
+pub(crate) const JOIN: &str = "make one file of the disk and send that: qemu-img convert -O qcow2 disk.vmdk \
+                               disk.qcow2, where disk.vmdk is the text that names the parts";
 /// Bytes of a sector, the unit of all offsets.
 pub(crate) const SECTOR: u64 = 512;
 /// `gdOffset` of a stream whose grain directory comes last (VMware: `GD_AT_END`).
@@ -122,7 +125,8 @@ impl Header {
         if self.unclean != 0 {
             return Err(Error::refused(
                 Code::Corrupt,
-                "VMDK: not cleanly shut down (uncleanShutdown is set)",
+                "VMDK: not cleanly shut down (uncleanShutdown is set, byte 72): it was copied while a machine ran on it, \
+                 or one crashed; shut the machine down and send it again, or repair it (vmware-vdiskmanager -R)",
             ));
         }
         if self.capacity == 0 {
@@ -194,7 +198,11 @@ impl VmdkLayout {
             view,
             header.descriptor,
             header.descriptor_len,
-            &descriptor::Expected { compressed: header.has(FLAG_COMPRESSED), capacity: header.capacity },
+            &descriptor::Expected {
+                compressed: header.has(FLAG_COMPRESSED),
+                capacity: header.capacity,
+                grain: header.grain,
+            },
         )?;
         // Sector 0 and the descriptor, whose length is checked by now.
         if header.overhead < 1 + header.descriptor_len {
@@ -248,7 +256,8 @@ fn directory_offset(view: View<'_>, what: &str, sector: u64, grains: u64) -> Res
 }
 
 /// Where a stream's footer says the grain directory is. A footer describes the disk a second time: apart from the
-/// offsets that a stream's writer couldn't know at first, it must repeat the header.
+/// offsets that a stream's writer couldn't know at first, and the metadata's length that follows from them, it must
+/// repeat the header.
 fn footer_directory(view: View<'_>, first: &[u8], header: &Header) -> Result<Option<u64>> {
     let at_end = header.directory == GD_AT_END;
     if !header.has(FLAG_MARKERS) {
@@ -273,7 +282,7 @@ fn footer_directory(view: View<'_>, first: &[u8], header: &Header) -> Result<Opt
         return Err(no_footer());
     }
     let same = |from: usize, to: usize| first.get(from..to) == footer.get(from..to);
-    let offsets = if at_end { 48..64 } else { 48..48 };
+    let offsets = if at_end { 48..72 } else { 48..48 };
     if !same(0, offsets.start) || !same(offsets.end, 512) {
         return Err(bad("the footer describes another disk than the header"));
     }
