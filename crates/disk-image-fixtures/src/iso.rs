@@ -18,10 +18,15 @@ pub(crate) fn volume() -> Sparse {
         .with(PRIMARY + 2048, b"\xffCD001\x01")
 }
 
+/// With a boot record in front, as nearly every installer has it.
+pub(crate) fn hybrid() -> Sparse {
+    volume().with(510, &[0x55, 0xaa])
+}
+
 pub(crate) fn sound() -> Vec<Sound> {
     vec![
         Sound { name: "iso", format: Format::Iso, file: volume() },
-        Sound { name: "iso-hybrid", format: Format::Iso, file: volume().with(510, &[0x55, 0xaa]) },
+        Sound { name: "iso-hybrid", format: Format::Iso, file: hybrid() },
     ]
 }
 

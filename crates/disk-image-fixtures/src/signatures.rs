@@ -30,7 +30,8 @@ pub(crate) fn hostile() -> Vec<Hostile> {
         Code::ExternalData,
     );
 
-    for (name, at, magic) in STRUCTURED {
+    // An ISO may be declared raw.
+    for (name, at, magic) in STRUCTURED.iter().filter(|(name, ..)| *name != "iso") {
         let at = if *at == FOOTER { SIZE - 512 } else { *at };
         add(&format!("{name}-declared-raw"), raw, file().with(at, magic), Code::FormatMismatch);
         add(&format!("{name}-declared-ami"), Some(Format::Ami), file().with(at, magic), Code::FormatMismatch);
@@ -97,7 +98,12 @@ pub(crate) fn hostile() -> Vec<Hostile> {
         let file = iso::volume().with(0, title.as_bytes());
         add(&format!("polyglot-iso-vmdk-descriptor-{name}"), iso, file, Code::Polyglot);
     }
-    add("hybrid-iso-undeclared", None, iso::volume().with(510, &[0x55, 0xaa]), Code::Polyglot);
+    // A boot record in front of it doesn't excuse it; nor does the word that all is a raw disk.
+    let booting = |at: u64, magic: &[u8]| iso::hybrid().with(at, magic);
+    for (name, at, magic) in STRUCTURED.iter().filter(|(_, at, _)| *at < 0x8000) {
+        add(&format!("polyglot-hybrid-iso-{name}-undeclared"), None, booting(*at, magic), Code::Polyglot);
+        add(&format!("polyglot-hybrid-iso-{name}-declared-raw"), raw, booting(*at, magic), Code::Polyglot);
+    }
     add("polyglot-gzip-iso", iso, iso::volume().with(0, b"\x1f\x8b\x08"), Code::Polyglot);
     let inside = Sparse::zeros(SIZE).with(0, b"QFI\xfb\0\0\0\x03").with(SIZE - 512, b"conectix");
     add("polyglot-fixed-vhd-of-qcow2", Some(Format::Vhd), inside, Code::Polyglot);

@@ -4,7 +4,8 @@
 //!
 //! Threat model: a file that one program reads as format A and another as format B passes the checks of A and
 //! harms through B (CVE-2024-32498, CVE-2024-44082). So all signatures are tried, exactly one may match, and it must be
-//! the declared one; a structured file declared raw is refused, since a hypervisor may probe it again.
+//! the declared one; a structured file declared raw is refused, since a hypervisor may probe it again. A CD's volume is no
+//! structure around a disk: no hypervisor looks into one, so an ISO may be declared raw.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,11 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
     let Some((only, others)) = found.split_first() else {
         return without_signature(declared);
     };
+    if let Some(declared) = declared
+        && found.iter().all(|seen| seen.meaning.is_part_of(declared))
+    {
+        return Ok(Inspection::Disk(declared));
+    }
     if let Some((last, rest)) = others.split_last() {
         let names: Vec<_> = [only].into_iter().chain(rest).map(|seen| seen.meaning.name()).collect();
         return Err(Error::refused(
@@ -51,9 +57,14 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
         ));
     }
     match only.meaning {
-        Meaning::Refused(name) | Meaning::Volume(name) => {
-            Err(Error::refused(Code::UnsupportedFormat, format!("the file is {name}, which is not accepted")))
-        }
+        Meaning::Refused(name) => Err(Error::refused(
+            Code::UnsupportedFormat,
+            format!("the file is {name}, which is not accepted; convert it to qcow2 and send that"),
+        )),
+        Meaning::Volume(name) => Err(Error::refused(
+            Code::UnsupportedFormat,
+            format!("the file is {name}; if that is the disk's own, say import_from_format \"raw\""),
+        )),
         Meaning::Encrypted(name) => {
             Err(Error::refused(Code::Encrypted, format!("the file is a {name} encrypted disk")))
         }
@@ -70,7 +81,7 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
                     format!("declared as {declared}, but the file is {format}"),
                 ));
             }
-            if partitioned && !may_begin_with_partition_table(format, declared, ends.head) {
+            if partitioned && !may_begin_with_partition_table(format, ends.head) {
                 return Err(Error::refused(
                     Code::Polyglot,
                     format!(
@@ -98,10 +109,10 @@ fn without_signature(declared: Option<Format>) -> Result<Inspection> {
     }
 }
 
-/// A hybrid ISO has one, only if it was declared so; a fixed VHD begins with the guest's own disk.
-fn may_begin_with_partition_table(format: Format, declared: Option<Format>, head: &[u8]) -> bool {
+/// An ISO that boots from a disk too (a hybrid one) has one, as nearly all do; a fixed VHD begins with the guest's own disk.
+fn may_begin_with_partition_table(format: Format, head: &[u8]) -> bool {
     match format {
-        Format::Iso => declared == Some(Format::Iso),
+        Format::Iso => true,
         Format::Vhd => !head.starts_with(b"conectix"),
         _ => false,
     }
@@ -163,17 +174,38 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_table_is_for_raw_declared_iso_and_fixed_vhd_only() {
+    fn a_partition_table_is_for_raw_iso_and_fixed_vhd_only() {
         let mbr: (usize, &[u8]) = (510, &[0x55, 0xaa]);
         let iso = with(100_000, &[mbr, (0x8001, b"CD001")]);
-        assert_eq!(seen(&iso, Some(Format::Iso)), Ok(Inspection::Disk(Format::Iso)));
-        assert_eq!(seen(&iso, None), Err(Code::Polyglot));
+        for declared in [None, Some(Format::Iso)] {
+            assert_eq!(seen(&iso, declared), Ok(Inspection::Disk(Format::Iso)));
+        }
+        let mut with_qcow2 = iso;
+        with_qcow2[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        for declared in [None, Some(Format::Iso), Some(Format::Raw)] {
+            assert_eq!(seen(&with_qcow2, declared), Err(Code::Polyglot));
+        }
         let fixed = with(100_000, &[mbr, (100_000 - 512, b"conectix")]);
         assert_eq!(seen(&fixed, Some(Format::Vhd)), Ok(Inspection::Disk(Format::Vhd)));
         let dynamic = with(100_000, &[mbr, (0, b"conectix"), (100_000 - 512, b"conectix")]);
         assert_eq!(seen(&dynamic, Some(Format::Vhd)), Err(Code::Polyglot));
         let qcow2 = with(100_000, &[mbr, (0, b"QFI\xfb\0\0\0\x02")]);
         assert_eq!(seen(&qcow2, Some(Format::Qcow2)), Err(Code::Polyglot));
+    }
+
+    #[test]
+    fn a_volume_may_be_declared_to_be_the_disks_own() {
+        for (at, magic) in [(0x8001, &b"CD001"[..]), (0x8001, b"BEA01"), (0x8801, b"CDROM")] {
+            for mark in [&[0, 0][..], &[0x55, 0xaa]] {
+                let file = with(100_000, &[(at, magic), (510, mark)]);
+                for format in Format::ALL.into_iter().filter(|format| format.is_opaque()) {
+                    assert_eq!(seen(&file, Some(format)), Ok(Inspection::Disk(format)));
+                }
+                let iso = magic == b"CD001";
+                assert_eq!(seen(&file, Some(Format::Iso)).is_ok(), iso);
+                assert_eq!(seen(&file, None).is_ok(), iso);
+            }
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn judge(regions: &Regions, stored_as: Format) -> Result<()> {
 
 fn opaque(regions: &Regions, stored_as: Format) -> Result<()> {
     let found = signatures::all(&ends(View::whole(regions))?);
-    let Some(seen) = found.iter().find(|seen| !seen.meaning.is_volume()) else {
+    let Some(seen) = found.iter().find(|seen| !seen.meaning.is_part_of(stored_as)) else {
         return Ok(());
     };
     let (begins, name) = (if seen.at_end { "ends" } else { "begins" }, seen.meaning.name());

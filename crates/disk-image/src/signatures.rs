@@ -32,9 +32,13 @@ impl Meaning {
         }
     }
 
-    /// Whether it is what a guest finds on its disk, and no format around a disk: nobody looks for another disk in it.
-    pub(crate) const fn is_volume(self) -> bool {
-        matches!(self, Self::Disk(Format::Iso) | Self::Volume(_))
+    /// Whether a file that is said to be of `format` may have it as a part of its own. A volume is what a guest finds on
+    /// its disk, and no format around a disk: nobody looks for another disk in it.
+    pub(crate) const fn is_part_of(self, format: Format) -> bool {
+        match self {
+            Self::Disk(Format::Iso) | Self::Volume(_) => format.is_opaque(),
+            _ => false,
+        }
     }
 }
 

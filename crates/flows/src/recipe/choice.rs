@@ -59,8 +59,8 @@ impl Target {
             let message = format!("container_format is ova, but a {found} stored as {wanted} is none");
             return Err(Stop::failed(FailureCode::FormatMismatch, message));
         }
-        // Opaque formats are the same bytes by another name.
-        let made = if wanted == found || wanted.is_opaque() && found.is_opaque() {
+        // Opaque formats are the same bytes by another name, and so is an ISO's disk.
+        let made = if wanted == found || wanted.is_opaque() && found.is_verbatim() {
             Made::AsIs
         } else if wanted == Format::Raw {
             Made::Raw

@@ -205,18 +205,18 @@ impl Remote {
         self.check_quota(size)?;
         let mut regions = Regions::new(size);
         let declared = input.declared_format.and_then(Format::from_name);
-        let inspected = drive(source, &mut regions, |regions| inspect(regions, declared)).await;
-        let format = match (inspected, declared) {
-            (Ok(Inspection::Disk(format)), _) => format,
-            (Ok(Inspection::Stream(_)), _) => return Ok(Found::Stream),
-            // Nothing was declared and there is no signature: a caller who asks for an opaque format has declared that.
-            (Err(Stop::Failed(failure)), None) if failure.code == FailureCode::UnknownFormat => input
-                .image
-                .disk_format
-                .and_then(Format::from_name)
-                .filter(|f| f.is_opaque())
-                .ok_or_else(|| declare_raw(failure, input))?,
-            (Err(stop), _) => return Err(stop),
+        let mut inspected = drive(source, &mut regions, |regions| inspect(regions, declared)).await;
+        // Nothing was declared and no format is found: a caller who asks for an opaque one has declared that.
+        let asked = input.image.disk_format.and_then(Format::from_name);
+        if let (None, Some(asked)) = (declared, asked.filter(|asked| asked.is_opaque()))
+            && let Err(Stop::Failed(failure)) = &inspected
+            && matches!(failure.code, FailureCode::UnknownFormat | FailureCode::UnsupportedFormat)
+        {
+            inspected = drive(source, &mut regions, |regions| inspect(regions, Some(asked))).await;
+        }
+        let format = match inspected? {
+            Inspection::Disk(format) => format,
+            Inspection::Stream(_) => return Ok(Found::Stream),
         };
         let member = input.member.as_deref();
         if member.is_some() && format != Format::Ova {
@@ -243,14 +243,6 @@ impl Remote {
         }
         Ok(())
     }
-}
-
-/// The failure with what to do where the file is a raw disk, which nothing but the caller's word can tell.
-fn declare_raw(failure: Failure, input: &ImportInput) -> Failure {
-    // A disk_format that is said already is what the disk shall become.
-    let or = if input.image.disk_format.is_none() { ", or disk_format: raw in image_properties" } else { "" };
-    let cure = format!("if it is a raw disk, say import_from_format: raw{or}");
-    Failure { message: format!("{}; {cure}", failure.message), ..failure }
 }
 
 impl RemoteAsk {

@@ -159,13 +159,13 @@ async fn refusals_come_before_anything_is_copied() {
         (
             raw_bytes.clone(),
             json!({}),
-            "UnknownFormat: the file has no known signature; if it is a raw disk, say import_from_format: raw, or \
-             disk_format: raw in image_properties",
+            "UnknownFormat: the file has no known signature; if it is a raw disk, as a VMDK's -flat file is, say \
+             import_from_format \"raw\"",
         ),
         (
             raw_bytes.clone(),
             json!({"image_properties": {"disk_format": "qcow2"}}),
-            "UnknownFormat: the file has no known signature; if it is a raw disk, say import_from_format: raw",
+            "UnknownFormat: the file has no known signature; if it is a raw disk",
         ),
         (raw_bytes.clone(), json!({"import_from_format": "qcow2"}), "FormatMismatch: declared as qcow2"),
         (qcow2.clone(), raw(), "FormatMismatch: declared as raw, but the file is qcow2"),

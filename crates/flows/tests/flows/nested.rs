@@ -86,13 +86,48 @@ async fn nothing_is_unpacked_to_a_raw_that_is_an_image() {
             refused(&world, &codes, guest.name).await;
         }
     }
-    // A disk that is a volume says so; who declares it raw is told.
-    let volumes = ["iso", "hybrid-iso", "udf", "udf-bridge", "high-sierra"];
-    for guest in nested::ordinary().into_iter().filter(|guest| !volumes.contains(&guest.name)) {
+    for guest in nested::ordinary() {
         for (ranges, cut) in [(true, ONE_CALL), (false, PARTS)] {
             let world = imported(gzip(&guest.disk), ranges, raw.clone(), cut).await;
             let status = world.check_ended(&guest.disk, guest.name).await;
             assert_eq!(status, TaskStatus::Success, "{}: {}", guest.name, world.task().await.message);
+        }
+    }
+}
+
+/// A CD, with a boot record or without, of whatever kind, by each way of saying what it is.
+#[tokio::test(start_paused = true)]
+async fn a_disc_is_what_it_is_said_to_be() {
+    let said = [
+        (json!({"import_from_format": "raw"}), "raw"),
+        (json!({"image_properties": {"disk_format": "raw"}}), "raw"),
+        (json!({"import_from_format": "ami"}), "ami"),
+        (json!({}), "iso"),
+        (json!({"import_from_format": "iso"}), "iso"),
+        (json!({"image_properties": {"disk_format": "iso"}}), "iso"),
+        (json!({"import_from_format": "iso", "image_properties": {"disk_format": "raw"}}), "raw"),
+    ];
+    for name in ["iso", "hybrid-iso", "udf-bridge", "udf", "high-sierra"] {
+        let guest = nested::ordinary().into_iter().find(|guest| guest.name == name).unwrap();
+        for (ranges, cut) in [(true, ONE_CALL), (true, PARTS), (false, PARTS)] {
+            for packed in [false, true] {
+                for (input, stored_as) in &said {
+                    let context = format!("{name}, packed {packed}, {input}");
+                    let source = if packed { gzip(&guest.disk) } else { guest.disk.clone() };
+                    let world = imported(source, ranges, input.clone(), cut).await;
+                    let is_iso = !["udf", "high-sierra"].contains(&name);
+                    let raw = ["raw", "ami"].contains(stored_as) && input["import_from_format"] != "iso";
+                    if !is_iso && !raw {
+                        refused(&world, &["UnsupportedFormat", "FormatMismatch"], &context).await;
+                        continue;
+                    }
+                    let status = world.check_ended(&guest.disk, &context).await;
+                    let message = world.task().await.message;
+                    assert_eq!(status, TaskStatus::Success, "{context}: {message}");
+                    let record = world.image().await.unwrap();
+                    assert_eq!(record.disk_format.as_deref(), Some(*stored_as), "{context}");
+                }
+            }
         }
     }
 }
