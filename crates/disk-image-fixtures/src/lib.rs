@@ -14,6 +14,7 @@ mod scattered;
 mod seal;
 mod signatures;
 mod sparse;
+pub mod streams;
 mod vdi;
 mod vhd;
 mod vhdx;

@@ -5,7 +5,11 @@
 
 use disk_image::{ByteRange, Format};
 
-use crate::{Sound, Sparse, iso, ova, qcow2, stream_optimized, vdi, vhd, vhdx, vmdk};
+use crate::{
+    Sound, Sparse, iso, ova, qcow2, stream_optimized,
+    streams::{self, PACKED},
+    vdi, vhd, vhdx, vmdk,
+};
 
 /// Bytes of every [`Guest`]'s disk.
 pub const DISK: u64 = 512 << 10;
@@ -86,13 +90,16 @@ pub fn headers() -> Vec<Guest> {
         begins("gzip", None, b"\x1f\x8b\x08\0"),
         begins("xz", None, b"\xfd7zXZ\0"),
         begins("zstd", None, b"\x28\xb5\x2f\xfd"),
-        begins("bzip2", None, b"BZh91AY"),
-        begins("zip", None, b"PK\x03\x04"),
-        begins("7z", None, b"7z\xbc\xaf\x27\x1c"),
+        begins("zstd-behind-a-skipped-frame", None, b"\x50\x2a\x4d\x18\x04\0\0\0\x09\0\0\0\x28\xb5\x2f\xfd"),
+        begins("tar-v7", None, &bytes(streams::tars(&[0; 512]).remove(0).1)),
         begins("wim", None, b"MSWIM\0\0\0"),
         ends("vhd-fixed", 512, &footer[..512]),
         ends("dmg", 512, b"koly\0\0\0\x04\0\0\x02\0"),
     ];
+    // One of each name.
+    let mut packed: Vec<_> = PACKED.to_vec();
+    packed.dedup_by_key(|packed| packed.name);
+    all.extend(packed.iter().map(|packed| begins(packed.name, None, packed.begins)));
     // With a partition table, as a disk that boots has, and with an ISO's descriptors behind it.
     let booting = ["qcow2-backing-file", "qcow1", "vmdk-descriptor"].map(|name| {
         let found = all.iter().find(|guest| guest.name == name);

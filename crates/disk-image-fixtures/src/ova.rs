@@ -7,8 +7,8 @@ use crate::{Hostile, Sound, Sparse, vmdk};
 const NAME: u64 = 0;
 const SIZE: u64 = 124;
 const SUM: u64 = 148;
-const KIND: u64 = 156;
-const MAGIC: u64 = 257;
+pub(crate) const KIND: u64 = 156;
+pub(crate) const MAGIC: u64 = 257;
 const PREFIX: u64 = 345;
 
 /// A member's header, with its checksum set after `change`.
@@ -29,18 +29,18 @@ fn disk() -> Vec<u8> {
     disk.read(ByteRange { start: 0, end: disk.len() })
 }
 
-struct Archive(Sparse);
+pub(crate) struct Archive(Sparse);
 
 impl Archive {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Sparse::zeros(0))
     }
 
-    fn member(self, name: &str, bytes: &[u8]) -> Self {
+    pub(crate) fn member(self, name: &str, bytes: &[u8]) -> Self {
         self.changed(name, bytes, |header| header)
     }
 
-    fn changed(self, name: &str, bytes: &[u8], change: impl Fn(Sparse) -> Sparse) -> Self {
+    pub(crate) fn changed(self, name: &str, bytes: &[u8], change: impl Fn(Sparse) -> Sparse) -> Self {
         let at = self.0.len();
         let file = self.0.with(at, &header(name, bytes.len() as u64, change)).with(at + 512, bytes);
         let padding =
@@ -49,7 +49,7 @@ impl Archive {
         Self(file.with(end, &padding))
     }
 
-    fn end(self) -> Sparse {
+    pub(crate) fn end(self) -> Sparse {
         let end = self.0.len();
         self.0.with(end, &[0; 1024])
     }

@@ -2,7 +2,11 @@
 
 use disk_image::{Code, Format};
 
-use crate::{Hostile, Sparse, iso, qcow2, vdi};
+use crate::{
+    Hostile, Sparse, iso, qcow2,
+    streams::{PACKED, tars},
+    vdi,
+};
 
 const SIZE: u64 = 256 << 10;
 
@@ -18,6 +22,17 @@ pub(crate) fn hostile() -> Vec<Hostile> {
         let at = if *at == FOOTER { SIZE - 512 } else { *at };
         add(&format!("refused-{name}-declared-raw"), raw, file().with(at, magic), Code::UnsupportedFormat);
         add(&format!("refused-{name}-undeclared"), None, file().with(at, magic), Code::UnsupportedFormat);
+    }
+    for (n, packed) in PACKED.iter().enumerate() {
+        for (said, declared) in [("raw", raw), ("qcow2", Some(Format::Qcow2)), ("nothing", None)] {
+            let name = format!("refused-packed-{n}-declared-{said}");
+            add(&name, declared, file().with(0, packed.begins), Code::UnsupportedFormat);
+        }
+    }
+    for (name, tar) in tars(&[7; 4096]) {
+        add(&format!("refused-tar-{name}-declared-raw"), raw, tar.clone(), Code::FormatMismatch);
+        add(&format!("refused-tar-{name}-undeclared"), None, tar.clone(), Code::BadArchive);
+        add(&format!("tar-{name}-declared-ova"), Some(Format::Ova), tar, Code::BadArchive);
     }
     add("refused-luks-declared-raw", raw, file().with(0, b"LUKS\xba\xbe\0\x01"), Code::Encrypted);
     let descriptor = b"# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 20 FLAT \"/etc/passwd\" 0\n";
@@ -125,9 +140,6 @@ const REFUSED: &[(&str, u64, &[u8])] = &[
     ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
     ("esx-sparse", 0, b"COWD"),
     ("se-sparse", 0, b"\xbe\xba\xfe\xca\0\0\0\0"),
-    ("bzip2", 0, b"BZh9"),
-    ("zip", 0, b"PK\x03\x04"),
-    ("7z", 0, b"7z\xbc\xaf\x27\x1c"),
     ("wim", 0, b"MSWIM\0\0\0"),
 ];
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Code, Error, Result},
     format::{Compression, Format},
-    formats::{view::View, vmdk::JOIN},
+    formats::{ova::UNTAR, view::View, vmdk::JOIN},
     regions::{ByteRange, Regions},
     signatures::{self, Ends, Meaning},
 };
@@ -61,6 +61,13 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
             Code::UnsupportedFormat,
             format!("the file is {name}, which is not accepted; convert it to qcow2 and send that"),
         )),
+        Meaning::Packed(name, by) => Err(Error::refused(
+            Code::UnsupportedFormat,
+            format!(
+                "the file is {name}, which is not unpacked here; unpack it ({by}) and send what is inside, \
+                 as it is or as gzip, xz or zstd"
+            ),
+        )),
         Meaning::Volume(name) => Err(Error::refused(
             Code::UnsupportedFormat,
             format!("the file is {name}; if that is the disk's own, say import_from_format \"raw\""),
@@ -74,12 +81,8 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
         )),
         Meaning::Stream(stream) => Ok(Inspection::Stream(stream)),
         Meaning::Disk(format) => {
-            if declared.is_some_and(|declared| declared != format) {
-                let declared = declared.map_or("", Format::name);
-                return Err(Error::refused(
-                    Code::FormatMismatch,
-                    format!("declared as {declared}, but the file is {format}"),
-                ));
+            if let Some(declared) = declared.filter(|declared| *declared != format) {
+                return Err(mismatch(declared, only.meaning, format));
             }
             if partitioned && !may_begin_with_partition_table(format, ends.head) {
                 return Err(Error::refused(
@@ -92,6 +95,15 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
             Ok(Inspection::Disk(format))
         }
     }
+}
+
+fn mismatch(declared: Format, found: Meaning, format: Format) -> Error {
+    let mut message = format!("declared as {declared}, but the file is {}; ", found.name());
+    message += &match format {
+        Format::Ova => format!("{UNTAR}; if it is an OVA, say import_from_format \"ova\""),
+        format => format!("say import_from_format \"{format}\", or leave it out"),
+    };
+    Error::refused(Code::FormatMismatch, message)
 }
 
 fn without_signature(declared: Option<Format>) -> Result<Inspection> {

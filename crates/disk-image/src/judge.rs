@@ -12,10 +12,10 @@
 use crate::{
     error::{Code, Error, Result},
     format::Format,
-    formats::view::View,
+    formats::{ova::UNTAR, view::View},
     inspect::{Inspection, ends, inspect},
     regions::Regions,
-    signatures,
+    signatures::{self, Meaning},
 };
 
 /// Tells whether these bytes are what they are to be published as, and nothing else.
@@ -43,11 +43,16 @@ fn opaque(regions: &Regions, stored_as: Format) -> Result<()> {
         return Ok(());
     };
     let (begins, name) = (if seen.at_end { "ends" } else { "begins" }, seen.meaning.name());
+    let send = match seen.meaning {
+        Meaning::Packed(_, by) => format!("unpack it ({by}) and send what is inside"),
+        Meaning::Disk(Format::Ova) => UNTAR.to_owned(),
+        _ => "send it by itself and in its own format".to_owned(),
+    };
     Err(Error::refused(
         Code::Polyglot,
         format!(
             "the disk {begins} like {name}, so stored as {stored_as} it would be taken for {name}; \
-             if it is that, send it by itself and in its own format; if not, overwrite the signature"
+             if it is that, {send}; if not, overwrite the signature"
         ),
     ))
 }

@@ -4,7 +4,11 @@
 //! given the file's ends and nothing else: what one finds can't keep another from looking.
 //! Offsets are from QEMU's `*_probe` functions and the formats' specifications.
 
-use crate::format::{Compression, Format};
+use crate::{
+    fields::{le32, le64},
+    format::{Compression, Format},
+    formats::ova::is_tar_header,
+};
 
 /// What a signature stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub(crate) enum Meaning {
     Disk(Format),
     /// A compressed stream.
     Stream(Compression),
+    /// A stream or archive that isn't unpacked here, and the program that does.
+    Packed(&'static str, &'static str),
     /// Never taken.
     Refused(&'static str),
     /// A file system of optical media that is not taken as an image.
@@ -26,9 +32,15 @@ pub(crate) enum Meaning {
 impl Meaning {
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            // An OVA is one, and most tars are none.
+            Self::Disk(Format::Ova) => "a tar archive",
             Self::Disk(format) => format.name(),
             Self::Stream(stream) => stream.name(),
-            Self::Refused(name) | Self::Volume(name) | Self::Encrypted(name) | Self::Descriptor(name) => name,
+            Self::Packed(name, _)
+            | Self::Refused(name)
+            | Self::Volume(name)
+            | Self::Encrypted(name)
+            | Self::Descriptor(name) => name,
         }
     }
 
@@ -79,10 +91,9 @@ const HEAD: &[(usize, &[u8], Meaning)] = &[
     (0, b"vhdxfile", Meaning::Disk(Format::Vhdx)),
     (0x40, b"\x7f\x10\xda\xbe", Meaning::Disk(Format::Vdi)),
     (0x8001, b"CD001", Meaning::Disk(Format::Iso)),
-    (257, b"ustar", Meaning::Disk(Format::Ova)),
     (0, b"\x1f\x8b\x08", Meaning::Stream(Compression::Gzip)),
     (0, b"\xfd7zXZ\0", Meaning::Stream(Compression::Xz)),
-    (0, b"\x28\xb5\x2f\xfd", Meaning::Stream(Compression::Zstd)),
+    (0, ZSTD, Meaning::Stream(Compression::Zstd)),
     (0, b"LUKS\xba\xbe", Meaning::Encrypted("LUKS")),
     (0, b"QED\0", Meaning::Refused("QED")),
     (0, b"WithoutFreeSpace", Meaning::Refused("Parallels")),
@@ -92,16 +103,30 @@ const HEAD: &[(usize, &[u8], Meaning)] = &[
     (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", Meaning::Refused("cloop")),
     (0, b"COWD", Meaning::Refused("VMDK (ESX 3 sparse)")),
     (0, b"\xbe\xba\xfe\xca\0\0\0\0", Meaning::Refused("VMDK (seSparse)")),
-    (0, b"BZh", Meaning::Refused("bzip2")),
-    (0, b"PK\x03\x04", Meaning::Refused("zip")),
-    (0, b"7z\xbc\xaf\x27\x1c", Meaning::Refused("7z")),
+    (0, b"BZh", Meaning::Packed("bzip2", "bunzip2")),
+    (0, b"PK\x03\x04", Meaning::Packed("zip", "unzip")),
+    (0, b"PK\x05\x06", Meaning::Packed("zip", "unzip")),
+    (0, b"PK\x07\x08", Meaning::Packed("zip", "unzip")),
+    (0, b"7z\xbc\xaf\x27\x1c", Meaning::Packed("7z", "7z x")),
+    (0, b"Rar!\x1a\x07", Meaning::Packed("RAR", "unrar x")),
+    (0, b"LZIP\x01", Meaning::Packed("lzip", "lzip -d")),
+    (0, LZ4, Meaning::Packed("LZ4", "lz4 -d")),
+    (0, b"\x02\x21\x4c\x18", Meaning::Packed("LZ4 (legacy frames)", "lz4 -d")),
+    (0, b"\x89LZO\0\r\n\x1a\n", Meaning::Packed("LZO", "lzop -d")),
+    (0, b"LRZI\0", Meaning::Packed("lrzip", "lrunzip")),
+    (0, b"\xff\x06\0\0sNaPpY", Meaning::Packed("Snappy", "snzip -d")),
+    (0, b"\x3a\xff\x26\xed\x01\0", Meaning::Packed("an Android sparse image", "simg2img")),
     (0, b"MSWIM\0\0\0", Meaning::Refused("WIM")),
     (0x8001, b"BEA01", Meaning::Volume("UDF without ISO 9660")),
     (0x8801, b"CDROM", Meaning::Volume("High Sierra")),
 ];
 
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+const LZ4: &[u8] = b"\x04\x22\x4d\x18";
+
 /// What takes more than bytes at a fixed place.
-const PROBES: &[fn(&Ends<'_>) -> Option<Seen>] = &[qcow, vhd, dmg, vmdk_descriptor];
+const PROBES: &[fn(&Ends<'_>) -> Option<Seen>] =
+    &[qcow, vhd, dmg, vmdk_descriptor, tar, skippable, old_zstd, lzma, compress];
 
 /// Every meaning the file has.
 pub(crate) fn all(ends: &Ends<'_>) -> Vec<Seen> {
@@ -152,6 +177,66 @@ fn vmdk_descriptor(ends: &Ends<'_>) -> Option<Seen> {
         .find(|line| !line.starts_with(b"#") || titled(line))
         .is_some_and(|line| line.starts_with(b"#") || line.starts_with(b"version="))
         .then_some(start(Meaning::Descriptor("VMDK text descriptor")))
+}
+
+/// POSIX and GNU write "ustar". Before 1988 there was only the header's checksum to know it by.
+fn tar(ends: &Ends<'_>) -> Option<Seen> {
+    let has_header = |block: &[u8]| block.first() != Some(&0) && is_tar_header(block);
+    let is_tar = ends.has(257, b"ustar") || ends.head.get(..512).is_some_and(has_header);
+    is_tar.then_some(start(Meaning::Disk(Format::Ova)))
+}
+
+/// Frames to be skipped, which pzstd and others write before those that hold data (RFC 8878, section 3.1.2). LZ4 took over
+/// the same: what follows tells.
+fn skippable(ends: &Ends<'_>) -> Option<Seen> {
+    let mut rest = ends.head;
+    while let [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] = rest {
+        let len = le32(rest, 4).ok().and_then(|len| usize::try_from(len).ok());
+        rest = len.and_then(|len| rest.get(8..)?.get(len..)).unwrap_or_default();
+    }
+    let skipped = rest.len() < ends.head.len();
+    skipped.then_some(start(if rest.starts_with(LZ4) {
+        Meaning::Packed("LZ4", "lz4 -d")
+    } else {
+        Meaning::Stream(Compression::Zstd)
+    }))
+}
+
+/// Versions 0.1 to 0.7 of zstd wrote other formats, each with a number of its own (`zstd_legacy.h`).
+fn old_zstd(ends: &Ends<'_>) -> Option<Seen> {
+    let is_old = matches!(ends.head, [0x1e | 0x22..=0x27, 0xb5, 0x2f, 0xfd, ..]);
+    is_old.then_some(start(Meaning::Packed("zstd of a version before 0.8", "zstd -d of that version")))
+}
+
+/// The .lzma format has no signature: known are the properties that every tool writes, a dictionary of 2^n or 2^n + 2^(n-1)
+/// bytes, a length that is not told or below 256 GiB (as liblzma has it), and a first byte of data that is always 0.
+fn lzma(ends: &Ends<'_>) -> Option<Seen> {
+    let (dictionary, len) = (le32(ends.head, 1).ok()?, le64(ends.head, 5).ok()?);
+    let is_usual = dictionary >= 4096
+        && (dictionary.is_power_of_two()
+            || (dictionary / 3 * 3 == dictionary && (dictionary / 3).is_power_of_two()));
+    let is_lzma = ends.head.first() == Some(&0x5d)
+        && (is_usual || dictionary == u32::MAX)
+        && (len == u64::MAX || len < 1 << 38)
+        && ends.head.get(13) == Some(&0);
+    is_lzma.then_some(start(Meaning::Packed("LZMA", "xz -d --format=lzma")))
+}
+
+/// Two bytes, and a third that says of how many bits codes are: 9 to 16.
+fn compress(ends: &Ends<'_>) -> Option<Seen> {
+    let is_compress = matches!(ends.head, [0x1f, 0x9d, flags, ..] if flags & 0x60 == 0 && (9..=16).contains(&(flags & 0x1f)));
+    is_compress.then_some(start(Meaning::Packed("compress (.Z)", "uncompress")))
+}
+
+impl Compression {
+    /// The stream that a file of this head is; 64 KiB are enough.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        let ends = Ends { head, tail: &[], size: head.len() as u64 };
+        all(&ends).iter().find_map(|seen| match seen.meaning {
+            Meaning::Stream(stream) => Some(stream),
+            _ => None,
+        })
+    }
 }
 
 /// A master boot record's mark, which also every GPT disk has.

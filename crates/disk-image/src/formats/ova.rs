@@ -18,6 +18,11 @@ use crate::{
     signatures::{self, Meaning},
 };
 
+pub(crate) use tar::is_header as is_tar_header;
+
+/// What to do with an archive that is no OVA.
+pub(crate) const UNTAR: &str =
+    "take the disk out of it (tar -xf) and send that, as it is or as gzip, xz or zstd";
 /// OVF descriptors take some tens of KiB.
 const MAX_DESCRIPTOR: u64 = 1 << 20;
 
@@ -26,9 +31,12 @@ pub(crate) fn find_disk(regions: &Regions, disk: Option<&str>) -> Result<(u64, u
     let view = View::whole(regions);
     let members = tar::members(view)?;
     let mut descriptors = members.iter().filter(|m| m.name.to_ascii_lowercase().ends_with(".ovf"));
-    let (Some(descriptor), None) = (descriptors.next(), descriptors.next()) else {
-        return Err(bad("it needs exactly one OVF descriptor"));
+    let Some(descriptor) = descriptors.next() else {
+        return Err(bad(format!("the file is a tar archive without an OVF descriptor; {UNTAR}")));
     };
+    if descriptors.next().is_some() {
+        return Err(bad("it has several OVF descriptors; pack one machine by itself"));
+    }
     if descriptor.size > MAX_DESCRIPTOR {
         return Err(Error::refused(
             Code::TableTooLarge,

@@ -3,16 +3,18 @@
 //! Threat model: the bytes are an attacker's. What comes out is bounded by the quota while it comes, not at the end; a
 //! decoder's memory is bounded before it starts; a stream that ends early is an error.
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use disk_image::inspect::HEAD;
 use disk_image::{AllocationMap, AllocationScanner, Compression};
 use image_tasks_domain::progress::size as shown;
 use image_tasks_domain::{Failure, FailureCode, ImageHashes};
 use tokio::sync::mpsc;
 
-use crate::bounds::{CHUNK, DECODER_MEMORY, ZSTD_WINDOW_LOG};
+use super::unpack::{Ahead, advice, unpacked};
+use crate::bounds::CHUNK;
 use crate::digests::Hasher;
 
 /// What went through.
@@ -60,44 +62,19 @@ struct Output<'a> {
 }
 
 /// The hashes of what came out, where that isn't what came in.
-fn pass(mut reader: Chunks, output: &mut Output<'_>, unpack: bool) -> Result<Option<ImageHashes>, Failure> {
-    let mut head = Vec::new();
+fn pass(reader: Chunks, output: &mut Output<'_>, unpack: bool) -> Result<Option<ImageHashes>, Failure> {
+    let mut whole = Ahead::new(reader);
     let broken = |e: io::Error| Failure::transient(e.to_string());
-    (&mut reader).take(6).read_to_end(&mut head).map_err(broken)?;
-    let compression = compression(&head).filter(|_| unpack);
-    let whole = Cursor::new(head).chain(reader);
-    let Some(compression) = compression else {
+    // As much as an inspection sees, so that both take it for the same.
+    let head = whole.peek(usize::try_from(HEAD).unwrap_or(CHUNK)).map_err(broken)?;
+    let Some(compression) = Compression::of(head).filter(|_| unpack) else {
         copy(whole, output, None).map_err(|e| told(e, None))?;
         return Ok(None);
     };
     let mut hasher = Hasher::new();
-    let copied = match compression {
-        Compression::Gzip => copy(flate2::read::MultiGzDecoder::new(whole), output, Some(&mut hasher)),
-        Compression::Xz => {
-            liblzma::stream::Stream::new_stream_decoder(DECODER_MEMORY, liblzma::stream::CONCATENATED)
-                .map_err(io::Error::from)
-                .and_then(|stream| {
-                    let decoder = liblzma::read::XzDecoder::new_stream(whole, stream);
-                    copy(decoder, output, Some(&mut hasher))
-                })
-        }
-        Compression::Zstd => zstd::stream::read::Decoder::new(whole).and_then(|mut decoder| {
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            copy(decoder, output, Some(&mut hasher))
-        }),
-    };
+    let copied = unpacked(compression, whole).and_then(|stream| copy(stream, output, Some(&mut hasher)));
     copied.map_err(|e| told(e, Some(compression)))?;
     Ok(Some(hasher.hashes()))
-}
-
-/// By the first bytes: RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1; RFC 8878, section 3.1.1.
-fn compression(head: &[u8]) -> Option<Compression> {
-    match head {
-        [0x1f, 0x8b, ..] => Some(Compression::Gzip),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Some(Compression::Xz),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
-        _ => None,
-    }
 }
 
 /// A failure that passes through a decoder's `io::Error`.
@@ -133,7 +110,7 @@ fn told(error: io::Error, compression: Option<Compression>) -> Failure {
         (Ok(Carried(failure)), _) => failure,
         (Err(error), Some(compression)) => Failure::new(
             FailureCode::BadData,
-            format!("the source's {compression} stream can't be unpacked: {error}"),
+            format!("the source's {compression} stream can't be unpacked: {}", advice(compression, &error)),
         ),
         (Err(error), None) => Failure::transient(error.to_string()),
     }

@@ -30,6 +30,7 @@ mod resilience;
 mod same_id;
 mod side_by_side;
 mod sources;
+mod streams;
 mod sweeps;
 mod versions;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::bad;
+use super::{UNTAR, bad};
 use crate::{
     error::{Code, Error, Result},
     formats::view::View,
@@ -57,23 +57,20 @@ pub(super) fn members(view: View<'_>) -> Result<Vec<Member>> {
 fn parse(header: &[u8], offset: u64) -> Result<Member> {
     let field = |from: usize, to: usize| header.get(from..to).unwrap_or_default();
     let place = offset - BLOCK;
-    if field(257, 262) != b"ustar" {
+    // The first tars had nothing there.
+    if !matches!(field(257, 262), b"ustar" | [0, 0, 0, 0, 0]) {
         return Err(bad(format!("no tar header at byte {place}")));
     }
-    let sum: u64 = header
-        .iter()
-        .enumerate()
-        .map(|(i, b)| u64::from(if (148..156).contains(&i) { b' ' } else { *b }))
-        .sum();
-    if octal(field(148, 156)) != Some(sum) {
+    if !is_header(header) {
         return Err(bad(format!("the checksum of the tar header at byte {place} is wrong")));
     }
     match header.get(156) {
         Some(b'0' | 0) => {}
         Some(b'1' | b'2') => return Err(bad(format!("the member at byte {place} is a link"))),
         Some(b'x' | b'g' | b'L' | b'K') => {
-            return Err(bad(format!("an extension header at byte {place}; use the plain ustar format")));
+            return Err(bad(format!("an extension header at byte {place}; {UNTAR}")));
         }
+        Some(b'S') => return Err(bad(format!("the member at byte {place} is a sparse file; {UNTAR}"))),
         kind => {
             let kind = kind.copied().unwrap_or_default().escape_ascii();
             return Err(bad(format!("the member at byte {place} is no plain file (type {kind})")));
@@ -91,6 +88,19 @@ fn parse(header: &[u8], offset: u64) -> Result<Member> {
         return Err(unsafe_name(&name, place));
     }
     Ok(Member { name: plain.to_owned(), offset, size })
+}
+
+/// Whether a block has the checksum of a member's header: the sum of its bytes, the checksum's own as blanks. Some old
+/// programs took bytes for signed.
+pub(crate) fn is_header(block: &[u8]) -> bool {
+    let (mut sum, mut signed) = (0_u64, 0_i64);
+    for (at, byte) in block.iter().enumerate() {
+        let byte = if (148..156).contains(&at) { b' ' } else { *byte };
+        sum += u64::from(byte);
+        signed += i64::from(byte.cast_signed());
+    }
+    let told = block.get(148..156).and_then(octal);
+    told.is_some_and(|told| told == sum || i64::try_from(told) == Ok(signed))
 }
 
 fn unsafe_name(name: &str, place: u64) -> Error {
