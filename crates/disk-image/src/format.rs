@@ -85,6 +85,11 @@ impl Format {
         matches!(self, Self::Raw | Self::Ami | Self::Ari | Self::Aki)
     }
 
+    /// Whether it is handed to a guest's boot as it is: a kernel or a ramdisk, which unpack themselves.
+    pub const fn is_boot_file(self) -> bool {
+        matches!(self, Self::Ari | Self::Aki)
+    }
+
     /// Whether a file of this format is its disk, byte for byte.
     pub const fn is_verbatim(self) -> bool {
         self.is_opaque() || matches!(self, Self::Iso)

@@ -34,6 +34,8 @@ pub enum Inspection {
 
 /// Tells what the file is, if that is one thing and the one declared. `None` accepts any format with a signature.
 ///
+/// A kernel or ramdisk (`aki`, `ari`) is one whether it is compressed or not: whoever boots it unpacks it.
+///
 /// # Errors
 /// [`Error::Need`] for head and tail, then [`Code::UnknownFormat`], [`Code::UnsupportedFormat`], [`Code::FormatMismatch`],
 /// [`Code::Polyglot`], [`Code::Encrypted`], [`Code::ExternalData`].
@@ -238,15 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_stream_is_told_whatever_was_declared() {
+    fn a_compressed_stream_is_told_unless_it_is_a_kernel_or_ramdisk() {
         for (magic, stream) in [
             (&b"\x1f\x8b\x08"[..], Compression::Gzip),
             (b"\xfd7zXZ\0", Compression::Xz),
             (b"\x28\xb5\x2f\xfd", Compression::Zstd),
         ] {
             let file = with(4096, &[(0, magic), (510, &[0x55, 0xaa])]);
-            for declared in [None, Some(Format::Raw), Some(Format::Qcow2)] {
+            for declared in [None, Some(Format::Raw), Some(Format::Ami), Some(Format::Qcow2)] {
                 assert_eq!(seen(&file, declared), Ok(Inspection::Stream(stream)));
+            }
+            for boot in [Format::Ari, Format::Aki] {
+                assert_eq!(seen(&file, Some(boot)), Ok(Inspection::Disk(boot)));
             }
         }
     }

@@ -7,7 +7,8 @@
 //! backing file it names (CVE-2024-32498). So the judge looks at the output itself, after its last byte was written.
 //!
 //! A guest's own structures are no format around a disk: partition tables, file systems, volume managers and the file
-//! systems of optical media stay allowed on a raw disk.
+//! systems of optical media stay allowed on a raw disk. Kernels and ramdisks may be compressed: no program looks for a disk
+//! in them.
 
 use crate::{
     error::{Code, Error, Result},

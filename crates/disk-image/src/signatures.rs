@@ -45,10 +45,11 @@ impl Meaning {
     }
 
     /// Whether a file that is said to be of `format` may have it as a part of its own. A volume is what a guest finds on
-    /// its disk, and no format around a disk: nobody looks for another disk in it.
+    /// its disk, and no format around a disk: nobody looks for another disk in it. Kernels and ramdisks are compressed.
     pub(crate) const fn is_part_of(self, format: Format) -> bool {
         match self {
             Self::Disk(Format::Iso) | Self::Volume(_) => format.is_opaque(),
+            Self::Stream(_) | Self::Packed(..) => format.is_boot_file(),
             _ => false,
         }
     }

@@ -204,7 +204,7 @@ impl Remote {
     async fn inspect(&self, source: &dyn Source, size: u64, input: &ImportInput) -> Flow<Found> {
         self.check_quota(size)?;
         let mut regions = Regions::new(size);
-        let declared = input.declared_format.and_then(Format::from_name);
+        let declared = said_to_be(input);
         let mut inspected = drive(source, &mut regions, |regions| inspect(regions, declared)).await;
         // Nothing was declared and no format is found: a caller who asks for an opaque one has declared that.
         let asked = input.image.disk_format.and_then(Format::from_name);
@@ -245,7 +245,19 @@ impl Remote {
     }
 }
 
+/// What the source is said to be. Who asks for a kernel or ramdisk has said that it is one: only as that it stays packed.
+fn said_to_be(input: &ImportInput) -> Option<Format> {
+    let declared = input.declared_format.and_then(Format::from_name);
+    let asked = input.image.disk_format.and_then(Format::from_name);
+    asked.filter(|asked| asked.is_boot_file() && declared.is_none_or(Format::is_opaque)).or(declared)
+}
+
 impl RemoteAsk {
+    /// Whether a compressed stream holds the image, and isn't the image itself.
+    pub(crate) fn unpacks(&self) -> bool {
+        self.record.is_none() && !said_to_be(&self.input).is_some_and(Format::is_boot_file)
+    }
+
     /// What is known of the source before it is opened. Glance has no ETag: its record's size and hashes identify the bytes.
     fn pin(&self) -> Option<SourcePin> {
         let size = self.record.as_ref()?.size?;

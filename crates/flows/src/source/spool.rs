@@ -49,7 +49,7 @@ impl Remote {
         let body = source.stream().await?;
         let (chunks_in, input) = mpsc::channel(QUEUE);
         let (output, mut chunks_out) = mpsc::channel(QUEUE);
-        let (most, unpack) = (self.policy.max_image_bytes, ask.record.is_none());
+        let (most, unpack) = (self.policy.max_image_bytes, ask.unpacks());
         let pressing = tokio::task::spawn_blocking(move || press(input, &output, most, unpack));
         let mut writer = attempt.writer("spooled");
         let write = async {

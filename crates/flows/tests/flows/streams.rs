@@ -157,6 +157,51 @@ async fn a_tar_is_a_tar_in_any_dialect() {
     }
 }
 
+/// A kernel or ramdisk is stored as it is, however it is packed and whatever was appended to it.
+#[tokio::test(start_paused = true)]
+async fn kernels_and_ramdisks_stay_as_they_are() {
+    let cpio = [&b"070701"[..], &pattern(6000)].concat();
+    let vmlinuz = [&b"MZ"[..], &[0; 508], b"\x55\xaa", b"HdrS", &pattern(5000)].concat();
+    let firmware = [&gzip(&cpio)[..], &[0; 515], b"070701", &[b'0'; 300], &gzip(&[5; 600])].concat();
+    let mut files =
+        vec![cpio.clone(), vmlinuz, firmware, gzip(&cpio), xz(&cpio), zstd(&cpio), gzip(&gzip(&cpio))];
+    files.extend(streams::PACKED.iter().map(|packed| [packed.begins, &pattern(3000)].concat()));
+    for (n, file) in files.into_iter().enumerate() {
+        for format in ["ari", "aki"] {
+            for input in [
+                json!({"import_from_format": format}),
+                json!({"image_properties": {"disk_format": format}}),
+                json!({"import_from_format": "raw", "image_properties": {"disk_format": format}}),
+                json!({"import_from_format": format, "checksum": hex(&md5::Md5::digest(&file))}),
+            ] {
+                for ranges in [true, false] {
+                    let context = format!("{n}: {input}, ranges {ranges}");
+                    let world = run(&file, ranges, &input).await;
+                    let status = world.check_ended(&file, &context).await;
+                    assert_eq!(status, TaskStatus::Success, "{context}: {}", world.task().await.message);
+                    assert_eq!(
+                        world.image().await.unwrap().disk_format.as_deref(),
+                        Some(format),
+                        "{context}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A disk that harms is none, whatever it is called.
+#[tokio::test(start_paused = true)]
+async fn an_image_is_no_kernel() {
+    let images = disk_image_fixtures::sound().into_iter().filter(|image| !image.format.is_verbatim());
+    for image in images.filter(|image| image.file.len() < 1 << 20) {
+        let bytes = image.file.read(ByteRange { start: 0, end: image.file.len() });
+        let inputs =
+            [json!({"import_from_format": "ari"}), json!({"image_properties": {"disk_format": "aki"}})];
+        refused(&bytes, &inputs, "FormatMismatch", &["declared as a"]).await;
+    }
+}
+
 /// The oracle's own archives.
 #[tokio::test(start_paused = true)]
 async fn what_tar_packs_is_refused_as_that() {
