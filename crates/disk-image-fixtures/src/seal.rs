@@ -21,16 +21,22 @@ pub fn seal(format: Format, file: &mut dyn ReadAt) -> io::Result<Vec<(u64, Vec<u
 }
 
 fn vhd_seal(file: &mut dyn ReadAt) -> io::Result<Vec<(u64, Vec<u8>)>> {
-    let Some(end) = file.size().checked_sub(512) else { return Ok(Vec::new()) };
+    // A footer may lack its last byte, as in `vhd.rs`.
+    let Some(end) = file.size().next_multiple_of(512).checked_sub(512) else { return Ok(Vec::new()) };
+    let len = usize::try_from(file.size() - end).unwrap_or(512);
+    if file.size() < 512 {
+        return Ok(Vec::new());
+    }
     let head = file.read_range(ByteRange { start: 0, end: 512 })?;
     if !head.starts_with(b"conectix") {
-        let footer = file.read_range(ByteRange { start: end, end: end + 512 })?;
-        return Ok(vec![(end, vhd::sealed(footer, vhd::SUM))]);
+        let mut footer = file.read_range(ByteRange { start: end, end: file.size() })?;
+        footer.resize(512, 0);
+        return Ok(vec![(end, vhd::sealed(footer, vhd::SUM)[..len].to_vec())]);
     }
     let place: [u8; 8] = head[16..24].try_into().unwrap_or_default();
     let place = u64::from_be_bytes(place);
     let footer = vhd::sealed(head, vhd::SUM);
-    let mut seals = vec![(0, footer.clone()), (end, footer)];
+    let mut seals = vec![(0, footer.clone()), (end, footer[..len].to_vec())];
     if place >= 512 && place.checked_add(1024).is_some_and(|to| to <= end) {
         let header = file.read_range(ByteRange { start: place, end: place + 1024 })?;
         seals.push((place, vhd::sealed(header, vhd::HEADER_SUM)));

@@ -116,9 +116,27 @@ fn fixed_of(size: u64) -> Sparse {
 pub(crate) fn sound() -> Vec<Sound> {
     // 4 cylinders, 4 heads, 2 sectors: 16 KiB.
     let by_geometry = with_footer(|f| f.with(CREATOR, b"vpc ").with(GEOMETRY, &[0, 4, 4, 2]));
-    [("vhd-dynamic", dynamic()), ("vhd-fixed", fixed_of(8192)), ("vhd-by-geometry", by_geometry)]
-        .map(|(name, file)| Sound { name, format: Format::Vhd, file })
-        .to_vec()
+    let dynamic_end = |at: u64, bytes: &[u8]| resummed(dynamic().with(END + at, bytes), END);
+    [
+        ("vhd-dynamic", dynamic()),
+        ("vhd-fixed", fixed_of(8192)),
+        ("vhd-by-geometry", by_geometry),
+        // Old versions of Virtual PC.
+        ("vhd-dynamic-footer-of-511-bytes", dynamic().cut(END + 511)),
+        ("vhd-fixed-footer-of-511-bytes", fixed_of(8192).cut(8192 + 511)),
+        // What programs set in one copy alone.
+        ("vhd-copies-of-other-times", dynamic_end(24, b"time")),
+        ("vhd-copies-of-other-ids", dynamic_end(68, b"an id of sixteen")),
+        ("vhd-copies-of-other-versions", dynamic_end(32, b"\0\x0a\0\0Mac ")),
+        ("vhd-copies-of-other-checksums", dynamic().be32(END + SUM as u64, 1)),
+        // What block devices are filled up with, and what transfers leave behind.
+        ("vhd-bytes-behind", dynamic().with(END + 512, &[0; 512])),
+        ("vhd-many-bytes-behind", dynamic().with(END + 512, &[3; 70_001])),
+        ("vhd-a-byte-behind", dynamic().with(END + 512, b"\n")),
+        ("vhd-bytes-behind-an-empty-disk", emptied().with(TABLE + 1024, &[0; 4096])),
+    ]
+    .map(|(name, file)| Sound { name, format: Format::Vhd, file })
+    .to_vec()
 }
 
 pub(crate) fn hostile() -> Vec<Hostile> {
@@ -140,11 +158,12 @@ fn footers() -> Vec<Case> {
         ("kind-6", with_footer(|f| f.be32(KIND, 6)), UnsupportedFeature),
         ("differencing", with_footer(|f| f.be32(KIND, 4)), BackingFile),
         ("fixed-with-dynamic-header", with_footer(|f| f.be32(KIND, 2).be64(HEADER_AT, u64::MAX)), BadHeader),
-        (
-            "footer-other-than-header",
-            dynamic().with(END + 70, &[1]).be32(END + SUM as u64, sum_plus_one()),
-            BadHeader,
-        ),
+        ("footer-of-other-size", resummed(dynamic().be64(END + CURRENT_SIZE, 8 << 10), END), BadHeader),
+        ("footer-of-other-geometry", resummed(dynamic().with(END + GEOMETRY, &[1]), END), BadHeader),
+        ("footer-of-other-creator", resummed(dynamic().with(END + CREATOR, b"vpc "), END), BadHeader),
+        ("footer-of-other-kind", resummed(dynamic().be32(END + KIND, 2), END), BadHeader),
+        ("footer-of-other-header", resummed(dynamic().be64(END + HEADER_AT, 1024), END), BadHeader),
+        ("footer-of-saved-state", resummed(dynamic().with(END + SAVED, &[1]), END), BadHeader),
         ("header-other-than-footer", dynamic().with(70, &[1]), BadHeader),
         ("header-of-fixed-dynamic-kind", fixed_kind_dynamic(), BadHeader),
         ("saved-state", with_footer(|f| f.with(SAVED, &[1])), Corrupt),
@@ -162,18 +181,35 @@ fn footers() -> Vec<Case> {
         ("header-over-footer", with_footer(|f| f.be64(HEADER_AT, 0)), OutOfBounds),
         ("header-beyond-64-bits", with_footer(|f| f.be64(HEADER_AT, u64::MAX - 511)), OutOfBounds),
         ("footer-cut-off", dynamic().cut(END), Truncated),
-        ("footer-of-511-bytes", dynamic().cut(END + 511), Truncated),
-        ("bytes-behind-footer", dynamic().with(END + 512, &[0; 512]), Truncated),
+        ("footer-of-510-bytes", dynamic().cut(END + 510), Truncated),
+        ("fixed-footer-of-510-bytes", fixed_of(8192).cut(8192 + 510), Truncated),
+        ("bytes-before-footer", gapped(), Truncated),
+        ("other-footer-before-bytes-behind", other_before_bytes(), BadHeader),
         ("fixed-cut", fixed_of(8704), Truncated),
         ("fixed-64-gib", fixed_of(64 << 30), Truncated),
     ]
 }
 
-/// The checksum of the footer with one byte set to 1.
-fn sum_plus_one() -> u32 {
-    let footer = dynamic().with(70, &[1]);
-    let bytes = summed(footer, 0, 512, SUM).read(ByteRange { start: SUM as u64, end: SUM as u64 + 4 });
-    bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b))
+/// With the checksum of the footer at `at` set.
+fn resummed(file: Sparse, at: u64) -> Sparse {
+    summed(file, at, 512, SUM)
+}
+
+/// Bytes behind the footer, and a gap in front of it: somebody took a block away.
+fn gapped() -> Sparse {
+    let footer = dynamic().read(ByteRange { start: 0, end: 512 });
+    dynamic().with(END, &[0; 1024]).with(END + 512, &footer).with(END + 1024, &[0; 512])
+}
+
+/// Bytes behind a footer that describes another disk than its copy in front.
+fn other_before_bytes() -> Sparse {
+    resummed(dynamic().be64(END + CURRENT_SIZE, 8 << 10), END).with(END + 512, &[0; 512])
+}
+
+/// A disk without a block: the footer follows the table.
+fn emptied() -> Sparse {
+    let footer = dynamic().read(ByteRange { start: 0, end: 512 });
+    dynamic().cut(TABLE).with(TABLE, &[0xff; 512]).with(TABLE + 512, &footer)
 }
 
 /// A dynamic disk's footer at the end of a disk that begins otherwise.

@@ -2,9 +2,13 @@
 //!
 //! Goal: the bytes and the size that QEMU sees (`block/vpc.c`): some writers mean the geometry, all others the footer's size.
 //!
-//! Threat model: a dynamic disk has its footer at both ends, so two readers could see two disks: both must be alike. Block offsets
-//! are an attacker's: no block may lie over another, over the tables or past the footer. Parents are refused.
+//! Threat model: a dynamic disk has its footer at both ends, so two readers could see two disks: what says anything of the
+//! disk must be alike in both. QEMU reads the copy in front and never looks for the other one, so that may have bytes behind
+//! it; but it must be there, right behind the last block, or the file was cut. Block offsets are an attacker's: no block may
+//! lie over another, over the tables or past the footer. Parents are refused.
 //! Sector bitmaps of blocks are not read, as in QEMU: in a disk without parent a sector outside of the map is zero anyway.
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +21,7 @@ use crate::{
     formats::table::{Table, check_table_bytes},
     formats::view::View,
     limits::Limits,
-    regions::Regions,
+    regions::{ByteRange, Regions},
     walk::{Stretch, Tables},
 };
 
@@ -49,6 +53,10 @@ pub struct VhdLayout {
     blocks: Option<Blocks>,
 }
 
+/// The parts of a footer that describe the disk: where its header is; its creator, size, geometry and kind; whether a
+/// machine's state was saved with it. Time, versions, id and checksum may differ: programs set them in one copy alone.
+const ESSENCE: [Range<usize>; 4] = [16..24, 28..32, 48..64, 84..85];
+
 /// Where the blocks of a dynamic disk are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Blocks {
@@ -59,49 +67,48 @@ struct Blocks {
     bitmap: u64,
     /// Offset of the dynamic header.
     header: u64,
+    /// Where header and table end, in whole sectors.
+    tables_end: u64,
+    /// Offset of the footer, if it is the last of the file; else it is looked for behind the last block.
+    footer: Option<u64>,
 }
 
 impl VhdLayout {
     pub(crate) fn open(regions: &Regions, limits: &Limits) -> Result<Self> {
         let view = View::whole(regions);
-        let Some(end) = view.size().checked_sub(FOOTER) else {
-            return Err(Error::refused(
-                Code::Truncated,
-                format!("VHD: {} bytes hold no footer", view.size()),
-            ));
+        let head = view.read(0, FOOTER.min(view.size()), "VHD header")?;
+        let has_copy = head.starts_with(COOKIE) && view.size() > FOOTER;
+        let end = view.size().next_multiple_of(SECTOR).saturating_sub(FOOTER);
+        let last = footer_at(view, end)?;
+        let footer = match &last {
+            _ if has_copy => head,
+            Some(footer) => footer.as_slice(),
+            None => return Err(no_footer(end)),
         };
-        let footer = view.read(end, FOOTER, "VHD footer")?;
-        let head = view.read(0, FOOTER, "VHD header")?;
-        if !footer.starts_with(COOKIE) {
-            return Err(Error::refused(Code::Truncated, "VHD: the last 512 bytes are not its footer"));
-        }
         let virtual_size = check_footer(footer, limits)?;
-        match be32(footer, 60)? {
-            FIXED => {
-                if head.starts_with(COOKIE) && end > 0 {
-                    return Err(bad("a fixed disk's footer, but a dynamic disk's header"));
-                }
-                if virtual_size > end {
-                    return Err(Error::refused(
-                        Code::Truncated,
-                        format!(
-                            "VHD: a fixed disk of {virtual_size} bytes, but the file holds {end} before its footer"
-                        ),
-                    ));
-                }
-                Ok(Self { virtual_size, blocks: None })
-            }
-            DYNAMIC => {
-                if head != footer {
-                    return Err(bad("the header's copy of the footer differs from the footer"));
-                }
-                let blocks = open_blocks(view, be64(footer, 16)?, end, virtual_size)?;
+        if has_copy && last.is_some_and(|last| !are_alike(head, &last)) {
+            return Err(bad("the header's copy of the footer describes another disk than the footer"));
+        }
+        match (be32(footer, 60)?, has_copy) {
+            (FIXED, true) => Err(bad("a fixed disk's footer, but a dynamic disk's header")),
+            (FIXED, false) if virtual_size > end => Err(Error::refused(
+                Code::Truncated,
+                format!(
+                    "VHD: a fixed disk of {virtual_size} bytes, but the file holds {end} before its footer; \
+                     a part of it is missing, fetch it again"
+                ),
+            )),
+            (FIXED, false) => Ok(Self { virtual_size, blocks: None }),
+            (DYNAMIC, true) => {
+                let footer = last.map(|_| end);
+                let blocks = open_blocks(view, head, footer, virtual_size)?;
                 Ok(Self { virtual_size, blocks: Some(blocks) })
             }
-            DIFFERENCING => {
+            (DYNAMIC, false) => Err(bad("a dynamic disk's footer, and no copy of it in front")),
+            (DIFFERENCING, _) => {
                 Err(Error::refused(Code::BackingFile, "VHD: a differencing disk continues a parent disk"))
             }
-            kind => Err(Error::refused(Code::UnsupportedFeature, format!("VHD: disk type {kind}"))),
+            (kind, _) => Err(Error::refused(Code::UnsupportedFeature, format!("VHD: disk type {kind}"))),
         }
     }
 
@@ -117,8 +124,35 @@ impl VhdLayout {
             claims: None,
             file_size,
             next: 0,
+            data_end: 0,
+            last: None,
         }
     }
+}
+
+/// The footer at this place. Old versions of Virtual PC left out its last byte, a zero, and QEMU reads files in whole sectors.
+fn footer_at(view: View<'_>, at: u64) -> Result<Option<[u8; 512]>> {
+    let len = view.size().saturating_sub(at).min(FOOTER);
+    if len < FOOTER - 1 {
+        return Ok(None);
+    }
+    let mut footer = [0; 512];
+    for (byte, there) in footer.iter_mut().zip(view.read(at, len, "VHD footer")?) {
+        *byte = *there;
+    }
+    Ok(footer.starts_with(COOKIE).then_some(footer))
+}
+
+/// Whether both say the same of the disk.
+fn are_alike(copy: &[u8], footer: &[u8]) -> bool {
+    ESSENCE.into_iter().all(|part| copy.get(part.clone()) == footer.get(part))
+}
+
+fn no_footer(at: u64) -> Error {
+    Error::refused(
+        Code::Truncated,
+        format!("VHD: there is no footer at byte {at}, so a part of the file is missing; fetch it again"),
+    )
 }
 
 /// Checks a footer's own fields and tells the disk's size.
@@ -129,7 +163,10 @@ fn check_footer(footer: &[u8], limits: &Limits) -> Result<u64> {
         return Err(Error::refused(Code::UnsupportedFeature, format!("VHD: footer version {version:#x}")));
     }
     if footer.get(84).is_none_or(|saved| *saved != 0) {
-        return Err(Error::refused(Code::Corrupt, "VHD: the disk belongs to a machine in saved state"));
+        return Err(Error::refused(
+            Code::Corrupt,
+            "VHD: the disk belongs to a machine in saved state; shut the machine down and send the disk again",
+        ));
     }
     let current = be64(footer, 48)?;
     let (heads, sectors) =
@@ -163,7 +200,8 @@ fn check_sum(bytes: &[u8], at: usize, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn open_blocks(view: View<'_>, at: u64, end: u64, virtual_size: u64) -> Result<Blocks> {
+fn open_blocks(view: View<'_>, copy: &[u8], footer: Option<u64>, virtual_size: u64) -> Result<Blocks> {
+    let (at, end) = (be64(copy, 16)?, footer.unwrap_or(view.size()));
     if at < FOOTER || !at.is_multiple_of(SECTOR) || at.checked_add(DYNAMIC_HEADER).is_none_or(|h| h > end) {
         return Err(Error::refused(
             Code::OutOfBounds,
@@ -215,7 +253,8 @@ fn open_blocks(view: View<'_>, at: u64, end: u64, virtual_size: u64) -> Result<B
     }
     // One bit a sector, in whole sectors.
     let bitmap = (block / SECTOR).div_ceil(8).next_multiple_of(SECTOR);
-    Ok(Blocks { table, block, bitmap, header: at })
+    let tables_end = (table + entries * 4).max(at + DYNAMIC_HEADER).next_multiple_of(SECTOR);
+    Ok(Blocks { table, block, bitmap, header: at, tables_end, footer })
 }
 
 /// The walk's state.
@@ -227,6 +266,10 @@ pub(crate) struct VhdTables {
     /// With the headers and the table, from the first step on.
     claims: Option<Claims>,
     next: u64,
+    /// Where the tables and the blocks end that were seen.
+    data_end: u64,
+    /// What the last block is, while the footer is looked for.
+    last: Option<Stored>,
 }
 
 impl Tables for VhdTables {
@@ -246,31 +289,63 @@ impl Tables for VhdTables {
                 let first = blocks.table / SECTOR * SECTOR;
                 let end = (blocks.table + self.table.count() * 4).next_multiple_of(SECTOR);
                 claims.claim(first, end - first, "VHD block allocation table")?;
-                claims.claim(self.file_size - FOOTER, FOOTER, "VHD footer")?;
+                if let Some(footer) = blocks.footer {
+                    claims.claim(footer, FOOTER, "VHD footer")?;
+                }
+                self.data_end = blocks.tables_end;
                 none.insert(claims)
             }
         };
+        let stored_len = blocks.bitmap + blocks.block;
         for _ in 0..STEP.min(self.table.count() - self.next) {
             let sector = u32::from_be_bytes(self.table.entry(view, self.next)?);
-            if sector == ABSENT {
-                out.push(blocks.block, Stored::Zero);
+            let stored = if sector == ABSENT {
+                Stored::Zero
             } else {
                 let offset = u64::from(sector) * SECTOR;
-                if !view.holds(offset, blocks.bitmap + blocks.block + FOOTER) {
+                // No overflow: both are far below 64 bits.
+                let end = offset + stored_len;
+                if end > blocks.footer.unwrap_or(view.size()) {
                     return Err(Error::refused(
                         Code::Truncated,
                         format!(
-                            "VHD: block {} at sector {sector}, but the file ends before it does",
+                            "VHD: block {} at sector {sector}, but the file ends before it does; fetch it again",
                             self.next
                         ),
                     ));
                 }
-                claims.claim(offset, blocks.bitmap + blocks.block, "VHD block")?;
-                out.push(blocks.block, Stored::Raw { offset: offset + blocks.bitmap });
-            }
+                claims.claim(offset, stored_len, "VHD block")?;
+                self.data_end = self.data_end.max(end);
+                Stored::Raw { offset: offset + blocks.bitmap }
+            };
             self.next += 1;
+            if self.next == self.table.count() && blocks.footer.is_none() {
+                self.last = Some(stored);
+            } else {
+                out.push(blocks.block, stored);
+            }
+        }
+        if let Some(last) = self.last {
+            check_footer_behind(view, self.data_end)?;
+            self.last = None;
+            out.push(blocks.block, last);
         }
         Ok(())
+    }
+}
+
+/// Bytes may lie behind a footer, but not in front of it: right behind the data it must be.
+fn check_footer_behind(view: View<'_>, at: u64) -> Result<()> {
+    let len = view.size().saturating_sub(at).min(FOOTER);
+    let place = |start, len| ByteRange { start, end: start + len };
+    if len > 0 {
+        view.need(&[place(0, FOOTER), place(at, len)])?;
+    }
+    let copy = view.read(0, FOOTER, "VHD header")?;
+    match footer_at(view, at)? {
+        Some(footer) if are_alike(copy, &footer) => Ok(()),
+        Some(_) => Err(bad("the header's copy of the footer describes another disk than the footer")),
+        None => Err(no_footer(at)),
     }
 }
 
