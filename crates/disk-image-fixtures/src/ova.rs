@@ -1,5 +1,7 @@
 //! OVAs: archive, descriptor and disk, each lying.
 
+mod dialects;
+
 use disk_image::{ByteRange, Code, Format};
 
 use crate::{Hostile, Sound, Sparse, vmdk};
@@ -108,9 +110,9 @@ pub(crate) fn sound() -> Vec<Sound> {
         let len = disk().len() as u64;
         h.with(SIZE, &[0x80, 0, 0, 0]).be64(SIZE + 4, len)
     });
-    [("ova", sound_one()), ("ova-dotted-name", dotted), ("ova-size-in-base-256", base_256)]
-        .map(|(name, file)| Sound { name, format: Format::Ova, file })
-        .to_vec()
+    let own = [("ova", sound_one()), ("ova-dotted-name", dotted), ("ova-size-in-base-256", base_256)];
+    let all = own.into_iter().chain(dialects::sound());
+    all.map(|(name, file)| Sound { name, format: Format::Ova, file }).collect()
 }
 
 pub(crate) fn hostile() -> Vec<Hostile> {
@@ -130,7 +132,9 @@ fn members() -> Vec<Case> {
     vec![
         ("traversal", beside("../x", b"x", |h| h), UnsafeName),
         ("absolute-name", beside("/etc/x", b"x", |h| h), UnsafeName),
-        ("directory-in-name", beside("a/x", b"x", |h| h), UnsafeName),
+        ("folder-above", beside("../x/", b"", |h| h.with(KIND, b"5")), UnsafeName),
+        ("folder-above-in-name", beside("a/../x", b"x", |h| h), UnsafeName),
+        ("folder-without-name-in-name", beside("a//x", b"x", |h| h), UnsafeName),
         ("backslash-in-name", beside("..\\x", b"x", |h| h), UnsafeName),
         ("hidden-name", beside(".x", b"x", |h| h), UnsafeName),
         ("empty-name", beside("", b"x", |h| h), UnsafeName),
@@ -141,14 +145,36 @@ fn members() -> Vec<Case> {
         ("hard-link", kind(b"1"), BadArchive),
         ("symbolic-link", kind(b"2"), BadArchive),
         ("device", kind(b"3"), BadArchive),
-        ("directory", kind(b"5"), BadArchive),
+        ("folder-of-bytes", beside("x/", b"x", |h| h.with(KIND, b"5")), BadArchive),
         ("pipe", kind(b"6"), BadArchive),
         ("pax-header", beside("x", b"19 path=/etc/shadow\n", |h| h.with(KIND, b"x")), BadArchive),
         ("pax-global-header", beside("x", b"11 size=99\n", |h| h.with(KIND, b"g")), BadArchive),
-        ("gnu-long-name", beside("././@LongLink", b"/etc/shadow\0", |h| h.with(KIND, b"L")), BadArchive),
+        ("gnu-long-name", beside("././@LongLink", b"/etc/shadow\0", |h| h.with(KIND, b"L")), UnsafeName),
         ("gnu-sparse", beside("x", b"x", |h| h.with(KIND, b"S")), BadArchive),
+        ("pax-name-absolute", in_front(&[(b"x", b"20 path=/etc/shadow\n")]), UnsafeName),
+        ("pax-name-twice", in_front(&[(b"x", b"9 path=a\n9 path=a\n")]), BadArchive),
+        ("pax-and-gnu-name", in_front(&[(b"L", b"a.vmdk\0"), (b"x", b"15 path=a.vmdk\n")]), BadArchive),
+        ("pax-size-twice", in_front(&[(b"x", b"9 size=1\n"), (b"x", b"9 size=1\n")]), BadArchive),
+        ("pax-size-signed", in_front(&[(b"x", b"11 size=+1\n")]), BadArchive),
+        ("pax-size-beyond-the-file", in_front(&[(b"x", b"17 size=99999999\n")]), Code::Truncated),
+        ("pax-size-beyond-64-bits", in_front(&[(b"x", b"29 size=99999999999999999999\n")]), BadArchive),
+        ("pax-sparse", in_front(&[(b"x", b"22 GNU.sparse.major=1\n")]), BadArchive),
+        ("pax-record-of-no-length", in_front(&[(b"x", b"path=a.vmdk\n")]), BadArchive),
+        ("pax-record-beyond-the-header", in_front(&[(b"x", b"99 path=a.vmdk\n")]), BadArchive),
+        ("pax-record-of-length-0", in_front(&[(b"x", b"0 path=a.vmdk\n")]), BadArchive),
+        ("pax-global-name", in_front(&[(b"g", b"9 path=a\n")]), BadArchive),
+        ("extension-too-large", in_front(&[(b"x", &[b' '; (64 << 10) + 1])]), Code::TableTooLarge),
         ("disk-as-a-link", headed(|h| h.with(KIND, b"2").with(157, b"/etc/shadow")), BadArchive),
     ]
+}
+
+/// The disk behind these headers.
+fn in_front(headers: &[(&'static [u8; 1], &[u8])]) -> Sparse {
+    let start = with_descriptor(&descriptor(&["a.vmdk"]));
+    let add = |archive: Archive, (kind, bytes): &(&'static [u8; 1], &[u8])| {
+        archive.changed("PaxHeaders/a.vmdk", bytes, |header| header.with(KIND, *kind))
+    };
+    headers.iter().fold(start, add).member("a.vmdk", &disk()).end()
 }
 
 fn archives() -> Vec<Case> {
@@ -156,6 +182,8 @@ fn archives() -> Vec<Case> {
     let disk_header = 1024 + descriptor(&["a.vmdk"]).len().next_multiple_of(512) as u64 - 512;
     let many =
         (0..70).fold(with_descriptor(&descriptor(&["a.vmdk"])), |a, n| a.member(&format!("f{n}"), b""));
+    let folder = |a: Archive, n: usize| a.changed(&format!("f{n}/"), b"", |h| h.with(KIND, b"5"));
+    let folders = (0..512).fold(with_descriptor(&descriptor(&["a.vmdk"])), folder);
     let large = Archive::new().member("vm.ovf", &vec![b' '; (1 << 20) + 1]).member("a.vmdk", &disk()).end();
     let unended = with_descriptor(&descriptor(&["a.vmdk"])).member("a.vmdk", &disk()).0;
     vec![
@@ -174,6 +202,7 @@ fn archives() -> Vec<Case> {
         ("size-of-all-bits", headed(|h| h.with(SIZE, &[0x80, 0, 0, 0]).be64(SIZE + 4, u64::MAX)), Truncated),
         ("no-end", unended, Truncated),
         ("members-too-many", many.end(), TableTooLarge),
+        ("headers-too-many", folders.end(), TableTooLarge),
         ("descriptor-too-large", large, TableTooLarge),
     ]
 }
@@ -235,6 +264,9 @@ fn files() -> Vec<Case> {
         ("href-absolute", href("/etc/shadow"), UnsafeName),
         ("href-url", href("http://169.254.169.254/latest"), UnsafeName),
         ("href-traversal", href("../a.vmdk"), UnsafeName),
+        ("href-traversal-in-percents", href("%2e%2e%2fa.vmdk"), UnsafeName),
+        ("href-traversal-in-entities", href("&#46;&#x2e;/a.vmdk"), UnsafeName),
+        ("href-control-character", href("a&#7;.vmdk"), UnsafeName),
         ("href-empty", href(""), UnsafeName),
         ("disk-not-in-archive", href("b.vmdk"), BadArchive),
         (

@@ -2,9 +2,9 @@
 //!
 //! Goal: find the one disk and where it lies in the file; nothing is unpacked.
 //!
-//! Threat model: members with paths, links, extension headers that rename the next member, members of the same name, an XML
-//! that defines entities: none is needed by an honest OVA ("ustar" is what DMTF's DSP0243 asks for), so each is refused. Names are
-//! only compared, never opened.
+//! Threat model: members that leave the archive's folder, links, headers that contradict each other, members of the same
+//! name, an XML that defines entities: none is needed by an honest OVA, so each is refused. Names are only compared, never
+//! opened.
 
 mod envelope;
 mod tar;
@@ -58,12 +58,14 @@ pub(crate) fn find_disk(regions: &Regions, disk: Option<&str>) -> Result<(u64, u
         }
         (Some(wanted), several) => several
             .iter()
-            .find(|d| d.name == wanted)
+            .find(|d| d.name == wanted || d.unescaped() == wanted)
             .ok_or_else(|| bad(format!("it holds no disk \"{}\"", wanted.escape_default())))?,
     };
-    let member = members
-        .iter()
-        .find(|m| m.name == chosen.name)
+    // What a descriptor names lies beside it. Some write the name as it stands in a URL.
+    let folder = descriptor.name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let find = |name: &str| members.iter().find(|m| m.name.strip_prefix(folder.as_str()) == Some(name));
+    let member = find(&chosen.name)
+        .or_else(|| find(&chosen.unescaped()))
         .ok_or_else(|| bad(format!("the disk \"{}\" is not in the archive", chosen.name.escape_default())))?;
     if chosen.size.is_some_and(|size| size != member.size) {
         return Err(bad(format!(
@@ -82,15 +84,16 @@ fn check_signatures(disk: View<'_>) -> Result<()> {
     let found: Vec<_> = signatures::all(&ends).into_iter().map(|seen| seen.meaning).collect();
     match found.as_slice() {
         [Meaning::Disk(Format::Vmdk)] if !signatures::partition_table(ends.head) => Ok(()),
-        [] => {
-            Err(Error::refused(Code::UnknownFormat, "OVA: the disk has no known signature; a VMDK is read"))
-        }
+        [] => Err(Error::refused(
+            Code::UnknownFormat,
+            format!("OVA: the disk has no known signature, and only a VMDK is read in place; {UNTAR}"),
+        )),
         [Meaning::Disk(Format::Vmdk)] => {
             Err(Error::refused(Code::Polyglot, "OVA: the disk is a VMDK and begins with a partition table"))
         }
         [other] => Err(Error::refused(
             Code::FormatMismatch,
-            format!("OVA: the disk is {}; a VMDK is read", other.name()),
+            format!("OVA: the disk is {}, and only a VMDK is read in place; {UNTAR}", other.name()),
         )),
         [one, other, ..] => Err(Error::refused(
             Code::Polyglot,

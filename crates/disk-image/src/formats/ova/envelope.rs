@@ -1,15 +1,17 @@
 //! The OVF descriptor: which members are disks.
 //!
-//! Threat model: XML of an attacker. Document type definitions, so entities, are refused; nothing is fetched; one pass, no recursion.
+//! Threat model: XML of an attacker. Document type definitions, so entities of its own, are refused; nothing is fetched; one
+//! pass, no recursion.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use quick_xml::{
     Reader,
+    escape::unescape,
     events::{BytesStart, Event},
 };
 
-use super::bad;
+use super::{UNTAR, bad, tar::plain_path};
 use crate::error::{Code, Error, Result};
 
 /// Honest descriptors have a handful.
@@ -17,10 +19,17 @@ const MAX_FILES: usize = 64;
 
 /// A disk that the descriptor names.
 pub(super) struct Disk {
-    /// The member's name.
+    /// The member's path, from the descriptor's folder.
     pub(super) name: String,
     /// Its length, where the descriptor tells.
     pub(super) size: Option<u64>,
+}
+
+impl Disk {
+    /// The name without a URL's percent signs.
+    pub(super) fn unescaped(&self) -> Cow<'_, str> {
+        without_percents(&self.name)
+    }
 }
 
 /// `<File ovf:id ovf:href ovf:size>` of the references.
@@ -61,7 +70,7 @@ pub(super) fn disks(xml: &[u8]) -> Result<Vec<Disk>> {
         let file = files
             .get(&id)
             .ok_or_else(|| bad(format!("a disk refers to no file (\"{}\")", id.escape_default())))?;
-        if found.iter().any(|d| d.name == file.href) {
+        if found.iter().any(|d| d.unescaped() == without_percents(&file.href)) {
             return Err(bad(format!("two disks refer to the file \"{}\"", file.href.escape_default())));
         }
         found.push(Disk { name: file.href.clone(), size: file.size });
@@ -82,13 +91,16 @@ fn add_file(tag: &BytesStart<'_>, files: &mut HashMap<String, File>) -> Result<(
                 return Err(Error::refused(
                     Code::UnsupportedFeature,
                     format!(
-                        "OVA: a file is compressed ({}); only streamOptimized disks are read in place",
+                        "OVA: a file is compressed ({}), and only a VMDK is read in place; {UNTAR}",
                         value.escape_default()
                     ),
                 ));
             }
             "chunkSize" => {
-                return Err(Error::refused(Code::UnsupportedFeature, "OVA: a file is split in chunks"));
+                return Err(Error::refused(
+                    Code::UnsupportedFeature,
+                    "OVA: a file is split in chunks; pack the machine again without them",
+                ));
             }
             _ => {}
         }
@@ -96,8 +108,8 @@ fn add_file(tag: &BytesStart<'_>, files: &mut HashMap<String, File>) -> Result<(
     let (Some(id), Some(href)) = (id, href) else {
         return Err(bad("a file in the descriptor has no id or no href"));
     };
-    // A URL or a path would be fetched or opened by others; a member's name has neither.
-    if href.is_empty() || href.starts_with('.') || href.contains(['/', '\\', ':']) {
+    // A URL or another folder's path would be fetched or opened by others; a member beside the descriptor is named by neither.
+    let Some(href) = plain_path(&href).filter(|_| plain_path(&without_percents(&href)).is_some()) else {
         return Err(Error::refused(
             Code::UnsafeName,
             format!(
@@ -105,8 +117,8 @@ fn add_file(tag: &BytesStart<'_>, files: &mut HashMap<String, File>) -> Result<(
                 href.escape_default()
             ),
         ));
-    }
-    if files.insert(id, File { href, size }).is_some() {
+    };
+    if files.insert(id, File { href: href.to_owned(), size }).is_some() {
         return Err(bad("two files in the descriptor have one id"));
     }
     Ok(())
@@ -130,19 +142,39 @@ fn file_reference(tag: &BytesStart<'_>) -> Result<Option<String>> {
     Ok(reference)
 }
 
+/// The text that percent signs stand for, where they stand for one.
+fn without_percents(name: &str) -> Cow<'_, str> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).filter(|_| *first == b'%').and_then(|two| std::str::from_utf8(two).ok());
+        let digits = digits.filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8(bytes).map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
 /// Local names and values.
 fn attributes(tag: &BytesStart<'_>) -> Result<Vec<(String, String)>> {
     let mut found: Vec<(String, String)> = Vec::new();
     for attribute in tag.attributes() {
         let attribute = attribute.map_err(|e| bad(format!("the descriptor is no sound XML: {e}")))?;
         let key = attribute.key.local_name().as_ref().to_owned();
-        let value = attribute.value.into_owned();
-        if value.contains('&') {
+        let Ok(value) = unescape(&attribute.value).map(Cow::into_owned) else {
             return Err(bad(format!(
-                "a reference in the attribute {} of the descriptor",
+                "a reference in the attribute {} of the descriptor that XML doesn't define",
                 key.escape_default()
             )));
-        }
+        };
         if found.iter().any(|(known, _)| *known == key) {
             return Err(bad(format!("the attribute {} is there twice", key.escape_default())));
         }

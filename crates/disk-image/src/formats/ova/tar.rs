@@ -1,4 +1,10 @@
-//! Members of a tar of the "ustar" kind: plain files in no directory.
+//! Members of a tar: plain files, in folders or not.
+//!
+//! Goal: every dialect that tar programs write by default: ustar, GNU's, pax's, and the ones before there was a standard.
+//! Long names and sizes beyond 8 GiB are in a header of their own, in front of the member's.
+//!
+//! Threat model: two programs that read such headers differently see two archives. So nothing may be told twice, a header
+//! for all members may change none, and a name that leaves the archive's own folder is refused. Names are only compared.
 
 use std::collections::HashSet;
 
@@ -6,88 +12,251 @@ use super::{UNTAR, bad};
 use crate::{
     error::{Code, Error, Result},
     formats::view::View,
+    regions::ByteRange,
 };
 
 const BLOCK: u64 = 512;
 /// Descriptor, manifest, certificate, disks, an ISO or two, message bundles.
 const MAX_MEMBERS: usize = 64;
+/// With folders, the headers in front of members, and what macOS adds to each.
+const MAX_HEADERS: usize = 512;
+/// Bytes that are read for a header.
+const AHEAD: u64 = 16 << 10;
+/// Bytes of a header in front of a member: a name, times, attributes.
+const MAX_EXTENSION: u64 = 64 << 10;
 
 /// A plain file of the archive.
 #[derive(Debug)]
 pub(super) struct Member {
+    /// Its path.
     pub(super) name: String,
     /// Of its bytes.
     pub(super) offset: u64,
     pub(super) size: u64,
 }
 
-/// All members up to the two empty blocks that end the archive.
+/// What headers in front of a member say of it.
+#[derive(Debug, Default)]
+struct Said {
+    name: Option<String>,
+    size: Option<u64>,
+}
+
+/// All plain files up to the empty blocks that end the archive, but for those that macOS makes of attributes.
 pub(super) fn members(view: View<'_>) -> Result<Vec<Member>> {
     let mut members: Vec<Member> = Vec::new();
     let mut names = HashSet::new();
+    let mut said = Said::default();
     let mut at = 0;
-    loop {
+    for _ in 0..MAX_HEADERS {
         if !view.holds(at, BLOCK) {
-            return Err(Error::refused(Code::Truncated, format!("OVA: the archive has no end at byte {at}")));
+            let message =
+                format!("OVA: the archive has no end at byte {at}; a part of it is missing, fetch it again");
+            return Err(Error::refused(Code::Truncated, message));
         }
-        let header = view.read(at, BLOCK, "tar header")?;
+        let header = header_at(view, at)?;
         if header.iter().all(|b| *b == 0) {
             return Ok(members);
         }
-        let member = parse(header, at + BLOCK)?;
-        if !view.holds(member.offset, member.size) {
+        let kind = check_header(header, at)?;
+        let size = match number(&header[124..136]) {
+            // The header's own field has no room for it.
+            size if kind.is_member() => said.size.or(size),
+            size => size,
+        };
+        let size = size.ok_or_else(|| bad(format!("the size of the member at byte {at}")))?;
+        let offset = at + BLOCK;
+        if !view.holds(offset, size) {
             return Err(Error::refused(
                 Code::Truncated,
-                format!("OVA: the member \"{}\" ends outside of the file", member.name.escape_default()),
+                format!(
+                    "OVA: the member \"{}\" ends outside of the file; a part of it is missing, fetch it again",
+                    text(&header[..100]).escape_default()
+                ),
             ));
         }
-        if !names.insert(member.name.to_ascii_lowercase()) {
-            return Err(bad(format!("two members are named \"{}\"", member.name.escape_default())));
+        match kind {
+            Kind::Extension(kind) => said.add(kind, extension(view, offset, size)?, at)?,
+            Kind::Folder if size > 0 => return Err(bad(format!("the folder at byte {at} has bytes"))),
+            Kind::Folder | Kind::File => {
+                let name = std::mem::take(&mut said).name.unwrap_or_else(|| own_name(header));
+                add(Member { name, offset, size }, &kind, at, &mut members, &mut names)?;
+            }
         }
-        at = (member.offset + member.size)
-            .checked_next_multiple_of(BLOCK)
-            .ok_or_else(|| bad("offsets beyond 64 bits"))?;
-        members.push(member);
-        if members.len() > MAX_MEMBERS {
-            return Err(Error::refused(Code::TableTooLarge, format!("OVA: more than {MAX_MEMBERS} members")));
+        at = (offset + size).checked_next_multiple_of(BLOCK).ok_or_else(|| bad("offsets beyond 64 bits"))?;
+    }
+    Err(too_many())
+}
+
+/// The block at `at`. Small members follow each other closely, so some of them come with it.
+fn header_at(view: View<'_>, at: u64) -> Result<&[u8]> {
+    match view.read(at, BLOCK, "tar header") {
+        Err(Error::Need(_)) => {
+            view.need(&[ByteRange { start: at, end: view.size().min(at + AHEAD) }])?;
+            view.read(at, BLOCK, "tar header")
+        }
+        there => there,
+    }
+}
+
+/// Keeps a file, under its plain path.
+fn add(
+    member: Member,
+    kind: &Kind,
+    at: u64,
+    members: &mut Vec<Member>,
+    names: &mut HashSet<String>,
+) -> Result<()> {
+    let is_folder = matches!(kind, Kind::Folder);
+    let told = if is_folder { member.name.trim_end_matches('/') } else { member.name.as_str() };
+    if is_folder && matches!(told, "" | ".") {
+        return Ok(());
+    }
+    let Some(name) = plain_path(told) else {
+        return Err(Error::refused(
+            Code::UnsafeName,
+            format!(
+                "OVA: the member \"{}\" at byte {at} has no plain name; pack it with another one",
+                told.escape_default()
+            ),
+        ));
+    };
+    if is_folder || name.rsplit('/').next().is_some_and(is_of_macos) {
+        return Ok(());
+    }
+    if !names.insert(name.to_ascii_lowercase()) {
+        return Err(bad(format!("two members are named \"{}\"", name.escape_default())));
+    }
+    members.push(Member { name: name.to_owned(), ..member });
+    if members.len() > MAX_MEMBERS { Err(too_many()) } else { Ok(()) }
+}
+
+fn too_many() -> Error {
+    Error::refused(
+        Code::TableTooLarge,
+        format!("OVA: more than {MAX_MEMBERS} files or {MAX_HEADERS} headers; {UNTAR}"),
+    )
+}
+
+/// What a header stands before.
+enum Kind {
+    File,
+    Folder,
+    /// What is told of the next member, by this letter.
+    Extension(u8),
+}
+
+impl Kind {
+    const fn is_member(&self) -> bool {
+        matches!(self, Self::File | Self::Folder)
+    }
+}
+
+fn check_header(header: &[u8], at: u64) -> Result<Kind> {
+    // The first tars had nothing there.
+    if !matches!(&header[257..262], b"ustar" | [0, 0, 0, 0, 0]) {
+        return Err(bad(format!("no tar header at byte {at}")));
+    }
+    if !is_header(header) {
+        return Err(bad(format!("the checksum of the tar header at byte {at} is wrong")));
+    }
+    match header[156] {
+        // Nor had they a letter for folders.
+        0 | b'0' if text(&header[..100]).ends_with('/') => Ok(Kind::Folder),
+        // `7` is a file that should lie in one piece.
+        0 | b'0' | b'7' => Ok(Kind::File),
+        b'5' => Ok(Kind::Folder),
+        kind @ (b'x' | b'g' | b'L') => Ok(Kind::Extension(kind)),
+        b'1' | b'2' => Err(bad(format!("the member at byte {at} is a link"))),
+        b'S' => Err(sparse(at)),
+        kind => Err(bad(format!("the member at byte {at} is no plain file (type {})", kind.escape_ascii()))),
+    }
+}
+
+fn sparse(at: u64) -> Error {
+    bad(format!("the member at byte {at} is a sparse file; {UNTAR}"))
+}
+
+fn extension(view: View<'_>, offset: u64, size: u64) -> Result<&[u8]> {
+    if size > MAX_EXTENSION {
+        return Err(Error::refused(
+            Code::TableTooLarge,
+            format!("OVA: a header of {size} bytes at byte {offset}, more than {MAX_EXTENSION}; {UNTAR}"),
+        ));
+    }
+    view.read(offset, size, "tar extension header")
+}
+
+impl Said {
+    fn add(&mut self, kind: u8, bytes: &[u8], at: u64) -> Result<()> {
+        if kind == b'L' {
+            return self.told_name(text(bytes), at);
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (key, value, behind) =
+                record(rest).ok_or_else(|| bad(format!("a pax header at byte {at} that can't be read")))?;
+            rest = behind;
+            match key {
+                b"path" | b"size" if kind == b'g' => {
+                    return Err(bad(format!("a header at byte {at} that changes every member")));
+                }
+                b"path" => self.told_name(text(value), at)?,
+                b"size" => {
+                    let size =
+                        std::str::from_utf8(value).ok().filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+                    let size = size.and_then(|n| n.parse().ok());
+                    let size = size.ok_or_else(|| bad(format!("the size in the header at byte {at}")))?;
+                    if self.size.replace(size).is_some() {
+                        return Err(bad(format!("the header at byte {at} tells a size again")));
+                    }
+                }
+                _ if key.starts_with(b"GNU.sparse.") => return Err(sparse(at)),
+                // Times, owners, attributes.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn told_name(&mut self, name: String, at: u64) -> Result<()> {
+        match self.name.replace(name) {
+            None => Ok(()),
+            Some(_) => Err(bad(format!("the header at byte {at} tells a name again"))),
         }
     }
 }
 
-fn parse(header: &[u8], offset: u64) -> Result<Member> {
-    let field = |from: usize, to: usize| header.get(from..to).unwrap_or_default();
-    let place = offset - BLOCK;
-    // The first tars had nothing there.
-    if !matches!(field(257, 262), b"ustar" | [0, 0, 0, 0, 0]) {
-        return Err(bad(format!("no tar header at byte {place}")));
-    }
-    if !is_header(header) {
-        return Err(bad(format!("the checksum of the tar header at byte {place} is wrong")));
-    }
-    match header.get(156) {
-        Some(b'0' | 0) => {}
-        Some(b'1' | b'2') => return Err(bad(format!("the member at byte {place} is a link"))),
-        Some(b'x' | b'g' | b'L' | b'K') => {
-            return Err(bad(format!("an extension header at byte {place}; {UNTAR}")));
-        }
-        Some(b'S') => return Err(bad(format!("the member at byte {place} is a sparse file; {UNTAR}"))),
-        kind => {
-            let kind = kind.copied().unwrap_or_default().escape_ascii();
-            return Err(bad(format!("the member at byte {place} is no plain file (type {kind})")));
-        }
-    }
-    let size =
-        number(field(124, 136)).ok_or_else(|| bad(format!("the size of the member at byte {place}")))?;
-    if field(345, 346) != [0] && field(257, 263) == b"ustar\0" {
-        return Err(unsafe_name(&text(field(345, 500)), place));
-    }
-    let name = text(field(0, 100));
-    let plain = name.strip_prefix("./").unwrap_or(&name);
-    let bad_character = |c: char| c.is_control() || "/\\:\u{fffd}".contains(c);
-    if plain.is_empty() || plain.starts_with('.') || plain.contains(bad_character) {
-        return Err(unsafe_name(&name, place));
-    }
-    Ok(Member { name: plain.to_owned(), offset, size })
+/// The first `<length> <key>=<value>\n` of a pax header, and what is behind it.
+fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let blank = bytes.iter().take(20).position(|b| *b == b' ')?;
+    let digits = bytes.get(..blank).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    let len: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let (record, rest) = bytes.split_at_checked(len)?;
+    let pair = record.get(blank + 1..)?.strip_suffix(b"\n")?;
+    let equals = pair.iter().position(|b| *b == b'=')?;
+    Some((pair.get(..equals)?, pair.get(equals + 1..)?, rest))
+}
+
+/// The name of a header's own fields.
+fn own_name(header: &[u8]) -> String {
+    let name = text(&header[..100]);
+    // GNU keeps times there, and the first tars nothing.
+    let prefix = if header[257..263] == *b"ustar\0" { text(&header[345..500]) } else { String::new() };
+    if prefix.is_empty() { name } else { format!("{prefix}/{name}") }
+}
+
+/// A path without the "./" in front, if no program could take it for more than a path within the archive's folder.
+pub(super) fn plain_path(path: &str) -> Option<&str> {
+    let path = path.trim_start_matches("./");
+    let is_bad = |c: char| c.is_control() || "\\:\u{fffd}".contains(c);
+    let is_plain = |part: &str| !part.is_empty() && (!part.starts_with('.') || is_of_macos(part));
+    (!path.contains(is_bad) && path.split('/').all(is_plain)).then_some(path)
+}
+
+/// Files that macOS adds: a file's attributes (AppleDouble), how a folder is shown.
+fn is_of_macos(name: &str) -> bool {
+    name.starts_with("._") || name == ".DS_Store"
 }
 
 /// Whether a block has the checksum of a member's header: the sum of its bytes, the checksum's own as blanks. Some old
@@ -101,13 +270,6 @@ pub(crate) fn is_header(block: &[u8]) -> bool {
     }
     let told = block.get(148..156).and_then(octal);
     told.is_some_and(|told| told == sum || i64::try_from(told) == Ok(signed))
-}
-
-fn unsafe_name(name: &str, place: u64) -> Error {
-    Error::refused(
-        Code::UnsafeName,
-        format!("OVA: the member \"{}\" at byte {place} is not a plain file name", name.escape_default()),
-    )
 }
 
 fn text(field: &[u8]) -> String {
