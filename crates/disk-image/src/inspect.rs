@@ -22,6 +22,9 @@ pub const HEAD: u64 = 64 << 10;
 /// Bytes read at the end: footers of VHD and DMG, footer and end marker of VMDK.
 pub const TAIL: u64 = 2 << 10;
 
+/// What to do with a file that is more than one thing.
+const ANEW: &str = "make the image anew from the disk that is meant (qemu-img convert) and send that";
+
 /// What the file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,7 +58,11 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
         let names: Vec<_> = [only].into_iter().chain(rest).map(|seen| seen.meaning.name()).collect();
         return Err(Error::refused(
             Code::Polyglot,
-            format!("the file is {} and {} at once", names.join(", "), last.meaning.name()),
+            format!(
+                "the file is {} and {} at once, and programs would disagree about it; {ANEW}",
+                names.join(", "),
+                last.meaning.name()
+            ),
         ));
     }
     match only.meaning {
@@ -75,7 +82,8 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
             format!("the file is {name}; if that is the disk's own, say import_from_format \"raw\""),
         )),
         Meaning::Encrypted(name) => {
-            Err(Error::refused(Code::Encrypted, format!("the file is a {name} encrypted disk")))
+            let message = format!("the file is a {name} encrypted disk; decrypt it and send what is inside");
+            Err(Error::refused(Code::Encrypted, message))
         }
         Meaning::Descriptor(name) => Err(Error::refused(
             Code::ExternalData,

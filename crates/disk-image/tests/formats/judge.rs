@@ -189,8 +189,9 @@ fn each_meaning_of_a_file_is_named() {
     for (at, magic) in [(0, &b"QFI\xfb\0\0\0\x03"[..]), (0x8001, b"CD001"), (0x8801, b"CDROM")] {
         file[at..at + magic.len()].copy_from_slice(magic);
     }
-    let told = inspected(&file, None).unwrap_err();
-    assert_eq!(told, (Code::Polyglot, "the file is iso, High Sierra and qcow2 at once".into()));
+    let (code, told) = inspected(&file, None).unwrap_err();
+    assert_eq!(code, Code::Polyglot);
+    assert!(told.starts_with("the file is iso, High Sierra and qcow2 at once, "), "{told}");
 }
 
 #[test]
