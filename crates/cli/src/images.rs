@@ -110,8 +110,9 @@ async fn list(service: &Service, output: Output, filter: &ImageFilter) -> Result
 
 /// Attributes and properties are one patch, which is done whole or not at all. Tags are added and removed by
 /// themselves, so that tags that others set meanwhile stay.
-async fn set(service: &Service, output: Output, change: &SetImage) -> Result<(), Failure> {
-    let path = path_of(&resolve(service, &change.image).await?);
+async fn set(service: &Service, output: Output, asked: &SetImage) -> Result<(), Failure> {
+    let path = path_of(&resolve(service, &asked.image).await?);
+    let change = &asked.changes;
     let attributes = [
         ("name", change.name.as_ref().map(|name| json!(name))),
         ("visibility", change.visibility.as_ref().map(|visibility| json!(visibility))),

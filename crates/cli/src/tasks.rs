@@ -50,8 +50,8 @@ pub(crate) async fn export(service: &Service, output: Output, asked: &Export) ->
     let mut input = json!({"image_uuid": text_of(&image, "id")});
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
     let texts = [
-        ("receiving_bucket", &asked.bucket),
-        ("export_to", &asked.to),
+        ("receiving_bucket", &asked.receiver.bucket),
+        ("export_to", &asked.receiver.to),
         ("export_format", &name(asked.format.and_then(|format| format.to_possible_value()))),
         ("compression", &name(asked.compression.and_then(|kind| kind.to_possible_value()))),
     ];

@@ -59,13 +59,17 @@ pub(crate) struct ImageFilter {
 #[command(
     after_help = "Example:\n  image-tasks image set debian --name debian-13 --tag lts --remove-property old"
 )]
-#[group(id = "change", required = true, multiple = true, args = [
-    "name", "visibility", "min_disk", "min_ram", "protected", "hidden", "properties", "removed_properties",
-    "tags", "removed_tags",
-])]
 pub(crate) struct SetImage {
     /// Id or name of the image
     pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) changes: Changes,
+}
+
+/// What becomes of a record; something has to.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Changes {
     /// Its new name
     #[arg(long)]
     pub(crate) name: Option<String>,

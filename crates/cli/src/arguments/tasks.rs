@@ -43,16 +43,11 @@ pub(crate) struct Import {
 #[command(after_help = "Examples:\n  \
     image-tasks export debian --bucket image-tasks-exports --compression zstd\n  \
     image-tasks export debian --to s3://partner/debian.raw --format raw")]
-#[group(id = "receiver", required = true, multiple = false, args = ["bucket", "to"])]
 pub(crate) struct Export {
     /// Id or name of the image
     pub(crate) image: String,
-    /// The bucket; the object is projects/<project>/<image>.<format>
-    #[arg(long)]
-    pub(crate) bucket: Option<String>,
-    /// The object instead: s3://bucket/key
-    #[arg(long, value_name = "S3-URL")]
-    pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) receiver: Receiver,
     /// Format of the object
     #[arg(long, value_enum)]
     pub(crate) format: Option<ExportFormat>,
@@ -61,6 +56,18 @@ pub(crate) struct Export {
     pub(crate) compression: Option<Compression>,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+}
+
+/// Where an export goes.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Receiver {
+    /// The bucket; the object is projects/<project>/<image>.<format>
+    #[arg(long)]
+    pub(crate) bucket: Option<String>,
+    /// The object instead: s3://bucket/key
+    #[arg(long, value_name = "S3-URL")]
+    pub(crate) to: Option<String>,
 }
 
 /// Formats of an export.
