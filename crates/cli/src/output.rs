@@ -106,7 +106,7 @@ pub(crate) fn size(bytes: u64) -> String {
     let Some(power) = bytes.checked_ilog2().map(|bits| bits / 10).filter(|power| *power > 0) else {
         return format!("{bytes} bytes");
     };
-    let tenths = u128::from(bytes) * 10 >> (10 * power);
+    let tenths = (u128::from(bytes) * 10) >> (10 * power);
     let unit = UNITS.get(power as usize - 1).copied().unwrap_or("EiB");
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }

@@ -128,7 +128,7 @@ impl Pace {
     /// What there is to add to a message: ` (85.0 MiB/s, 40 s to go)`.
     fn told(&mut self, now: Instant, percent: u64, message: &str) -> String {
         let facts: Vec<_> =
-            [self.rate(now, message), self.to_go(now, percent)].into_iter().flatten().collect();
+            [self.rate(now, message), self.remaining(now, percent)].into_iter().flatten().collect();
         if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) }
     }
 
@@ -148,7 +148,7 @@ impl Pace {
         }
     }
 
-    fn to_go(&mut self, now: Instant, percent: u64) -> Option<String> {
+    fn remaining(&mut self, now: Instant, percent: u64) -> Option<String> {
         if percent == 0 || percent >= 100 {
             return None;
         }

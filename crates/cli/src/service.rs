@@ -156,8 +156,12 @@ impl Service {
                 }
                 Ok(answer) => {
                     let why = Failure::Unreachable(self.words(call, &answer));
-                    let later = matches!(answer.status.as_u16(), 429 | 503);
-                    if !later && !(call.may_repeat() && matches!(answer.status.as_u16(), 502 | 504)) {
+                    let again = match answer.status.as_u16() {
+                        429 | 503 => true,
+                        502 | 504 => call.may_repeat(),
+                        _ => false,
+                    };
+                    if !again {
                         return Err(why);
                     }
                     (why, retry_after(&answer.headers))

@@ -165,8 +165,8 @@ impl Properties {
             ("tags", (!self.tags.is_empty()).then(|| json!(self.tags))),
             ("min_disk", self.min_disk.map(|gib| json!(gib))),
             ("min_ram", self.min_ram.map(|mib| json!(mib))),
-            ("protected", self.protected.then(|| json!(true))),
-            ("os_hidden", self.hidden.then(|| json!(true))),
+            ("protected", self.protected.then_some(Value::Bool(true))),
+            ("os_hidden", self.hidden.then_some(Value::Bool(true))),
         ];
         members.extend(said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         members

@@ -2,6 +2,7 @@
 //!
 //! The service is the real API over stores in memory; a test plays the workers. The bytes lie on a server of their own,
 //! as they do in S3.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod downloads;
 mod identities;
