@@ -110,6 +110,7 @@ pub(crate) struct CloneImage {
 
 /// How a task is waited for.
 #[derive(Args)]
+#[command(next_help_heading = "The task")]
 pub(crate) struct Waiting {
     /// Print the task's id and don't wait for its end
     #[arg(long)]
