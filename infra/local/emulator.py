@@ -49,6 +49,7 @@ def ministack() -> None:
 
     strict.refuse_large_answers()
     strict.name_throttles()
+    lenient.leave_paths_to_apis()
     sys.argv = ["ministack"]
     main()
 

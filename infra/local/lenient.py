@@ -39,3 +39,12 @@ def take_parts_without_checksums() -> None:
 
     provider.S3Part = Part
     provider.S3Provider.upload_part = with_checksum
+
+
+def leave_paths_to_apis() -> None:
+    """MiniStack is a registry of container images too, and answers its paths whatever host is asked. On AWS a registry has
+    hosts of its own, and `/v2` of an API is the API's.
+    """
+    from ministack import app
+
+    app._is_ecr_registry_path = lambda path: False

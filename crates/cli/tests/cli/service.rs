@@ -118,7 +118,15 @@ impl Server {
             clock,
             quota: 5000,
         };
-        let app = App { staging: store.clone(), tasks, images, identity, public_endpoint: None };
+        let app = App {
+            staging: store.clone(),
+            multipart: store.clone(),
+            max_image_bytes: 1 << 40,
+            tasks,
+            images,
+            identity,
+            public_endpoint: None,
+        };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {

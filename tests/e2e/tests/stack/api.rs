@@ -46,6 +46,11 @@ async fn refusals_keep_their_status_and_sentence_on_the_way() {
         assert_eq!(refused.body["error"]["code"], "400 Bad Request");
         assert!(refused.body["error"]["message"].as_str().unwrap().contains(names), "{}", refused.body);
     }
+    for path in ["/v2", "/v2/"] {
+        let versions = tenant.with_token("").get(path).await;
+        assert_eq!(versions.status, StatusCode::MULTIPLE_CHOICES);
+        assert_eq!(versions.body["versions"][0]["status"], "CURRENT");
+    }
     let allowed =
         tenant.request(Method::DELETE, "/v2/tasks/0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b", None).await;
     assert_eq!(allowed.status(), StatusCode::METHOD_NOT_ALLOWED);
