@@ -113,7 +113,7 @@ Example:
 pub(crate) struct Download {
     /// Id or name of the image
     pub(crate) image: String,
-    /// The file; without it <name>.<disk_format> here
+    /// The file; without it {name}.{disk_format} here
     pub(crate) file: Option<PathBuf>,
     /// Ranges side by side
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]

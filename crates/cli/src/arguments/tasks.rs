@@ -62,7 +62,7 @@ pub(crate) struct Export {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Receiver {
-    /// The bucket; the object is projects/<project>/<image>.<format>
+    /// The bucket; the object is projects/{project}/{image}.{format}
     #[arg(long)]
     pub(crate) bucket: Option<String>,
     /// The object instead: s3://bucket/key
@@ -94,7 +94,7 @@ pub(crate) enum Compression {
     image-tasks clone https://glance.example.org/v2/images/38f8f5cd-69dc-4a9c-946e-830d6372d7ba"
 )]
 pub(crate) struct CloneImage {
-    /// The image's id in the region of --from-region, or its URL: <endpoint>/v2/images/<id>
+    /// The image's id in the region of --from-region, or its URL: {endpoint}/v2/images/{id}
     pub(crate) image: String,
     /// The region that has the image
     #[arg(long, value_name = "NAME")]
