@@ -114,14 +114,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let layout = Layout::new(arguments.options.dir.clone())?;
     let _lock = layout.claim()?;
-    let build_tests = matches!(arguments.command, Command::Test { .. });
-    let tests = build_tests || matches!(arguments.command, Command::Conformance { .. });
+    // Built with the tests' features, which both run next: with others the SDKs are compiled once more.
+    let tests = matches!(arguments.command, Command::Test { .. } | Command::Conformance { .. });
     let mut stack = RunningStack::prepare(&layout, &arguments.options, tests, &terminal).await?;
     let worked = async {
-        if build_tests {
+        if matches!(arguments.command, Command::Test { .. }) {
             tools::install_test_programs(&layout, &stop).await?;
         }
-        stack.start(build_tests, &stop).await?;
+        stack.start(tests, &stop).await?;
         match arguments.command {
             Command::Demo { keep, size } => {
                 demo::run(&stack, size, &terminal, &stop).await?;
