@@ -1,6 +1,7 @@
 //! Where the running stack is: written by the runner, read by tests.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -16,6 +17,25 @@ pub const S3_DISTURBANCES: &str = "s3-disturbances";
 
 /// `HashBeforeActiveBytes` of the stack that tests run on, so that some of their images are larger.
 pub const HASH_BEFORE_ACTIVE: u64 = 1 << 30;
+
+/// Why there is no stack to test against.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// Not started by the runner.
+    #[error("{COORDINATES_VARIABLE} isn't set: run these tests with `cargo local test`")]
+    NotRunning,
+    /// The coordinates can't be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// Of the coordinates.
+        path: PathBuf,
+        /// What was wrong.
+        source: std::io::Error,
+    },
+    /// The runner deployed nothing.
+    #[error("the stack has no deployment")]
+    Empty,
+}
 
 /// A running local stack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,6 +85,23 @@ pub struct Resource {
     pub kind: String,
     /// Physical id: a name, an ARN or an id, as CloudFormation defines it for the type.
     pub id: String,
+}
+
+impl Coordinates {
+    /// Of the stack that the runner started these tests on.
+    ///
+    /// # Errors
+    /// There is none, or its coordinates are damaged.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test's one look at its environment; not part of a function"
+    )]
+    pub fn from_env() -> Result<Self, StackError> {
+        let path: PathBuf = std::env::var(COORDINATES_VARIABLE).map_err(|_| StackError::NotRunning)?.into();
+        fs::read(&path)
+            .and_then(|text| Ok(serde_json::from_slice(&text)?))
+            .map_err(|source| StackError::Unreadable { path, source })
+    }
 }
 
 impl Deployment {

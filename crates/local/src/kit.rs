@@ -1,31 +1,11 @@
 //! A handle on the running stack for tests: SDK clients, functions' processes.
 
 use std::fs;
-use std::path::PathBuf;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 
-use crate::{COORDINATES_VARIABLE, Coordinates, Deployment};
-
-/// Why there is no stack to test against.
-#[derive(Debug, thiserror::Error)]
-pub enum StackError {
-    /// Not started by the runner.
-    #[error("{COORDINATES_VARIABLE} isn't set: run these tests with `cargo local test`")]
-    NotRunning,
-    /// The coordinates can't be read.
-    #[error("{}: {source}", path.display())]
-    Unreadable {
-        /// Of the coordinates.
-        path: PathBuf,
-        /// What was wrong.
-        source: std::io::Error,
-    },
-    /// The runner deployed nothing.
-    #[error("the stack has no deployment")]
-    Empty,
-}
+use crate::{Coordinates, Deployment, StackError};
 
 /// The running stack, seen from one region.
 #[derive(Debug, Clone)]
@@ -71,15 +51,8 @@ impl Stack {
     ///
     /// # Errors
     /// There is none, or its coordinates are damaged.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the test's one look at its environment; not part of a function"
-    )]
     pub fn from_env() -> Result<Self, StackError> {
-        let path: PathBuf = std::env::var(COORDINATES_VARIABLE).map_err(|_| StackError::NotRunning)?.into();
-        let coordinates: Coordinates = fs::read(&path)
-            .and_then(|text| Ok(serde_json::from_slice(&text)?))
-            .map_err(|source| StackError::Unreadable { path, source })?;
+        let coordinates = Coordinates::from_env()?;
         let deployment = coordinates.deployments.first().cloned().ok_or(StackError::Empty)?;
         Ok(Self { coordinates, deployment })
     }

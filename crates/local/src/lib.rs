@@ -26,10 +26,11 @@ mod s3;
 
 pub use accounts::{DOMAIN, GRANTS, Grant, PROJECTS, clouds};
 pub use coordinates::{
-    COORDINATES_VARIABLE, Coordinates, Deployment, HASH_BEFORE_ACTIVE, Resource, S3_DISTURBANCES, S3_REQUESTS,
+    COORDINATES_VARIABLE, Coordinates, Deployment, HASH_BEFORE_ACTIVE, Resource, S3_DISTURBANCES,
+    S3_REQUESTS, StackError,
 };
 #[cfg(feature = "kit")]
-pub use kit::{Stack, StackError};
+pub use kit::Stack;
 #[cfg(feature = "kit")]
 pub use s3::{Disturbance, Disturbed, S3Request};
 pub use source::{

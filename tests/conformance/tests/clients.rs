@@ -17,7 +17,7 @@ use futures::StreamExt as _;
 use image_tasks_conformance::expected::{Expected, Names, Shown, What};
 use image_tasks_conformance::printed;
 use image_tasks_conformance::session::{self, Row};
-use image_tasks_local::{COORDINATES_VARIABLE, Content, Coordinates, Grant, Source, SourceServer, pattern};
+use image_tasks_local::{Content, Coordinates, Grant, Source, SourceServer, pattern};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -57,9 +57,7 @@ struct Terminal {
 
 impl Terminal {
     fn open(names: &Names) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the test's one look at its environment")]
-        let path = std::env::var(COORDINATES_VARIABLE).expect("run by `cargo local conformance`");
-        let coordinates: Coordinates = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let coordinates = Coordinates::from_env().expect("run by `cargo local conformance`");
         let mut names = names.clone();
         names.set("exports", &coordinates.export_bucket);
         let home = tempfile::tempdir().unwrap();

@@ -11,15 +11,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use image_tasks_local::{COORDINATES_VARIABLE, Coordinates, Grant};
+use image_tasks_local::{Coordinates, Grant};
 use tokio::process::Command;
 
 #[tokio::test]
 #[ignore = "minutes: cargo local conformance"]
 async fn answers_are_as_the_document_says() {
-    #[expect(clippy::disallowed_methods, reason = "the test's one look at its environment")]
-    let path = std::env::var(COORDINATES_VARIABLE).expect("run by `cargo local conformance`");
-    let coordinates: Coordinates = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let coordinates = Coordinates::from_env().expect("run by `cargo local conformance`");
     let directory = tempfile::tempdir().unwrap();
     let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemathesis.toml");
     let token = Grant::of("demo").unwrap().token();

@@ -13,7 +13,7 @@ use std::process::Stdio;
 
 use bytes::Bytes;
 use image_tasks_conformance::tempest::{Outcome, PACKAGE, differences, expected, printed};
-use image_tasks_local::{COORDINATES_VARIABLE, Content, Coordinates, Source, SourceServer};
+use image_tasks_local::{Content, Coordinates, Source, SourceServer};
 use tokio::process::Command;
 
 const LIST: &str = include_str!("../tempest.txt");
@@ -36,9 +36,7 @@ fn empty_qcow2() -> Bytes {
 #[tokio::test]
 #[ignore = "minutes: cargo local conformance"]
 async fn tempest_says_what_the_list_expects() {
-    #[expect(clippy::disallowed_methods, reason = "the test's one look at its environment")]
-    let path = std::env::var(COORDINATES_VARIABLE).expect("run by `cargo local conformance`");
-    let coordinates: Coordinates = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let coordinates = Coordinates::from_env().expect("run by `cargo local conformance`");
     let server = SourceServer::start().await.unwrap();
     let raw = server.serve("/disk.img", Source::new(Content::Pattern { seed: 6, length: 1 << 20 }));
     let qcow2 = server.serve("/disk.qcow2", Source::new(Content::Bytes(empty_qcow2())));

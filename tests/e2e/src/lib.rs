@@ -11,6 +11,7 @@
     reason = "test support: a panic is the test's failure"
 )]
 
+use std::process::Command;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -361,4 +362,10 @@ pub fn cpu_seconds(stack: &Stack, function: &str) -> f64 {
         Some(fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?)
     });
     used.sum::<f64>() / 100.0
+}
+
+/// Runs `qemu-img`, which has to succeed.
+pub fn qemu_img(arguments: &[&str]) {
+    let run = Command::new("qemu-img").args(arguments).output().expect("qemu-img is installed");
+    assert!(run.status.success(), "qemu-img {arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
 }

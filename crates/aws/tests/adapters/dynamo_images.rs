@@ -119,14 +119,7 @@ async fn a_full_list_is_found_in_every_order_page_by_page() {
             ..importing(owner, n / 5)
         });
     }
-    for chunk in all.chunks(25) {
-        let requests = chunk.iter().map(|image| {
-            let item = image_tasks_aws::dynamo::image_item(image).unwrap();
-            let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
-            WriteRequest::builder().put_request(put).build()
-        });
-        client.batch_write_item().request_items("images", requests.collect()).send().await.unwrap();
-    }
+    put_images(&client, &all).await;
     let by_name = [SortKey::Name, SortKey::CreatedAt, SortKey::Id].map(|key| Sort { key, descending: false });
     for sort in [Sort::newest_first(), by_name.to_vec()] {
         let listing = Listing { limit: 300, sort, ..Listing::default() };
@@ -149,4 +142,16 @@ async fn a_full_list_is_found_in_every_order_page_by_page() {
         assert!(found.iter().eq(wanted), "{:?}", first.listing.sort);
     }
     assert_eq!(ImageStore::get(&store, all[0].id).await.unwrap().as_ref(), Some(&all[0]));
+}
+
+/// Writes images past the adapter, 25 at a time, in the adapter's own form.
+pub(crate) async fn put_images(client: &Client, images: &[Image]) {
+    for chunk in images.chunks(25) {
+        let requests = chunk.iter().map(|image| {
+            let item = image_tasks_aws::dynamo::image_item(image).unwrap();
+            let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
+            WriteRequest::builder().put_request(put).build()
+        });
+        client.batch_write_item().request_items("images", requests.collect()).send().await.unwrap();
+    }
 }

@@ -3,12 +3,12 @@
 #![allow(clippy::print_stdout, reason = "a table that a person reads")]
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use image_tasks_domain::images::{Condition, ImageSearch, Listing, Sort, SortKey, TextAttribute};
 use image_tasks_domain::ports::{ImageRecords as _, TaskQuery, TaskSort, TaskStore as _};
 use image_tasks_domain::{Caller, Image, Task, TaskStatus, Visibility};
 
 use crate::dynamo::{image, put_all, query, stores, task};
+use crate::dynamo_images::put_images;
 use crate::support::dynamodb;
 
 const PROJECTS: usize = 1000;
@@ -18,17 +18,6 @@ const SHARDS: usize = 4;
 
 fn owner(project: usize) -> String {
     format!("project-{project}")
-}
-
-async fn put_images(client: &Client, images: &[Image]) {
-    for chunk in images.chunks(25) {
-        let requests = chunk.iter().map(|image| {
-            let item = image_tasks_aws::dynamo::image_item(image).unwrap();
-            let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
-            WriteRequest::builder().put_request(put).build()
-        });
-        client.batch_write_item().request_items("images", requests.collect()).send().await.unwrap();
-    }
 }
 
 /// Every project has one public image, one community image, and 98 of its own.

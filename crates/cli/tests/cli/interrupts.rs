@@ -5,9 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 
 use http::Method;
-use image_tasks_domain::FailureCode;
 use image_tasks_domain::failure::Failure;
 use image_tasks_domain::ports::TaskLife as _;
+use image_tasks_domain::{FailureCode, Task};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tokio::process::Child;
@@ -46,6 +46,16 @@ async fn shows(terminal: &File, text: &'static str) {
     read.await.unwrap();
 }
 
+/// The command in a terminal, which waits for this task and asks what to do with it, since Ctrl-C was pressed.
+async fn interrupted(server: &Server) -> (Child, File, Task) {
+    let (child, terminal) = in_a_terminal(server);
+    let task = server.task().await;
+    server.asked_beyond(0, &Method::GET, &format!("/v2/tasks/{}", task.id)).await;
+    interrupt(&child);
+    shows(&terminal, "[y/N] ").await;
+    (child, terminal, task)
+}
+
 #[tokio::test]
 async fn where_nobody_can_be_asked_the_task_is_left_at_work() {
     let server = Server::start().await;
@@ -62,12 +72,8 @@ async fn where_nobody_can_be_asked_the_task_is_left_at_work() {
 #[tokio::test]
 async fn a_yes_cancels_the_task_and_sees_it_end() {
     let server = Server::start().await;
-    let (child, mut terminal) = in_a_terminal(&server);
-    let task = server.task().await;
+    let (child, mut terminal, task) = interrupted(&server).await;
     let path = format!("/v2/tasks/{}", task.id);
-    server.asked_beyond(0, &Method::GET, &path).await;
-    interrupt(&child);
-    shows(&terminal, "[y/N] ").await;
     terminal.write_all(b"y\n").unwrap();
     server.asked_beyond(0, &Method::POST, &format!("{path}/cancel")).await;
     let why = Failure::new(FailureCode::Cancelled, "cancelled by alice");
@@ -80,12 +86,8 @@ async fn a_yes_cancels_the_task_and_sees_it_end() {
 #[tokio::test]
 async fn a_no_waits_on_and_a_second_ctrl_c_leaves() {
     let server = Server::start().await;
-    let (child, mut terminal) = in_a_terminal(&server);
-    let task = server.task().await;
+    let (child, mut terminal, task) = interrupted(&server).await;
     let path = format!("/v2/tasks/{}", task.id);
-    server.asked_beyond(0, &Method::GET, &path).await;
-    interrupt(&child);
-    shows(&terminal, "[y/N] ").await;
     let before = server.seen_of(&Method::GET, &path).len();
     terminal.write_all(b"\n").unwrap();
     server.asked_beyond(before + 1, &Method::GET, &path).await;

@@ -5,18 +5,12 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::Command;
 
-use image_tasks_e2e::Tenant;
+use image_tasks_e2e::{Tenant, qemu_img};
 use image_tasks_local::{Content, S3Request, Source, SourceServer, pattern};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
-
-fn qemu_img(args: &[&str]) {
-    let run = Command::new("qemu-img").args(args).output().expect("qemu-img is installed");
-    assert!(run.status.success(), "qemu-img {args:?}: {}", String::from_utf8_lossy(&run.stderr));
-}
 
 /// Words in an order that never comes again: they compress as a disk's files do.
 fn words(seed: u64, len: usize) -> Vec<u8> {

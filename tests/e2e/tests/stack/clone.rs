@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{Tag, Tagging};
-use image_tasks_e2e::Tenant;
+use image_tasks_e2e::{Tenant, qemu_img};
 use image_tasks_local::{Content, S3Request, Source, SourceServer, pattern};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -202,10 +201,7 @@ async fn more_than_40_parts_are_the_sources_parts() {
     for at in data {
         raw.write_all_at(&pattern::bytes(43, at, 2 << 20), at).unwrap();
     }
-    let run = Command::new("qemu-img")
-        .args(["convert", "-f", "raw", "-O", "qcow2", &path("disk.raw"), &path("disk.qcow2")])
-        .status();
-    assert!(run.unwrap().success());
+    qemu_img(&["convert", "-f", "raw", "-O", "qcow2", &path("disk.raw"), &path("disk.qcow2")]);
     let server = SourceServer::start().await.unwrap();
     let url = server.serve("/disk.qcow2", Source::new(Content::File(path("disk.qcow2").into())));
     let wanted = json!({"import_from": url, "image_properties": {"disk_format": "raw"}});

@@ -1,11 +1,10 @@
 //! Disk images on the local stack: converted by range, byte for byte; and the hostile set, each refused by its name.
 
 use std::io::Write as _;
-use std::process::Command;
 
 use disk_image_fixtures::Hostile;
 use futures::StreamExt as _;
-use image_tasks_e2e::{Tenant, cpu_seconds, peak_memory};
+use image_tasks_e2e::{Tenant, cpu_seconds, peak_memory, qemu_img};
 use image_tasks_local::{Content, HASH_BEFORE_ACTIVE, Source, SourceServer, pattern};
 use md5::{Digest as _, Md5};
 use reqwest::StatusCode;
@@ -16,11 +15,6 @@ const MIB: u64 = 1 << 20;
 
 /// No worker holds more, whatever the image's size: its buffers (`image_tasks_flows::bounds`) and the process itself.
 const WORKER_MEMORY: u64 = 192 * MIB;
-
-fn qemu_img(arguments: &[&str]) {
-    let run = Command::new("qemu-img").args(arguments).output().expect("qemu-img is installed");
-    assert!(run.status.success(), "qemu-img {arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
-}
 
 #[tokio::test]
 async fn a_qcow2_over_http_becomes_raw_in_parallel_parts() {

@@ -3,22 +3,16 @@
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use disk_image_fixtures::bootable::{boot, bootable_disk};
-use image_tasks_e2e::Tenant;
+use image_tasks_e2e::{Tenant, qemu_img};
 use image_tasks_local::{S3Request, pattern};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 const MIB: usize = 1 << 20;
-
-fn qemu_img(args: &[&str]) {
-    let run = Command::new("qemu-img").args(args).output().expect("qemu-img is installed");
-    assert!(run.status.success(), "qemu-img {args:?}: {}", String::from_utf8_lossy(&run.stderr));
-}
 
 /// Puts a file where imports may read it; its location.
 async fn stage(tenant: &Tenant, key: &str, file: &Path) -> String {

@@ -3,9 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use image_tasks_e2e::{Tenant, peak_memory};
+use image_tasks_e2e::{Tenant, peak_memory, qemu_img};
 use image_tasks_local::{Content, Source, SourceServer, pattern};
 use serde_json::json;
 
@@ -19,9 +18,7 @@ fn vhdx(dir: &Path, size: u64) -> PathBuf {
     for at in (size / 2..size / 2 + 256 * MIB).step_by(1 << 20) {
         file.write_all_at(&pattern::bytes(51, at, 1 << 20), at).unwrap();
     }
-    let mut run = Command::new("qemu-img");
-    let run = run.args(["convert", "-f", "raw", "-O", "vhdx"]).args([&raw, &made]).output().unwrap();
-    assert!(run.status.success(), "{run:?}");
+    qemu_img(&["convert", "-f", "raw", "-O", "vhdx", raw.to_str().unwrap(), made.to_str().unwrap()]);
     made
 }
 
