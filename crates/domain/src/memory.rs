@@ -233,8 +233,10 @@ impl ProgressStore for MemoryStore {
         Ok(())
     }
 
-    async fn told(&self, id: TaskId) -> StoreResult<Progress> {
-        Ok(self.tables().progress.get(&id).copied().unwrap_or_default())
+    async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>> {
+        let task = TaskStore::get(self, id).await?;
+        let progress = self.tables().progress.get(&id).copied().unwrap_or_default();
+        Ok(task.map(|task| Task { progress, ..task }))
     }
 }
 
@@ -484,7 +486,8 @@ mod tests {
     async fn the_reference_keeps_what_it_demands() {
         let store = MemoryStore::default();
         conformance::task_store(&store, &store).await;
-        conformance::progress_store(&MemoryStore::default()).await;
+        let store = MemoryStore::default();
+        conformance::progress_store(&store, &store).await;
         let store = MemoryStore::default();
         conformance::task_life(&store, &store, &store, &store).await;
         let store = MemoryStore::default();

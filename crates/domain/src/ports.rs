@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::image::{Image, ImageHashes, ImageId, Publication, StagedBytes};
-use crate::progress::{Progress, Report};
+use crate::progress::Report;
 use crate::secret::Secret;
 use crate::task::{BadTransition, Task, TaskId, TaskStatus, TaskType};
 use crate::time::Timestamp;
@@ -183,7 +183,7 @@ pub trait TaskStore: Send + Sync {
         token: Option<&Secret>,
     ) -> StoreResult<Created>;
     /// The task as last written (strongly consistent), also when expired but not yet deleted; without its progress,
-    /// which [`ProgressStore`] has.
+    /// with which [`ProgressStore`] shows it.
     async fn get(&self, id: TaskId) -> StoreResult<Option<Task>>;
     /// A page.
     async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage>;
@@ -205,8 +205,9 @@ pub trait TaskStore: Send + Sync {
 pub trait ProgressStore: Send + Sync {
     /// Adds what a worker tells of a task, whatever became of the task. The record may be deleted from `until` on.
     async fn tell(&self, id: TaskId, report: &Report, until: Timestamp) -> StoreResult<()>;
-    /// What was told so far (strongly consistent: what a poller sees only rises).
-    async fn told(&self, id: TaskId) -> StoreResult<Progress>;
+    /// The task as [`TaskStore::get`] gives it, with what was told of it so far: one read, strongly consistent, so what a
+    /// poller sees only rises. Where its progress alone can't be read, the task is shown without.
+    async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>>;
 }
 
 /// The longest that a caller's token is kept: the time that a task's execution may take (`TimeoutSeconds` of the machines).

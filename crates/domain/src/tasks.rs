@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join;
 use serde_json::Value;
 
 use crate::caller::Caller;
@@ -28,7 +27,6 @@ use crate::ports::{
     Clock, Created, ExecutionStatus, Executions, IdempotencyKey, ImageRecords, ProgressStore, StoreError,
     StoreResult, TaskLife, TaskPage, TaskQuery, TaskSort, TaskStore,
 };
-use crate::progress::Progress;
 use crate::regions::Regions;
 use crate::rejection::{Answer, Rejection};
 use crate::secret::Secret;
@@ -411,20 +409,17 @@ impl Tasks {
         Ok(self.live(id).await?.filter(|task| policy::caller_sees_task(caller, task)))
     }
 
-    /// A task with its progress. Both are read at the same time, so that a poller waits for one answer; and apart, so that
-    /// one without its progress is shown all the same.
+    /// A task with its progress.
     async fn shown(&self, id: TaskId) -> Answer<Option<Task>> {
-        let (task, told) = join(self.live(id), self.progress.told(id)).await;
-        let progress = told.unwrap_or_else(|error| {
-            tracing::warn!(task_id = %id, error = &error as &dyn std::error::Error, "no progress to show");
-            Progress::default()
-        });
-        Ok(task?.map(|task| Task { progress, ..task }))
+        Ok(self.unexpired(self.progress.shown(id).await?))
     }
 
     async fn live(&self, id: TaskId) -> Answer<Option<Task>> {
-        let task = self.store.get(id).await?;
-        Ok(task.filter(|task| !task.is_expired(self.clock.now())))
+        Ok(self.unexpired(self.store.get(id).await?))
+    }
+
+    fn unexpired(&self, task: Option<Task>) -> Option<Task> {
+        task.filter(|task| !task.is_expired(self.clock.now()))
     }
 }
 

@@ -1,11 +1,8 @@
 //! `GET /v2/tasks/{id}`: what a poller sees from the first to the last.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use image_tasks_domain::ports::{ProgressStore, StoreError, StoreResult};
-use image_tasks_domain::{Failure, FailureCode, Progress, Report, Step, TaskId, Timestamp};
+use image_tasks_domain::{Failure, FailureCode, Report, Step, TaskId, Timestamp};
 use serde_json::json;
 
 use crate::service::{ADMIN, ALICE, BOB, NOW, Service, TTL};
@@ -110,26 +107,4 @@ async fn an_expired_task_is_not_made_again_by_its_key() {
     service.clock.advance(Duration::from_secs(3600));
     let refused = service.send(http::Method::POST, "/v2/tasks", &headers, body).await;
     assert!(refused.error(409).contains("has expired"));
-}
-
-/// Progress that can't be read.
-struct Unreadable;
-
-#[async_trait]
-impl ProgressStore for Unreadable {
-    async fn tell(&self, _: TaskId, _: &Report, _: Timestamp) -> StoreResult<()> {
-        Err(StoreError::Unavailable("throttled".into()))
-    }
-    async fn told(&self, _: TaskId) -> StoreResult<Progress> {
-        Err(StoreError::Unavailable("throttled".into()))
-    }
-}
-
-#[tokio::test]
-async fn a_task_is_shown_though_its_progress_cannot_be_read() {
-    let mut service = Service::new();
-    let id = service.import(ALICE).await;
-    service.app.tasks.progress = Arc::new(Unreadable);
-    let seen = service.get(ALICE, &format!("/v2/tasks/{id}")).await.ok(200).body;
-    assert_eq!((&seen["status"], &seen["progress"]), (&json!("pending"), &json!(0)));
 }

@@ -4,14 +4,17 @@
 //! `hashed_done`, `hashed_total` (N: the meters of `Progress`), `expires_at_epoch` (TTL). A write of it costs one write
 //! unit (DynamoDB developer guide, "Write capacity units": 1 KB each), where the task's own item may cost 400.
 
-use async_trait::async_trait;
-use aws_sdk_dynamodb::types::AttributeValue;
-use image_tasks_domain::ports::{ProgressStore, StoreResult};
-use image_tasks_domain::{Meter, Progress, Report, Step, TaskId, Timestamp};
+use std::collections::HashMap;
 
-use super::item::{number, text, unsigned};
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use image_tasks_domain::ports::{ProgressStore, StoreError, StoreResult};
+use image_tasks_domain::{Meter, Progress, Report, Step, Task, TaskId, Timestamp};
+
+use super::item::{Item, number, task, text, unsigned};
 use super::tasks::DynamoTasks;
 use super::write::update;
+use crate::failures::store_error;
 
 #[async_trait]
 impl ProgressStore for DynamoTasks {
@@ -43,19 +46,48 @@ impl ProgressStore for DynamoTasks {
         update(write.update_expression(format!("SET {}{added}", set.join(", ")))).await
     }
 
-    async fn told(&self, id: TaskId) -> StoreResult<Progress> {
-        let Some(item) = self.item(progress_id(id)).await? else { return Ok(Progress::default()) };
-        let meter = |step| {
-            let (done, total) = meter_names(step);
-            StoreResult::Ok(Meter { done: unsigned(&item, done)?, total: unsigned(&item, total)? })
-        };
-        Ok(Progress {
-            stages: item.get("stages").and_then(|v| v.as_bool().ok()).copied().unwrap_or_default(),
-            staged: meter(Step::Staged)?,
-            copied: meter(Step::Copied)?,
-            hashed: meter(Step::Hashed)?,
-        })
+    async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>> {
+        let keys = [id.to_string(), progress_id(id)].map(|id| HashMap::from([("id".to_owned(), text(id))]));
+        let keys = KeysAndAttributes::builder().consistent_read(true).set_keys(Some(keys.into())).build();
+        let keys = keys.map_err(|e| StoreError::Fault(e.into()))?;
+        let got = self.client.batch_get_item().request_items(&self.tasks, keys).send().await;
+        let got = got.map_err(store_error)?;
+        let found: Vec<Item> = got.responses.into_iter().flat_map(HashMap::into_values).flatten().collect();
+        let left = got.unprocessed_keys.into_iter().flat_map(HashMap::into_values).flat_map(|keys| keys.keys);
+        with_progress(id, &found, &left.collect::<Vec<_>>())
     }
+}
+
+/// The task among what was found; `left` are the keys that DynamoDB was too busy for.
+fn with_progress(id: TaskId, found: &[Item], left: &[Item]) -> StoreResult<Option<Task>> {
+    let of = |items: &[Item], key: &str| {
+        items.iter().find(|item| item.get("id").is_some_and(|id| *id == text(key))).cloned()
+    };
+    if of(left, &id.to_string()).is_some() {
+        return Err(StoreError::Unavailable("DynamoDB was too busy to read a task".into()));
+    }
+    let Some(shown) = of(found, &id.to_string()).as_ref().map(task).transpose()? else { return Ok(None) };
+    let progress = match of(found, &progress_id(id)) {
+        Some(item) => progress(&item).unwrap_or_else(|error| {
+            tracing::warn!(task_id = %id, error = &error as &dyn std::error::Error, "no progress to show");
+            Progress::default()
+        }),
+        None => Progress::default(),
+    };
+    Ok(Some(Task { progress, ..shown }))
+}
+
+fn progress(item: &Item) -> StoreResult<Progress> {
+    let meter = |step| {
+        let (done, total) = meter_names(step);
+        StoreResult::Ok(Meter { done: unsigned(item, done)?, total: unsigned(item, total)? })
+    };
+    Ok(Progress {
+        stages: item.get("stages").and_then(|v| v.as_bool().ok()).copied().unwrap_or_default(),
+        staged: meter(Step::Staged)?,
+        copied: meter(Step::Copied)?,
+        hashed: meter(Step::Hashed)?,
+    })
 }
 
 fn progress_id(id: TaskId) -> String {
@@ -68,5 +100,34 @@ const fn meter_names(step: Step) -> (&'static str, &'static str) {
         Step::Staged => ("staged_done", "staged_total"),
         Step::Copied => ("copied_done", "copied_total"),
         Step::Hashed => ("hashed_done", "hashed_total"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image_tasks_domain::{Progress, Task, TaskType, Timestamp};
+    use serde_json::json;
+
+    use super::super::item::{Item, task_item, text};
+    use super::{StoreError, progress_id, with_progress};
+
+    #[test]
+    fn a_task_is_shown_though_its_progress_cannot_be_read() {
+        let task = Task::pending(TaskType::Import, "p", json!({}), Timestamp::from_epoch(1));
+        let id = task.id;
+        let key = |id: String| Item::from([("id".to_owned(), text(id))]);
+        let (item, its_progress) = (task_item(&task), key(progress_id(id)));
+        let expected = Task { progress: Progress::default(), ..task };
+        // Not there, not read, and not as it is written.
+        for (found, left) in [
+            (vec![item.clone()], vec![]),
+            (vec![item.clone()], vec![its_progress.clone()]),
+            (vec![its_progress.clone(), item], vec![]),
+        ] {
+            assert_eq!(with_progress(id, &found, &left).unwrap(), Some(expected.clone()));
+        }
+        let unread = with_progress(id, &[its_progress], &[key(id.to_string())]);
+        assert!(matches!(unread, Err(StoreError::Unavailable(_))), "{unread:?}");
+        assert_eq!(with_progress(id, &[], &[]).unwrap(), None);
     }
 }

@@ -74,7 +74,7 @@ async fn the_ports_keep_their_promises() {
     let client = dynamodb().await;
     let (tasks, images) = stores(&client);
     conformance::task_store(&tasks, &tasks).await;
-    conformance::progress_store(&tasks).await;
+    conformance::progress_store(&tasks, &tasks).await;
     conformance::task_life(&tasks, &tasks, &images, &Others(client.clone())).await;
     conformance::image_store(&tasks, &tasks, &images).await;
     conformance::credentials(&tasks, &tasks, &tasks).await;

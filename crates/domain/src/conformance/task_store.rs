@@ -73,10 +73,14 @@ async fn keys_are_remembered(store: &dyn TaskStore) {
     assert_eq!(created, Created::New, "a key is forgotten after 24 hours, deleted or not");
 }
 
-/// [`ProgressStore`].
-pub async fn progress_store(store: &dyn ProgressStore) {
-    let [id, other] = [(); 2].map(|()| TaskId(Uuid::new_v4()));
-    assert_eq!(store.told(id).await.expect("told"), Progress::default(), "nothing was told");
+/// [`ProgressStore`], of tasks of that store.
+pub async fn progress_store(store: &dyn ProgressStore, tasks: &dyn TaskStore) {
+    let [task, other] = [(); 2].map(|()| pending("progress", 0));
+    let id = task.id;
+    for task in [&task, &other] {
+        assert_eq!(tasks.create(task, None, None).await.expect("create"), Created::New);
+    }
+    assert_eq!(store.shown(id).await.expect("shown"), Some(task.clone()), "nothing was told");
     let tib = 1 << 40;
     let report = Report::default().with_staging().with_done(Step::Staged, 5);
     store.tell(id, &report, at(0)).await.expect("tell");
@@ -91,6 +95,14 @@ pub async fn progress_store(store: &dyn ProgressStore) {
         copied: Meter { done: (1 << 33) + 7, total: tib },
         hashed: Meter { done: 3, total: tib - 1 },
     };
-    assert_eq!(store.told(id).await.expect("told"), expected, "counts add up, totals are the last ones told");
-    assert_eq!(store.told(other).await.expect("told"), Progress::default(), "each task has its own");
+    let told = Task { progress: expected, ..task };
+    assert_eq!(
+        store.shown(id).await.expect("shown"),
+        Some(told),
+        "counts add up, totals are the last ones told"
+    );
+    assert_eq!(store.shown(other.id).await.expect("shown"), Some(other), "each task has its own");
+    let never = TaskId(Uuid::new_v4());
+    store.tell(never, &Report::default(), at(0)).await.expect("tell");
+    assert_eq!(store.shown(never).await.expect("shown"), None, "progress is no task");
 }

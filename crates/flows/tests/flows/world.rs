@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions};
-use image_tasks_domain::ports::{Clock, Credentials, ImageStore, ProgressStore as _, TaskStore};
+use image_tasks_domain::ports::{Clock, Credentials, ImageStore, ProgressStore as _};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{
     Failure, FailureCode, Image, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
@@ -126,8 +126,7 @@ impl World {
     }
 
     pub(crate) async fn task(&self) -> Task {
-        let task = TaskStore::get(&self.stores.inner, self.id).await.unwrap().unwrap();
-        Task { progress: self.stores.inner.told(self.id).await.unwrap(), ..task }
+        self.stores.inner.shown(self.id).await.unwrap().unwrap()
     }
 
     pub(crate) async fn image(&self) -> Option<Image> {
