@@ -2,6 +2,7 @@
 
 mod images;
 mod tasks;
+mod uploads;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -11,6 +12,7 @@ use crate::secret::Secret;
 
 pub(crate) use images::{Download, ImageCommand, ImageFilter, SetImage};
 pub(crate) use tasks::{CloneImage, Export, Import, TaskCommand, TaskFilter, Waiting};
+pub(crate) use uploads::Upload;
 
 const ABOUT: &str = "Imports, exports and clones images through the OpenStack Images v2 Tasks API";
 
@@ -25,8 +27,9 @@ With Keystone the endpoint is the catalog's of type image, unless --endpoint nam
 /// `image-tasks`.
 #[derive(Parser)]
 #[command(name = "image-tasks", version, about = ABOUT, max_term_width = 100)]
-#[command(after_help = format!("{IDENTITY}\n\n{EXIT_CODES}\n\nExample:\n  \
-    image-tasks --os-cloud demo import https://example.com/disk.qcow2 --name debian"))]
+#[command(after_help = format!("{IDENTITY}\n\n{EXIT_CODES}\n\nExamples:\n  \
+    image-tasks --os-cloud demo import https://example.com/disk.qcow2 --name debian\n  \
+    image-tasks --os-cloud demo import disk.qcow2 --name debian"))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -75,6 +78,7 @@ pub(crate) enum Format {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Import(Import),
+    Upload(Upload),
     Export(Export),
     Clone(CloneImage),
     /// Tasks: list, show, watch, cancel

@@ -15,6 +15,7 @@ mod progress;
 mod secret;
 mod service;
 mod tasks;
+mod upload;
 mod wait;
 
 use std::process::ExitCode;
@@ -50,10 +51,15 @@ async fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> {
         Command::Man { directory } => return manual::pages(directory),
         _ => {}
     }
-    let session = identity::session(&arguments.global, &Environment::read()).await?;
+    let environment = Environment::read();
+    let session = identity::session(&arguments.global, &environment).await?;
     let service = Service::new(session)?;
     match &arguments.command {
+        Command::Import(asked) if tasks::is_file(&asked.source) => {
+            upload::import(&service, output, &environment, asked).await
+        }
         Command::Import(asked) => tasks::import(&service, output, asked).await,
+        Command::Upload(asked) => upload::run(&service, output, &environment, asked).await,
         Command::Export(asked) => tasks::export(&service, output, asked).await,
         Command::Clone(asked) => tasks::clone(&service, output, asked).await,
         Command::Task(command) => tasks::command(&service, output, command).await,

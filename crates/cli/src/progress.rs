@@ -1,6 +1,7 @@
 //! How far something is: a bar in a terminal, else a line for each change.
 
 use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,8 +16,34 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) struct Progress {
     output: Output,
     bar: Option<ProgressBar>,
+    /// Where there is no bar.
+    bytes: Bytes,
     last: String,
     pace: Pace,
+}
+
+/// Bytes as lines tell them: one for each tenth.
+#[derive(Debug, Default)]
+struct Bytes {
+    total: u64,
+    done: AtomicU64,
+    /// Tenths that were told.
+    told: AtomicU64,
+}
+
+impl Bytes {
+    fn tenths(&self) -> u64 {
+        let tenths = u128::from(self.done.load(Ordering::Relaxed)) * 10 / u128::from(self.total.max(1));
+        u64::try_from(tenths).unwrap_or(u64::MAX).min(10)
+    }
+
+    /// What there is to tell after so many more.
+    fn more(&self, bytes: u64) -> Option<String> {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+        let tenths = self.tenths();
+        let before = self.told.fetch_max(tenths, Ordering::Relaxed);
+        (tenths > before).then(|| format!("{}% of {}", tenths * 10, size(self.total)))
+    }
 }
 
 impl Progress {
@@ -41,7 +68,8 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { output, bar, last: String::new(), pace: Pace::default() }
+        let bytes = Bytes { total, ..Bytes::default() };
+        Self { output, bar, bytes, last: String::new(), pace: Pace::default() }
     }
 
     /// The task as it is now.
@@ -59,10 +87,25 @@ impl Progress {
         }
     }
 
-    /// So many more bytes have come.
+    /// So many more bytes have come, or gone.
     pub(crate) fn more(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes);
+        match &self.bar {
+            Some(bar) => bar.inc(bytes),
+            None => {
+                if let Some(line) = self.bytes.more(bytes).filter(|_| !self.output.quiet) {
+                    self.output.note(&line);
+                }
+            }
+        }
+    }
+
+    /// So many of them were in vain.
+    pub(crate) fn less(&self, bytes: u64) {
+        match &self.bar {
+            Some(bar) => bar.dec(bytes),
+            None => {
+                self.bytes.done.fetch_sub(bytes, Ordering::Relaxed);
+            }
         }
     }
 
@@ -72,6 +115,8 @@ impl Progress {
             bar.set_position(bytes);
             bar.reset_eta();
         }
+        self.bytes.done.store(bytes, Ordering::Relaxed);
+        self.bytes.told.store(self.bytes.tenths(), Ordering::Relaxed);
     }
 
     /// A remark: beside the bar, or a line.
@@ -185,6 +230,17 @@ mod tests {
         for other in ["", "StartFailed: no", "copied all of it", "copied 9999999999999.0 EiB of"] {
             assert_eq!(done_bytes(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn each_tenth_is_told_once() {
+        let bytes = Bytes { total: 2 << 30, ..Bytes::default() };
+        assert_eq!(bytes.more(1 << 20), None);
+        assert_eq!(bytes.more(1 << 30).as_deref(), Some("50% of 2.0 GiB"));
+        bytes.done.fetch_sub(1 << 29, Ordering::Relaxed);
+        assert_eq!(bytes.more(1 << 29), None, "told before");
+        assert_eq!(bytes.more(1 << 30).as_deref(), Some("100% of 2.0 GiB"));
+        assert_eq!(Bytes::default().more(0), None);
     }
 
     #[test]

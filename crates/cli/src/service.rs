@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Method, Request, StatusCode, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Method, Request, StatusCode, Url};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -21,6 +21,14 @@ use crate::identity::{Credential, Session};
 /// Before each further try.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// Before each further try of a piece of an image's bytes, by whoever moves it.
+pub(crate) const PAUSES_OF_BYTES: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+];
 /// The longest `Retry-After` that is obeyed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// For one answer: API Gateway gives up after 30 s.
@@ -28,17 +36,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A client for all that is asked here: no redirects, patient for a minute with a body that stands still.
 pub(crate) fn client(authorities: Option<&[u8]>) -> Result<Client, Failure> {
+    built(authorities, |builder| builder.read_timeout(Duration::from_secs(60)))
+}
+
+fn built(
+    authorities: Option<&[u8]>,
+    patience: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, Failure> {
     let unusable = |error: reqwest::Error| Failure::Usage(format!("TLS can't be set up: {}", causes(&error)));
     let mut builder = Client::builder()
         .user_agent(concat!("image-tasks-cli/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .referer(false)
-        .connect_timeout(Duration::from_secs(10))
-        .read_timeout(Duration::from_secs(60));
+        .connect_timeout(Duration::from_secs(10));
     if let Some(pem) = authorities {
         builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem).map_err(unusable)?);
     }
-    builder.build().map_err(unusable)
+    patience(builder).build().map_err(unusable)
 }
 
 /// An error of an HTTP library and what caused it, in one line.
@@ -62,11 +76,12 @@ pub(crate) struct Call {
     path: String,
     body: Option<(&'static str, Bytes)>,
     idempotency_key: Option<String>,
+    repeatable: bool,
 }
 
 impl Call {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), body: None, idempotency_key: None }
+        Self { method, path: path.into(), body: None, idempotency_key: None, repeatable: false }
     }
 
     pub(crate) fn get(path: impl Into<String>) -> Self {
@@ -83,9 +98,14 @@ impl Call {
         self
     }
 
+    /// A POST that does nothing twice, as the service's documents say.
+    pub(crate) fn repeatable(self) -> Self {
+        Self { repeatable: true, ..self }
+    }
+
     /// Whether a second one does nothing that the first didn't.
     fn may_repeat(&self) -> bool {
-        self.idempotency_key.is_some() || matches!(self.method, Method::GET | Method::PUT)
+        self.repeatable || self.idempotency_key.is_some() || matches!(self.method, Method::GET | Method::PUT)
     }
 }
 
@@ -115,18 +135,38 @@ impl Answer {
 pub(crate) struct Service {
     client: Client,
     endpoint: String,
+    authorities: Option<Vec<u8>>,
     credential: Mutex<Credential>,
 }
 
 impl Service {
     pub(crate) fn new(session: Session) -> Result<Self, Failure> {
         let client = client(session.authorities.as_deref())?;
-        Ok(Self { client, endpoint: session.endpoint, credential: Mutex::new(session.credential) })
+        let Session { endpoint, credential, authorities } = session;
+        Ok(Self { client, endpoint, authorities, credential: Mutex::new(credential) })
     }
 
     /// The client, for what lies elsewhere: it sends no credential by itself.
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Such a client that waits for an answer as long as its body takes to send; whoever sends looks that it moves.
+    pub(crate) fn client_of_uploads(&self) -> Result<Client, Failure> {
+        built(self.authorities.as_deref(), |builder| builder)
+    }
+
+    /// Its address, without `/v2`.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// A document, if there is one.
+    pub(crate) async fn find(&self, path: &str) -> Result<Option<Value>, Failure> {
+        match self.get(path).await {
+            Err(Failure::Absent(_)) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     /// A document.
@@ -149,7 +189,9 @@ impl Service {
                 Ok(answer)
                     if answer.status.is_client_error() && answer.status != StatusCode::TOO_MANY_REQUESTS =>
                 {
-                    return Err(Failure::Told(self.words(call, &answer)));
+                    let words = self.words(call, &answer);
+                    let absent = answer.status == StatusCode::NOT_FOUND;
+                    return Err(if absent { Failure::Absent(words) } else { Failure::Told(words) });
                 }
                 Ok(answer) if !answer.status.is_client_error() && !answer.status.is_server_error() => {
                     return Ok(answer);

@@ -15,13 +15,16 @@ use crate::output::{Output, text_of};
 use crate::service::{Call, Service};
 use crate::wait::{Interrupts, until_ended};
 
-/// `image-tasks import`.
+/// Whether an import's source is a file here: one that is there, or one that is written as only a file is.
+pub(crate) fn is_file(source: &str) -> bool {
+    let path = Path::new(source);
+    !source.contains("://")
+        && (path.exists() || path.is_absolute() || path.starts_with(".") || path.starts_with(".."))
+}
+
+/// `image-tasks import` of what lies elsewhere.
 pub(crate) async fn import(service: &Service, output: Output, asked: &Import) -> Result<(), Failure> {
     let source = &asked.source;
-    if !source.contains("://") && Path::new(source).exists() {
-        let why = format!("{source} is a file here; an import reads an https:// or s3:// address");
-        return Err(Failure::Usage(why));
-    }
     let mut properties = asked.properties.members();
     let formats = [("disk_format", &asked.disk_format), ("container_format", &asked.container_format)];
     properties.extend(
@@ -118,7 +121,7 @@ async fn run(
 }
 
 /// Prints what came of a task: the image's id, or where the export lies.
-fn ended(output: Output, task: &Value) -> Result<(), Failure> {
+pub(crate) fn ended(output: Output, task: &Value) -> Result<(), Failure> {
     let (status, message) = (text_of(task, "status"), text_of(task, "message"));
     if output.json {
         output.document(task)?;

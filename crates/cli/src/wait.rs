@@ -81,7 +81,7 @@ pub(crate) async fn until_ended(
 /// Asks for a task's end. One that has ended meanwhile is no failure.
 async fn cancel(service: &Service, id: &str) -> Result<(), Failure> {
     match service.ask(&Call::new(Method::POST, format!("/v2/tasks/{id}/cancel"))).await {
-        Ok(_) | Err(Failure::Told(_)) => Ok(()),
+        Ok(_) | Err(Failure::Told(_) | Failure::Absent(_)) => Ok(()),
         Err(why) => Err(why),
     }
 }

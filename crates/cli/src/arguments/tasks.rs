@@ -5,14 +5,15 @@ use serde_json::{Map, Value, json};
 
 use super::key_value;
 
-/// Import an image from an address on the web or an object in S3, and print its id
+/// Import an image from an address on the web, an object in S3 or a file here, and print its id
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     image-tasks import https://example.com/disk.qcow2 --name debian --disk-format raw\n  \
     image-tasks import s3://my-images/disk.img --from-format raw --property os_distro=debian\n  \
+    image-tasks import disk.qcow2 --name debian\n  \
     image-tasks import https://example.com/disk.qcow2 --no-wait --output json")]
 pub(crate) struct Import {
-    /// https://..., http://... or s3://bucket/key
+    /// https://..., http://..., s3://bucket/key, or a file, which is uploaded (see upload)
     pub(crate) source: String,
     /// What the source must be; say raw where it is, any other format is found
     #[arg(long, value_name = "FORMAT")]

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_MATCH, RANGE};
@@ -17,16 +16,7 @@ use tokio::sync::Mutex;
 use super::{Partial, Wanted};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::service::{Call, Service, causes};
-
-/// Before each further try of a range.
-const PAUSES: [Duration; 5] = [
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(4),
-    Duration::from_secs(15),
-    Duration::from_secs(30),
-];
+use crate::service::{Call, PAUSES_OF_BYTES, Service, causes};
 
 /// Fetches all that is missing, so many ranges at once.
 pub(super) async fn fetch_missing(
@@ -114,7 +104,7 @@ enum Why {
 impl Part<'_> {
     /// Fetches it, again where the connection breaks; returns the bytes' `ETag`.
     async fn fetch(mut self, link: &Link<'_>, progress: &Progress) -> Result<Option<String>, Failure> {
-        let mut pauses = PAUSES.iter();
+        let mut pauses = PAUSES_OF_BYTES.iter();
         let mut refused = None;
         loop {
             let url = link.other_than(refused.as_ref()).await?;
@@ -130,7 +120,7 @@ impl Part<'_> {
             };
             if self.range.start > start {
                 // It came on: patience starts anew, and so does the range, behind what is there.
-                pauses = PAUSES.iter();
+                pauses = PAUSES_OF_BYTES.iter();
             }
             let Some(pause) = pauses.next() else {
                 let told = format!("the bytes from {} on don't come: {why}", self.range.start);

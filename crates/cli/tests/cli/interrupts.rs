@@ -16,7 +16,7 @@ use crate::service::{Run, Server, TTL};
 
 const IMPORT: [&str; 2] = ["import", "https://example.com/disk.qcow2"];
 
-fn interrupt(child: &Child) {
+pub(crate) fn interrupt(child: &Child) {
     let id = child.id().unwrap().try_into().ok().and_then(Pid::from_raw).unwrap();
     kill_process(id, Signal::INT).unwrap();
 }

@@ -10,6 +10,7 @@ mod images;
 mod interrupts;
 mod service;
 mod tasks;
+mod uploads;
 
 use service::Server;
 

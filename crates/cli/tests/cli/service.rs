@@ -1,6 +1,6 @@
 //! The service, and a run of the command against it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,13 +18,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use image_tasks_api::{App, IamPrincipal, Identity};
 use image_tasks_domain::export_input::ExportPolicy;
+use image_tasks_domain::image::MultipartUpload;
 use image_tasks_domain::images::Images;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
-use image_tasks_domain::ports::{ImageLinks, StoreResult, TaskStore};
+use image_tasks_domain::ports::{
+    ImageLinks, Joined, MultipartUploads, StagedObject, StagedPart, StoreResult, TaskStore,
+};
 use image_tasks_domain::regions::{Region, Regions};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::tasks::Tasks;
-use image_tasks_domain::{GlanceEndpoints, Image, Task, Timestamp};
+use image_tasks_domain::transfer::PartRange;
+use image_tasks_domain::{GlanceEndpoints, Image, ImageId, StagedBytes, Task, Timestamp};
 use image_tasks_local::SourceServer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -48,6 +52,65 @@ impl ImageLinks for Links {
     }
 }
 
+/// Staging whose URLs lead to this server.
+struct StagedParts {
+    store: Arc<MemoryStore>,
+    server: SocketAddr,
+}
+
+const STAGING: &str = "https://staging.example/";
+
+#[async_trait]
+impl MultipartUploads for StagedParts {
+    async fn begin_upload(&self, image: ImageId, staged: StagedBytes) -> StoreResult<String> {
+        self.store.begin_upload(image, staged).await
+    }
+
+    async fn part_url(
+        &self,
+        image: ImageId,
+        upload: &MultipartUpload,
+        part: PartRange,
+        valid_for: Duration,
+    ) -> StoreResult<String> {
+        let url = self.store.part_url(image, upload, part, valid_for).await?;
+        Ok(url.replace(STAGING, &format!("http://{}/bytes/", self.server)))
+    }
+
+    async fn parts(&self, image: ImageId, upload: &MultipartUpload) -> StoreResult<Option<Vec<StagedPart>>> {
+        self.store.parts(image, upload).await
+    }
+
+    async fn join(
+        &self,
+        image: ImageId,
+        upload: &MultipartUpload,
+        parts: &[StagedPart],
+        crc64nvme: Option<&str>,
+    ) -> StoreResult<Joined> {
+        self.store.join(image, upload, parts, crc64nvme).await
+    }
+
+    async fn joined(&self, image: ImageId, upload: &MultipartUpload) -> StoreResult<Option<StagedObject>> {
+        self.store.joined(image, upload).await
+    }
+
+    async fn abort(&self, image: ImageId, upload: &MultipartUpload) -> StoreResult<()> {
+        self.store.abort(image, upload).await
+    }
+}
+
+/// How the server takes parts.
+#[derive(Default)]
+struct Puts {
+    /// Numbers of parts that came whole.
+    whole: Vec<u32>,
+    /// Those that are never answered.
+    held: BTreeSet<u32>,
+    /// Statuses that the next ones get instead.
+    faults: VecDeque<u16>,
+}
+
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
@@ -62,8 +125,10 @@ pub(crate) type Logins = VecDeque<&'static str>;
 
 struct Shared {
     app: App,
+    store: Arc<MemoryStore>,
     address: SocketAddr,
     seen: Mutex<Vec<Seen>>,
+    puts: Mutex<Puts>,
     /// Statuses that the next requests get instead.
     faults: Mutex<VecDeque<u16>>,
     logins: Mutex<Logins>,
@@ -118,21 +183,23 @@ impl Server {
             clock,
             quota: 5000,
         };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
         let app = App {
             staging: store.clone(),
-            multipart: store.clone(),
+            multipart: Arc::new(StagedParts { store: store.clone(), server: address }),
             max_image_bytes: 1 << 40,
             tasks,
             images,
             identity,
             public_endpoint: None,
         };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             app,
+            store: store.clone(),
             address,
             seen: Mutex::default(),
+            puts: Mutex::default(),
             faults: Mutex::default(),
             logins: Mutex::default(),
         });
@@ -151,6 +218,37 @@ impl Server {
     /// Requests of that method and path.
     pub(crate) fn seen_of(&self, method: &Method, path: &str) -> Vec<Seen> {
         self.seen().into_iter().filter(|seen| seen.method == *method && seen.path == path).collect()
+    }
+
+    /// A record without bytes, made by another client; its id.
+    pub(crate) async fn make_image(&self, record: &Value) -> String {
+        let made = self.post("/v2/images", record).await;
+        made["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Another client's upload.
+    pub(crate) async fn begin_upload(&self, image: &str, size: u64) {
+        let begun = self.post(&format!("/v2/images/{image}/upload"), &json!({"size": size})).await;
+        assert_eq!(begun["part_count"], 1, "{begun}");
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        let request = Request::post(path).header("x-auth-token", ALICE).body(Bytes::from(body.to_string()));
+        serde_json::from_slice(self.shared.app.handle(request.unwrap()).await.body()).unwrap()
+    }
+
+    /// Numbers of the parts that came, in the order in which they were whole.
+    pub(crate) fn parts(&self) -> Vec<u32> {
+        self.shared.puts.lock().unwrap().whole.clone()
+    }
+
+    /// Of these parts none is answered from now on.
+    pub(crate) fn hold_parts(&self, numbers: &[u32]) {
+        self.shared.puts.lock().unwrap().held = numbers.iter().copied().collect();
+    }
+
+    pub(crate) fn fail_next_parts(&self, statuses: &[u16]) {
+        self.shared.puts.lock().unwrap().faults.extend(statuses);
     }
 
     pub(crate) fn fail_next(&self, statuses: &[u16]) {
@@ -265,7 +363,13 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
+    // A client that is interrupted leaves in the middle of a part.
+    let Ok(body) = body.collect().await else { return Response::default() };
+    let body = body.to_bytes();
+    if let Some(path) = head.uri.path_and_query().and_then(|path| path.as_str().strip_prefix("/bytes/")) {
+        assert!(!head.headers.contains_key("x-auth-token"), "a credential left the service");
+        return part(shared, &format!("{STAGING}{path}"), body).await;
+    }
     shared.seen.lock().unwrap().push(Seen {
         method: head.method.clone(),
         path: head.uri.path().to_owned(),
@@ -280,6 +384,28 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Full<By
         "/keystone/v3/auth/tokens" => login(shared),
         "/v2/info/regions" => Response::new(Full::from(regions().to_string())),
         _ => images(shared, head, body).await,
+    }
+}
+
+/// What S3 does with a part.
+async fn part(shared: &Shared, url: &str, body: Bytes) -> Response<Full<Bytes>> {
+    let number = url::Url::parse(url).unwrap();
+    let number = number.query_pairs().find(|(name, _)| name == "partNumber").unwrap().1.parse().unwrap();
+    let (fault, is_held) = {
+        let mut puts = shared.puts.lock().unwrap();
+        (puts.faults.pop_front(), puts.held.contains(&number))
+    };
+    if is_held {
+        std::future::pending::<()>().await;
+    }
+    let refused = |status: u16| Response::builder().status(status).body(Full::default()).unwrap();
+    match (fault, shared.store.put_part(url, body.to_vec())) {
+        (Some(status), _) => refused(status),
+        (None, None) => refused(403),
+        (None, Some(etag)) => {
+            shared.puts.lock().unwrap().whole.push(number);
+            Response::builder().header("etag", etag).body(Full::default()).unwrap()
+        }
     }
 }
 
