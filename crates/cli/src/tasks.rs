@@ -35,11 +35,13 @@ pub(crate) async fn import(service: &Service, output: Output, asked: &Import) ->
         ("import_from_format", &asked.from_format),
         ("import_from_member", &asked.member),
         ("checksum", &asked.md5),
-        ("os_hash_value", &asked.sha512),
     ];
     put(&mut input, &texts);
-    if asked.sha512.is_some() {
-        input["os_hash_algo"] = json!("sha512");
+    for (algorithm, hash) in [("sha512", &asked.sha512), ("sha256", &asked.sha256)] {
+        if let Some(hash) = hash {
+            input["os_hash_algo"] = json!(algorithm);
+            input["os_hash_value"] = json!(hash);
+        }
     }
     if !properties.is_empty() {
         input["image_properties"] = Value::Object(properties);

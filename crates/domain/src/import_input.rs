@@ -65,7 +65,11 @@ const KEYS: &[&str] = &[
 /// Longest name of a member, characters: POSIX.1-1988 `ustar` has 100 bytes for it.
 const MAX_MEMBER: usize = 100;
 const MD5_DIGITS: usize = 32;
-const SHA512_DIGITS: usize = 128;
+pub(crate) const SHA256_DIGITS: usize = 64;
+pub(crate) const SHA512_DIGITS: usize = 128;
+
+/// What `os_hash_value` may be of a source. Images have the first.
+pub const SOURCE_HASHES: &[&str] = &[HASH_ALGORITHM, "sha256"];
 
 /// What an import shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub struct ImportInput {
     pub image: ImageProperties,
     /// MD5 that the source must have, lower-case hex.
     pub checksum: Option<String>,
+    /// SHA-256 that the source must have, lower-case hex.
+    pub sha256: Option<String>,
     /// SHA-512 that the source must have, lower-case hex.
     pub sha512: Option<String>,
     /// What the caller should know though nothing is refused: keys that look misspelt.
@@ -113,14 +119,16 @@ impl ImportInput {
             ));
         }
         let checksum = members.hex("checksum", MD5_DIGITS)?;
-        let algorithm = members.one_of("os_hash_algo", &[HASH_ALGORITHM])?;
-        let sha512 = members.hex("os_hash_value", SHA512_DIGITS)?;
-        if algorithm.is_some() && sha512.is_none() {
+        let algorithm = members.one_of("os_hash_algo", SOURCE_HASHES)?;
+        let is_sha512 = algorithm.is_none_or(|algorithm| algorithm == HASH_ALGORITHM);
+        let value = members.hex("os_hash_value", if is_sha512 { SHA512_DIGITS } else { SHA256_DIGITS })?;
+        if algorithm.is_some() && value.is_none() {
             let told = "is required where os_hash_algo is given";
             return members.missing("os_hash_value", told, &["os_hash_value"], KEYS);
         }
+        let (sha256, sha512) = if is_sha512 { (None, value) } else { (value, None) };
         let remarks = remarks(&members, "input.", KEYS);
-        Ok(Self { source, declared_format, member, image, checksum, sha512, remarks })
+        Ok(Self { source, declared_format, member, image, checksum, sha256, sha512, remarks })
     }
 
     /// Whether this caller may ask for it.
@@ -203,6 +211,7 @@ mod tests {
         .unwrap();
         assert_eq!(most.source, SourceLocation::S3 { bucket: "sources".into(), key: "a/b.vhd".into() });
         assert_eq!((most.declared_format, most.image.disk_format), (Some("vhd"), Some("qcow2")));
+        assert_eq!((&most.sha256, most.sha512.as_ref().map(String::len)), (&None, Some(128)));
         assert_eq!((most.member, most.checksum.as_deref()), (None, Some("d41d8cd98f00b204e9800998ecf8427e")));
         let ova = parse(json!({
             "import_from": "https://example.com/a.ova", "import_from_format": "ova", "import_from_member": "disk 2.vmdk",
@@ -210,6 +219,18 @@ mod tests {
         }));
         assert_eq!(ova.unwrap().member.as_deref(), Some("disk 2.vmdk"));
         assert_eq!(most.remarks, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_given_hash_is_of_the_algorithm_that_is_named() {
+        let given = |algorithm: &str, value: String| {
+            let input = parse(json!({
+                "import_from": "https://example.com/a", "os_hash_algo": algorithm, "os_hash_value": value,
+            }));
+            input.map(|input| (input.sha256, input.sha512)).unwrap()
+        };
+        assert_eq!(given("sha256", "AB".repeat(32)), (Some("ab".repeat(32)), None));
+        assert_eq!(given("sha512", "AB".repeat(64)), (None, Some("ab".repeat(64))));
     }
 
     #[test]
@@ -281,9 +302,14 @@ mod tests {
                 "raw or qcow2, not as vmdk",
             ),
             (json!({"import_from": url, "checksum": "xyz"}), "checksum", "32 hexadecimal digits"),
-            (json!({"import_from": url, "os_hash_algo": "md5"}), "os_hash_algo", "one of sha512"),
+            (json!({"import_from": url, "os_hash_algo": "md5"}), "os_hash_algo", "one of sha512, sha256"),
             (json!({"import_from": url, "os_hash_algo": "sha512"}), "os_hash_value", "required"),
             (json!({"import_from": url, "os_hash_value": "00"}), "os_hash_value", "128 hexadecimal digits"),
+            (
+                json!({"import_from": url, "os_hash_algo": "sha256", "os_hash_value": "0".repeat(128)}),
+                "os_hash_value",
+                "64 hexadecimal digits",
+            ),
             (json!("x"), "input", "must be an object, not a string"),
         ] {
             let refused = parse(input.clone()).unwrap_err();

@@ -1,11 +1,12 @@
-//! MD5 and SHA-512 of a stored object, and where it holds data: by one call, or in a [relay](crate::relay).
+//! MD5 and SHA-512 of a stored object, SHA-256 where a user gave one, and where it holds data: by one call, or in a
+//! [relay](crate::relay).
 //!
-//! Invariant: the two hashes and the allocation map have seen exactly the first `offset` bytes of one version, in
+//! Invariant: the hashes and the allocation map have seen exactly the first `offset` bytes of one version, in
 //! order.
 //!
 //! What a conversion knows to be zeros is hashed without being read; where a disk is stored as it is, nobody knows,
-//! and its zeros are found here (`benches/hash.rs`: 1% of the time). Reads run ahead of the hashes, and the two
-//! hashes run on a thread each: both are bound by one core (RustCrypto: MD5 549, SHA-512 481 MB per CPU-second).
+//! and its zeros are found here (`benches/hash.rs`: 1% of the time). Reads run ahead of the hashes, and the
+//! hashes run on a thread each: all are bound by one core (RustCrypto: MD5 549, SHA-512 481 MB per CPU-second).
 
 use std::ops::ControlFlow;
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use disk_image::{AllocationMap, AllocationScanner, ByteRange};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use image_tasks_domain::progress::{Report, Step};
-use image_tasks_domain::{ImageHashes, Task};
+use image_tasks_domain::Task;
 use md5::{Digest, Md5};
 use sha2::{Sha256, Sha512};
 use tokio::sync::mpsc;
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::bounds::{HASH_AHEAD, HASH_QUEUE, HASH_READ, REPORT_EVERY, Relay};
 use crate::deadline::Deadline;
-use crate::digests::ChainState;
+use crate::digests::{ChainState, Digests, Found};
 use crate::error::{Flow, Stop};
 use crate::events::{Next, Round};
 use crate::job::Plan;
@@ -68,40 +69,49 @@ impl<H: Digest + Send + 'static> Lane<H> {
 struct Lanes {
     md5: Lane<Md5>,
     sha512: Lane<Sha512>,
+    sha256: Option<Lane<Sha256>>,
     scanner: Option<AllocationScanner>,
 }
 
 impl Lanes {
-    fn start((md5, sha512): (Md5, Sha512), scanner: Option<AllocationScanner>) -> Self {
-        Self { md5: Lane::start(md5), sha512: Lane::start(sha512), scanner }
+    fn start(digests: Digests, scanner: Option<AllocationScanner>) -> Self {
+        let Digests { md5, sha512, sha256 } = digests;
+        let sha256 = sha256.map(Lane::start);
+        Self { md5: Lane::start(md5), sha512: Lane::start(sha512), sha256, scanner }
     }
 
     async fn update(&mut self, read: &Read) -> Flow<()> {
         self.md5.update(read).await?;
         self.sha512.update(read).await?;
+        if let Some(sha256) = &self.sha256 {
+            sha256.update(read).await?;
+        }
         if let Some(scanner) = &mut self.scanner {
             read.iter().for_each(|bytes| scanner.update(bytes));
         }
         Ok(())
     }
 
-    async fn end(self) -> Flow<(Md5, Sha512, Option<AllocationMap>)> {
+    async fn end(self) -> Flow<(Digests, Option<AllocationMap>)> {
         let (md5, sha512) = (self.md5.end().await?, self.sha512.end().await?);
-        Ok((md5, sha512, self.scanner.map(AllocationScanner::finish)))
+        let sha256 = match self.sha256 {
+            Some(lane) => Some(lane.end().await?),
+            None => None,
+        };
+        Ok((Digests { md5, sha512, sha256 }, self.scanner.map(AllocationScanner::finish)))
     }
 }
 
 /// What an object's bytes told.
 pub(crate) struct Seen {
-    pub(crate) hashes: ImageHashes,
+    pub(crate) found: Found,
     /// Where they hold data, if that had to be found.
     pub(crate) allocation: Option<AllocationMap>,
 }
 
 impl Seen {
-    fn of((md5, sha512, allocation): (Md5, Sha512, Option<AllocationMap>)) -> Self {
-        let hashes = ImageHashes { md5: hex::encode(md5.finalize()), sha512: hex::encode(sha512.finalize()) };
-        Self { hashes, allocation }
+    fn of((digests, allocation): (Digests, Option<AllocationMap>)) -> Self {
+        Self { found: digests.found(), allocation }
     }
 }
 
@@ -153,8 +163,8 @@ impl<'a> States<'a> {
     /// What a relay that has come to its end has found.
     pub(crate) async fn last(&self) -> Flow<Option<Seen>> {
         let Some(state) = self.load(self.runners()?.chunks).await? else { return Ok(None) };
-        let (md5, sha512) = state.resume().ok_or_else(unreadable)?;
-        Ok(Some(Seen::of((md5, sha512, self.allocation(&state)?))))
+        let digests = state.resume().ok_or_else(unreadable)?;
+        Ok(Some(Seen::of((digests, self.allocation(&state)?))))
     }
 
     fn allocation(&self, state: &ChainState) -> Flow<Option<AllocationMap>> {
@@ -208,7 +218,7 @@ impl Hasher<'_> {
     async fn whole(&self, deadline: Deadline) -> Flow<Option<Seen>> {
         let States { object, plan, .. } = self.states;
         let scanner = plan.finds_zeros().then(AllocationScanner::default);
-        let mut lanes = Lanes::start((Md5::new(), Sha512::new()), scanner);
+        let mut lanes = Lanes::start(Digests::new(plan.sha256), scanner);
         let mut reads = std::pin::pin!(self.reads(ByteRange { start: 0, end: object.size }, false));
         let mut unreported = 0;
         loop {
@@ -274,19 +284,19 @@ impl Track for Hasher<'_> {
 
     async fn hash(&self, chunk: u32, reads: Vec<Read>, before: Option<ChainState>) -> Flow<bool> {
         let States { stores, task, plan, object, .. } = self.states;
-        let (hashes, map) = match &before {
+        let (digests, map) = match &before {
             Some(state) => (state.resume().ok_or_else(unreadable)?, self.states.allocation(state)?),
-            None => Default::default(),
+            None => (Digests::new(plan.sha256), None),
         };
         let scanner = map.map_or_else(AllocationScanner::default, AllocationScanner::resume);
-        let mut lanes = Lanes::start(hashes, plan.finds_zeros().then_some(scanner));
+        let mut lanes = Lanes::start(digests, plan.finds_zeros().then_some(scanner));
         // Each is freed once it is hashed.
         for read in reads {
             lanes.update(&read).await?;
         }
-        let (md5, sha512, map) = lanes.end().await?;
+        let (digests, map) = lanes.end().await?;
         let range = self.states.range(chunk);
-        let state = ChainState::save(&object.etag, range.end, (&md5, &sha512), map.as_ref());
+        let state = ChainState::save(&object.etag, range.end, &digests, map.as_ref());
         let at = self.states.at(chunk);
         let other = retry(|| stores.save_once(&at, &state)).await?;
         if other.as_ref().is_some_and(|other| *other != state) {

@@ -57,7 +57,8 @@ pub(crate) struct RemoteAsk {
 
 impl RemoteAsk {
     pub(crate) fn given_hashes(&self) -> GivenHashes {
-        GivenHashes { md5: self.input.checksum.clone(), sha512: self.input.sha512.clone() }
+        let ImportInput { checksum, sha256, sha512, .. } = &self.input;
+        GivenHashes { md5: checksum.clone(), sha256: sha256.clone(), sha512: sha512.clone() }
     }
 }
 
@@ -124,6 +125,9 @@ pub(crate) struct Plan {
     pub(crate) virtual_size: Option<u64>,
     /// When the hashes are made.
     pub(crate) hashing: Hashing,
+    /// Whether a SHA-256 is made with them, to be checked.
+    #[serde(default)]
+    pub(crate) sha256: bool,
     /// The map of where the object will hold data, to be put beside it.
     pub(crate) allocation: Option<Pinned>,
     /// Of the object in a user's bucket.

@@ -3,7 +3,7 @@
 use image_tasks_domain::export_input::{COMPRESSIONS, FORMATS};
 use image_tasks_domain::image::HASH_ALGORITHM;
 use image_tasks_domain::image_import::METHODS;
-use image_tasks_domain::import_input::SOURCE_FORMATS;
+use image_tasks_domain::import_input::{SOURCE_FORMATS, SOURCE_HASHES};
 use image_tasks_domain::uploads::MOST_URLS;
 use image_tasks_domain::{MemberStatus, TaskType};
 use serde_json::{Map, Value, json};
@@ -66,12 +66,19 @@ fn import_input() -> Value {
             },
             "image_properties": reference("schemas", "newImage"),
             "checksum": {"description": "MD5 of the source", "type": "string", "pattern": "^[0-9a-fA-F]{32}$"},
-            "os_hash_algo": {"type": "string", "enum": [HASH_ALGORITHM]},
+            "os_hash_algo": {
+                "description": "Algorithm of os_hash_value", "type": "string", "enum": SOURCE_HASHES,
+                "default": HASH_ALGORITHM,
+            },
             "os_hash_value": {
-                "description": "SHA-512 of the source", "type": "string", "pattern": "^[0-9a-fA-F]{128}$",
+                "description": "That hash of the source", "type": "string",
+                "pattern": "^([0-9a-fA-F]{64}|[0-9a-fA-F]{128})$",
             },
         },
         "dependentRequired": {"os_hash_algo": ["os_hash_value"]},
+        "if": {"properties": {"os_hash_algo": {"const": "sha256"}}, "required": ["os_hash_algo"]},
+        "then": {"properties": {"os_hash_value": {"pattern": "^[0-9a-fA-F]{64}$"}}},
+        "else": {"properties": {"os_hash_value": {"pattern": "^[0-9a-fA-F]{128}$"}}},
     })
 }
 

@@ -30,6 +30,9 @@ pub(crate) struct Import {
     /// SHA-512 that the source must have
     #[arg(long, value_name = "HEX")]
     pub(crate) sha512: Option<String>,
+    /// SHA-256 that the source must have
+    #[arg(long, value_name = "HEX", conflicts_with = "sha512")]
+    pub(crate) sha256: Option<String>,
     /// MD5 that the source must have
     #[arg(long, value_name = "HEX")]
     pub(crate) md5: Option<String>,

@@ -129,15 +129,15 @@ impl Engine {
                     Some(seen) => ControlFlow::Continue(seen),
                     None => States::of(stores, task, plan, &object, *relay).make(deadline).await?,
                 };
-                let Seen { hashes, allocation } = match hashed {
+                let Seen { found, allocation } = match hashed {
                     ControlFlow::Continue(seen) => seen,
                     ControlFlow::Break(round) => return Ok(round),
                 };
                 // What was spooled was checked on its way; what isn't is stored as it is where hashes were given.
                 if let (Origin::Remote { .. }, Recipe::Verbatim { .. }) = (&plan.origin, &plan.recipe) {
-                    site.job.remote()?.given_hashes().check(&hashes)?;
+                    site.job.remote()?.given_hashes().check(&found)?;
                 }
-                (Some(hashes), allocation)
+                (Some(found.hashes), allocation)
             }
         };
         retry(async || match Self::put_allocation(plan, sink, allocation.as_ref()).await {
@@ -217,7 +217,7 @@ impl Engine {
                 };
                 let map = seen.allocation.as_ref();
                 retry(async || Ok(Self::put_allocation(&plan, &sink, map).await?)).await?;
-                match stores.images.set_hashes(image, &object.etag, &seen.hashes, stores.clock.now()).await {
+                match stores.images.set_hashes(image, &object.etag, &seen.found.hashes, stores.clock.now()).await {
                     Ok(()) => {}
                     // Deleted meanwhile, perhaps before the map was put beside it.
                     Err(StoreError::Conflict) => stores.objects.delete(&sink.allocation()).await?,
@@ -275,7 +275,7 @@ impl Engine {
             Hashing::First(_) | Hashing::Later(_) => None,
         };
         // Known only where the bytes passed one worker, or are those of the image.
-        if let (Some(hashes), Value::Object(result)) = (known.or(seen.map(|seen| seen.hashes)), &mut result) {
+        if let (Some(hashes), Value::Object(result)) = (known.or(seen.map(|seen| seen.found.hashes)), &mut result) {
             result.insert("checksum".to_owned(), hashes.md5.into());
             result.insert("os_hash_algo".to_owned(), HASH_ALGORITHM.into());
             result.insert("os_hash_value".to_owned(), hashes.sha512.into());

@@ -46,7 +46,7 @@ impl Engine {
         size: u64,
     ) -> Flow<Option<Seen>> {
         let sink = &site.job.sink;
-        let (mut body, hasher) = hashed(bytes.body(0..size).await?);
+        let (mut body, hasher) = hashed(bytes.body(0..size).await?, plan.sha256);
         let mut scanner = None;
         if plan.finds_zeros() {
             let (watched, found) = scanned(body);
@@ -64,7 +64,7 @@ impl Engine {
             return Err(Stop::internal("the store holds other bytes than it was given"));
         }
         let allocation = scanner.map(|scanner| taken(&scanner).finish());
-        Ok(Some(Seen { hashes: hasher.hashes(), allocation }))
+        Ok(Some(Seen { found: hasher.found(), allocation }))
     }
 }
 

@@ -65,6 +65,7 @@ pub(crate) async fn plan(
         // Of the bytes that are copied; those of others are known where they pass one call.
         hashing: Hashing::Known(image.hashes()),
         allocation: None,
+        sha256: false,
         metadata: metadata(task.id, image, input.format),
         upload: None,
     };

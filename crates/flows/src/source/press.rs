@@ -15,14 +15,14 @@ use tokio::sync::mpsc;
 
 use super::unpack::{Ahead, advice, unpacked};
 use crate::bounds::CHUNK;
-use crate::digests::Hasher;
+use crate::digests::{Found, Hasher};
 
 /// What went through.
 pub(crate) struct Pressed {
     /// Bytes that came in.
     pub(crate) came: u64,
     /// Hashes of what came in.
-    pub(crate) source: ImageHashes,
+    pub(crate) source: Found,
     /// Hashes of what came out.
     pub(crate) unpacked: ImageHashes,
     /// Where what came out holds data.
@@ -35,9 +35,10 @@ pub(crate) fn press(
     output: &mpsc::Sender<Bytes>,
     most: u64,
     unpack: bool,
+    sha256: bool,
 ) -> Result<Pressed, Failure> {
     let failure = Arc::new(Mutex::new(None));
-    let hasher = Arc::new(Mutex::new(Hasher::new()));
+    let hasher = Arc::new(Mutex::new(Hasher::new(sha256)));
     let reader =
         Chunks { input, now: Bytes::new(), failure: Arc::clone(&failure), hasher: Arc::clone(&hasher) };
     let mut output = Output { to: output, most, total: 0, scanner: AllocationScanner::default() };
@@ -48,8 +49,8 @@ pub(crate) fn press(
     }
     let unpacked = result?;
     let hasher = hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let (came, source) = (hasher.bytes(), hasher.hashes());
-    let unpacked = unpacked.unwrap_or_else(|| source.clone());
+    let (came, source) = (hasher.bytes(), hasher.found());
+    let unpacked = unpacked.unwrap_or_else(|| source.hashes.clone());
     Ok(Pressed { came, unpacked, source, allocation: output.scanner.finish() })
 }
 
@@ -71,10 +72,10 @@ fn pass(reader: Chunks, output: &mut Output<'_>, unpack: bool) -> Result<Option<
         copy(whole, output, None).map_err(|e| told(e, None))?;
         return Ok(None);
     };
-    let mut hasher = Hasher::new();
+    let mut hasher = Hasher::new(false);
     let copied = unpacked(compression, whole).and_then(|stream| copy(stream, output, Some(&mut hasher)));
     copied.map_err(|e| told(e, Some(compression)))?;
-    Ok(Some(hasher.hashes()))
+    Ok(Some(hasher.found().hashes))
 }
 
 /// A failure that passes through a decoder's `io::Error`.

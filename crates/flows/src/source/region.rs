@@ -107,6 +107,7 @@ impl RegionImages {
             virtual_size: source.virtual_size,
             hashing: Hashing::Known(source.hashes()),
             allocation,
+            sha256: false,
             metadata: Default::default(),
             upload: None,
         })

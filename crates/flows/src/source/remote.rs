@@ -138,6 +138,7 @@ impl Remote {
             container: target.container,
             virtual_size: Some(virtual_size),
             hashing,
+            sha256: checked_later && ask.given_hashes().sha256.is_some(),
             metadata: Default::default(),
             upload: None,
         })))

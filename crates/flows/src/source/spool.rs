@@ -50,7 +50,8 @@ impl Remote {
         let (chunks_in, input) = mpsc::channel(QUEUE);
         let (output, mut chunks_out) = mpsc::channel(QUEUE);
         let (most, unpack) = (self.policy.max_image_bytes, ask.unpacks());
-        let pressing = tokio::task::spawn_blocking(move || press(input, &output, most, unpack));
+        let sha256 = ask.given_hashes().sha256.is_some();
+        let pressing = tokio::task::spawn_blocking(move || press(input, &output, most, unpack, sha256));
         let mut writer = attempt.writer("spooled");
         let write = async {
             while let Some(chunk) = chunks_out.recv().await {

@@ -133,8 +133,8 @@ async fn a_given_checksum_is_the_sources() {
     let (image, stored) = image(&disk(2 * MIB), "qcow2", &["-c"]);
     for (right, single_below) in [(true, 0), (true, u64::MAX), (false, 0), (false, u64::MAX)] {
         let mut input = to_raw("qcow2");
-        let checksum = if right { hex(&md5::Md5::digest(&image)) } else { "0".repeat(32) };
-        input["checksum"] = json!(checksum);
+        let checksum = if right { hex(&sha2::Sha256::digest(&image)) } else { "0".repeat(64) };
+        (input["os_hash_algo"], input["os_hash_value"]) = (json!("sha256"), json!(checksum));
         let cut = Cut { single_below, part: 300_000, stage_part: 100_000, ..crate::world::CUT };
         let world = World::new(Script::of(image.clone()), input, cut).await;
         world.run().await;

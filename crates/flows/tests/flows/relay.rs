@@ -204,6 +204,25 @@ async fn states_of_another_version_of_the_object_are_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sha256_that_was_given_is_made_in_the_same_turns() {
+    let right = hex(&<sha2::Sha256 as md5::Digest>::digest(pattern(SIZE)));
+    for given in [right.clone(), "0".repeat(64)] {
+        let input =
+            json!({"import_from_format": "raw", "os_hash_algo": "sha256", "os_hash_value": given.clone()});
+        let mut world = World::new(Script::of(pattern(SIZE)), input, CUT).await;
+        world.policy.relay = RELAY;
+        // What is given is checked first, however large the image is.
+        world.policy.hash_before_active = 0;
+        world.run().await;
+        let status = world.check_ended(&pattern(SIZE), "a SHA-256").await;
+        let told = world.task().await.message;
+        assert_eq!(status == TaskStatus::Success, given == right, "{told}");
+        let mismatch = format!("ChecksumMismatch: SHA-256 of the source is {right}, not {given} as given");
+        assert_eq!(told, if given == right { String::new() } else { mismatch });
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_that_was_lost_goes_on_in_an_execution_of_its_own() {
     let mut world = world(ALONE, true).await;
     let items = up_to_the_relay(&world).await;
