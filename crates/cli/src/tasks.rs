@@ -35,6 +35,7 @@ pub(crate) async fn import(service: &Service, output: Output, asked: &Import) ->
         ("import_from_format", &asked.from_format),
         ("import_from_member", &asked.member),
         ("checksum", &asked.md5),
+        ("checksums_from", &asked.checksums_from),
     ];
     put(&mut input, &texts);
     for (algorithm, hash) in [("sha512", &asked.sha512), ("sha256", &asked.sha256)] {

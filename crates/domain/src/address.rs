@@ -88,12 +88,17 @@ impl AddressPolicy {
         PORTS.contains(&port) || self.port == Some(port)
     }
 
+    /// Whether it lies in one of the networks that the operator allows.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+
     /// Whether this address may be connected to on this port.
     ///
     /// # Errors
     /// [`AddressRefused`] where it may not.
     pub fn check(&self, address: IpAddr, port: u16) -> Result<(), AddressRefused> {
-        if self.networks.iter().any(|network| network.contains(&address)) {
+        if self.is_own(address) {
             return Ok(());
         }
         if let Some(what) = not_public(address) {

@@ -125,6 +125,7 @@ impl GlanceImage {
             member: None,
             image,
             checksum: record.checksum.clone(),
+            checksums_from: None,
             sha256: None,
             sha512: record.os_hash_value.clone(),
             remarks: Vec::new(),

@@ -176,6 +176,7 @@ impl ImageImport {
             member: None,
             image,
             checksum: None,
+            checksums_from: None,
             sha256: None,
             sha512: None,
             remarks: Vec::new(),

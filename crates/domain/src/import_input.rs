@@ -60,6 +60,7 @@ const KEYS: &[&str] = &[
     "checksum",
     "os_hash_algo",
     "os_hash_value",
+    "checksums_from",
 ];
 
 /// Longest name of a member, characters: POSIX.1-1988 `ustar` has 100 bytes for it.
@@ -70,6 +71,10 @@ pub(crate) const SHA512_DIGITS: usize = 128;
 
 /// What `os_hash_value` may be of a source. Images have the first.
 pub const SOURCE_HASHES: &[&str] = &[HASH_ALGORITHM, "sha256"];
+
+/// What is remarked on a source that anybody on the way may change.
+const EXPOSED: &str = "import_from is fetched by http and no hash is given: whoever is on the way could change the image \
+                       unseen; name an https address, or give os_hash_value or checksums_from.";
 
 /// What an import shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +94,8 @@ pub struct ImportInput {
     pub sha256: Option<String>,
     /// SHA-512 that the source must have, lower-case hex.
     pub sha512: Option<String>,
+    /// A file that lists a SHA-256 or SHA-512 of the source, by its name.
+    pub checksums_from: Option<SourceLocation>,
     /// What the caller should know though nothing is refused: keys that look misspelt.
     pub remarks: Vec<String>,
 }
@@ -101,6 +108,7 @@ impl ImportInput {
     pub fn parse(input: &Value, policy: &SourcePolicy) -> Checked<Self> {
         let members = Members::of(input, "input", "")?;
         let source = source(&members, policy)?;
+        let checksums_from = location(&members, "checksums_from", policy)?;
         let declared_format = match members.one_of("import_from_format", SOURCE_FORMATS)? {
             Some("vpc") => Some("vhd"),
             other => other,
@@ -127,8 +135,14 @@ impl ImportInput {
             return members.missing("os_hash_value", told, &["os_hash_value"], KEYS);
         }
         let (sha256, sha512) = if is_sha512 { (None, value) } else { (value, None) };
-        let remarks = remarks(&members, "input.", KEYS);
-        Ok(Self { source, declared_format, member, image, checksum, sha256, sha512, remarks })
+        let mut remarks = remarks(&members, "input.", KEYS);
+        let is_checked = checksum.is_some() || sha256.is_some() || sha512.is_some();
+        // A list that comes by the same way can be changed on it, too.
+        let is_listed = checksums_from.as_ref().is_some_and(|from| !policy.is_exposed(from));
+        if policy.is_exposed(&source) && !is_checked && !is_listed {
+            remarks.push(EXPOSED.to_owned());
+        }
+        Ok(Self { source, declared_format, member, image, checksum, sha256, sha512, checksums_from, remarks })
     }
 
     /// Whether this caller may ask for it.
@@ -182,11 +196,21 @@ fn is_possible(found: &str, wanted: &str) -> bool {
     found == wanted || both_opaque || CONVERTIBLE.contains(&wanted)
 }
 
+/// A place that the operator allows.
+fn location(members: &Members<'_>, key: &str, policy: &SourcePolicy) -> Checked<Option<SourceLocation>> {
+    let Some(text) = members.string(key)? else { return Ok(None) };
+    let refused = |e| InvalidInput::new(key, format!("{e}"));
+    let location = SourceLocation::parse(text).map_err(refused)?;
+    policy.check(&location).map_err(refused)?;
+    Ok(Some(location))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::address::AddressPolicy;
 
     fn policy() -> SourcePolicy {
         SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() }
@@ -219,18 +243,6 @@ mod tests {
         }));
         assert_eq!(ova.unwrap().member.as_deref(), Some("disk 2.vmdk"));
         assert_eq!(most.remarks, Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_given_hash_is_of_the_algorithm_that_is_named() {
-        let given = |algorithm: &str, value: String| {
-            let input = parse(json!({
-                "import_from": "https://example.com/a", "os_hash_algo": algorithm, "os_hash_value": value,
-            }));
-            input.map(|input| (input.sha256, input.sha512)).unwrap()
-        };
-        assert_eq!(given("sha256", "AB".repeat(32)), (Some("ab".repeat(32)), None));
-        assert_eq!(given("sha512", "AB".repeat(64)), (None, Some("ab".repeat(64))));
     }
 
     #[test]
@@ -301,6 +313,13 @@ mod tests {
                 "import_from_member",
                 "raw or qcow2, not as vmdk",
             ),
+            (json!({"import_from": url, "checksums_from": 5}), "checksums_from", "a string"),
+            (json!({"import_from": url, "checksums_from": "s3://others/x"}), "checksums_from", "'others'"),
+            (
+                json!({"import_from": url, "checksums_from": "http://10.0.0.1/x"}),
+                "checksums_from",
+                "10.0.0.1",
+            ),
             (json!({"import_from": url, "checksum": "xyz"}), "checksum", "32 hexadecimal digits"),
             (json!({"import_from": url, "os_hash_algo": "md5"}), "os_hash_algo", "one of sha512, sha256"),
             (json!({"import_from": url, "os_hash_algo": "sha512"}), "os_hash_value", "required"),
@@ -351,5 +370,39 @@ mod tests {
         assert!(
             with(json!({"owner": "q"})).check_permitted(&caller(&["admin"])).unwrap_err().contains("owner")
         );
+    }
+
+    #[test]
+    fn a_given_hash_is_of_the_algorithm_that_is_named() {
+        let given = |algorithm: &str, value: String| {
+            let input = parse(json!({
+                "import_from": "https://example.com/a", "os_hash_algo": algorithm, "os_hash_value": value,
+            }));
+            input.map(|input| (input.sha256, input.sha512)).unwrap()
+        };
+        assert_eq!(given("sha256", "AB".repeat(32)), (Some("ab".repeat(32)), None));
+        assert_eq!(given("sha512", "AB".repeat(64)), (None, Some("ab".repeat(64))));
+    }
+
+    #[test]
+    fn a_source_that_can_be_changed_on_the_way_is_remarked_on() {
+        let policy =
+            SourcePolicy { addresses: AddressPolicy::new(vec!["10.1.0.0/16".parse().unwrap()]), ..policy() };
+        let told = |input: Value| ImportInput::parse(&input, &policy).unwrap().remarks.len();
+        for source in ["https://example.com/a", "s3://sources/a", "http://10.1.2.3/a"] {
+            assert_eq!(told(json!({"import_from": source})), 0, "{source}");
+        }
+        let open = "http://example.com/a";
+        assert_eq!(told(json!({"import_from": open})), 1);
+        assert_eq!(told(json!({"import_from": open, "checksums_from": "http://example.com/SHA256SUMS"})), 1);
+        for (key, value) in [
+            ("checksum", "0".repeat(32)),
+            ("os_hash_value", "0".repeat(128)),
+            ("checksums_from", "https://example.com/SHA256SUMS".to_owned()),
+        ] {
+            let mut input = json!({"import_from": open});
+            input[key] = json!(value);
+            assert_eq!(told(input), 0, "{key}");
+        }
     }
 }

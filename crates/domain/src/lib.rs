@@ -35,6 +35,7 @@ pub mod regions;
 pub mod rejection;
 pub mod secret;
 pub mod source;
+pub mod sums;
 pub mod task;
 pub mod tasks;
 pub mod time;

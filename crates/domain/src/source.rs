@@ -164,6 +164,21 @@ impl SourcePolicy {
     }
 }
 
+impl SourcePolicy {
+    /// Whether others may change its bytes on their way. What lies in the operator's networks is the operator's.
+    pub fn is_exposed(&self, location: &SourceLocation) -> bool {
+        match location {
+            SourceLocation::Http(url) if url.scheme() == "https" => false,
+            SourceLocation::Http(url) => match url.host() {
+                Some(Host::Ipv4(ip)) => !self.addresses.is_own(ip.into()),
+                Some(Host::Ipv6(ip)) => !self.addresses.is_own(ip.into()),
+                Some(Host::Domain(_)) | None => true,
+            },
+            SourceLocation::S3 { .. } | SourceLocation::Staged { .. } => false,
+        }
+    }
+}
+
 /// `scheme:rest` as RFC 3986, section 3.1, has it; a `/` before the `:` means there is none.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once(':')?;

@@ -229,9 +229,16 @@ mod tests {
         whole.update(&bytes);
         let crc = whole.crc64nvme();
         let found = whole.found();
-        for (cut, sha256) in
-            [(0, true), (1, true), (63, true), (64, false), (127, true), (128, true), (500, false), (1000, true)]
-        {
+        for (cut, sha256) in [
+            (0, true),
+            (1, true),
+            (63, true),
+            (64, false),
+            (127, true),
+            (128, true),
+            (500, false),
+            (1000, true),
+        ] {
             let mut digests = Digests::new(sha256);
             digests.update(&bytes[..cut]);
             let mut scanner = AllocationScanner::default();

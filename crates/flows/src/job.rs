@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use disk_image::Format;
+use image_tasks_domain::sums::SourceHash;
 use image_tasks_domain::{
     ExportInput, Failure, FailureCode, Image, ImageHashes, ImageId, ImportInput, Task, TaskId,
 };
@@ -53,12 +54,20 @@ pub(crate) struct RemoteAsk {
     pub(crate) input: ImportInput,
     /// Of a clone, what the record elsewhere says: the bytes are stored as they are there, neither converted nor unpacked.
     pub(crate) record: Option<Image>,
+    /// What the file of checksums that the input names tells of the source.
+    pub(crate) told: Option<SourceHash>,
 }
 
 impl RemoteAsk {
     pub(crate) fn given_hashes(&self) -> GivenHashes {
         let ImportInput { checksum, sha256, sha512, .. } = &self.input;
-        GivenHashes { md5: checksum.clone(), sha256: sha256.clone(), sha512: sha512.clone() }
+        let mut given = GivenHashes { md5: checksum.clone(), sha256: sha256.clone(), sha512: sha512.clone() };
+        match &self.told {
+            Some(SourceHash::Sha256(told)) => given.sha256 = Some(told.clone()),
+            Some(SourceHash::Sha512(told)) => given.sha512 = Some(told.clone()),
+            None => {}
+        }
+        given
     }
 }
 

@@ -86,6 +86,11 @@ impl Settings {
         self.work(id, "record.json")
     }
 
+    /// What a file of checksums says of the source.
+    pub(crate) fn sums(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "sums.json")
+    }
+
     /// Something that one call makes for a plan. A call beside it makes its own, and the plan that is saved first names which.
     pub(crate) fn attempt(&self, id: TaskId, attempt: Uuid, name: &str) -> ObjectRef {
         self.work(id, &format!("{attempt}/{name}"))

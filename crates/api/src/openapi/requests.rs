@@ -74,6 +74,10 @@ fn import_input() -> Value {
                 "description": "That hash of the source", "type": "string",
                 "pattern": "^([0-9a-fA-F]{64}|[0-9a-fA-F]{128})$",
             },
+            "checksums_from": {
+                "description": "Where a file such as SHA256SUMS lists a hash of the source, by its name",
+                "type": "string", "examples": ["https://example.com/SHA256SUMS"],
+            },
         },
         "dependentRequired": {"os_hash_algo": ["os_hash_value"]},
         "if": {"properties": {"os_hash_algo": {"const": "sha256"}}, "required": ["os_hash_algo"]},

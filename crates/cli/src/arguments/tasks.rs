@@ -36,6 +36,9 @@ pub(crate) struct Import {
     /// MD5 that the source must have
     #[arg(long, value_name = "HEX")]
     pub(crate) md5: Option<String>,
+    /// Where a file such as SHA256SUMS lists the source's hash
+    #[arg(long, value_name = "URL")]
+    pub(crate) checksums_from: Option<String>,
     #[command(flatten)]
     pub(crate) properties: Properties,
     #[command(flatten)]

@@ -55,6 +55,9 @@ async fn an_import_is_watched_and_prints_the_images_id() {
     let other = [&arguments[..arguments.len() - 2], &["--sha256", "ab"]].concat();
     let refused = server.run(&other).await.ends(1);
     assert!(refused.last_words().contains("must be 64 hexadecimal digits"), "{refused:?}");
+    let other = [&arguments[..arguments.len() - 2], &["--checksums-from", "ftp://a/b"]].concat();
+    let refused = server.run(&other).await.ends(1);
+    assert!(refused.last_words().starts_with("checksums_from: scheme 'ftp'"), "{refused:?}");
     let mut child = server.spawn(&arguments[..arguments.len() - 2]);
     let task = server.task().await;
     assert_eq!(

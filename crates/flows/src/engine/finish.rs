@@ -217,7 +217,11 @@ impl Engine {
                 };
                 let map = seen.allocation.as_ref();
                 retry(async || Ok(Self::put_allocation(&plan, &sink, map).await?)).await?;
-                match stores.images.set_hashes(image, &object.etag, &seen.found.hashes, stores.clock.now()).await {
+                match stores
+                    .images
+                    .set_hashes(image, &object.etag, &seen.found.hashes, stores.clock.now())
+                    .await
+                {
                     Ok(()) => {}
                     // Deleted meanwhile, perhaps before the map was put beside it.
                     Err(StoreError::Conflict) => stores.objects.delete(&sink.allocation()).await?,
@@ -275,7 +279,9 @@ impl Engine {
             Hashing::First(_) | Hashing::Later(_) => None,
         };
         // Known only where the bytes passed one worker, or are those of the image.
-        if let (Some(hashes), Value::Object(result)) = (known.or(seen.map(|seen| seen.found.hashes)), &mut result) {
+        if let (Some(hashes), Value::Object(result)) =
+            (known.or(seen.map(|seen| seen.found.hashes)), &mut result)
+        {
             result.insert("checksum".to_owned(), hashes.md5.into());
             result.insert("os_hash_algo".to_owned(), HASH_ALGORITHM.into());
             result.insert("os_hash_value".to_owned(), hashes.sha512.into());

@@ -42,6 +42,6 @@ impl GlanceImages {
     pub(crate) async fn ask(&self, stores: &Stores, id: TaskId, from: &GlanceImage) -> Flow<RemoteAsk> {
         // None while the task is at work: somebody has just ended it.
         let record: Image = stores.load(&stores.settings.record(id)).await?.ok_or(Stop::Ended)?;
-        Ok(RemoteAsk { input: from.import(&record)?, record: Some(record) })
+        Ok(RemoteAsk { input: from.import(&record)?, record: Some(record), told: None })
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod read;
 pub(crate) mod region;
 pub(crate) mod remote;
 pub(crate) mod spool;
+pub(crate) mod sums;
 pub(crate) mod unpack;
 pub(crate) mod writer;
 

@@ -11,6 +11,7 @@ use crate::job::{Ask, Draft, Job, RemoteAsk, Spooled};
 use crate::sink::Sink;
 use crate::sink::image::ImageSink;
 use crate::source::remote::Remote;
+use crate::source::sums;
 use crate::stores::Stores;
 
 /// Imports, and where they come from.
@@ -49,7 +50,9 @@ impl TaskKind for Imports {
             stores.life.begin_filling(task.id, filling.image, filling.staged(), now).await?;
             return Ok(filling.image);
         }
-        let said = self.input(stores, task).await?.image;
+        let input = self.input(stores, task).await?;
+        self.remote.keep_sums(stores, task.id, &input).await?;
+        let said = input.image;
         let id = said.id.unwrap_or_else(|| ImageId(Uuid::new_v4()));
         let image = said.describe(Image::importing(id, &task.owner, now));
         stores.life.begin(task.id, &image, now).await?;
@@ -66,7 +69,8 @@ impl TaskKind for Imports {
     async fn job(&self, stores: &Stores, task: Task) -> Flow<Job> {
         let sink = ImageSink::new(bound(&task)?, task.id, &stores.objects, &stores.settings);
         let input = self.input(stores, &task).await?;
-        let ask = Ask::Remote(Box::new(RemoteAsk { input, record: None }));
+        let told = sums::kept(stores, task.id, &input).await?;
+        let ask = Ask::Remote(Box::new(RemoteAsk { input, record: None, told }));
         Ok(Job { task, ask, sink: Sink::Image(sink) })
     }
 

@@ -199,9 +199,7 @@ async fn wrong_checksums_are_found_however_the_bytes_came() {
             let script = Script { ranges, ..Script::of(bytes.clone()) };
             let input = json!({"import_from_format": "raw", "checksum": hex(&md5::Md5::digest(&bytes))});
             imported(script, input, &pattern(5000)[..len], "right checksum").await;
-            let sha256 = |value: &str| {
-                json!({"import_from_format": "raw", "os_hash_algo": "sha256", "os_hash_value": value})
-            };
+            let sha256 = |value: &str| json!({"import_from_format": "raw", "os_hash_algo": "sha256", "os_hash_value": value});
             let (right, wrong) = (hex(&sha2::Sha256::digest(&bytes)), "0".repeat(64));
             let script = Script { ranges, ..Script::of(bytes.clone()) };
             let told = format!("ChecksumMismatch: SHA-256 of the source is {right}, not {wrong} as given");

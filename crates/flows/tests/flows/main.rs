@@ -31,6 +31,7 @@ mod same_id;
 mod side_by_side;
 mod sources;
 mod streams;
+mod sums;
 mod sweeps;
 mod versions;
 mod world;
