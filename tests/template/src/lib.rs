@@ -168,14 +168,21 @@ fn collect<'a>(machine: &'a Value, map: Option<&'a Value>, found: &mut Vec<State
 pub struct Docs(String);
 
 impl Docs {
-    /// All pages, one behind the other.
+    /// All pages, those of its folders too, one behind the other.
     pub fn load() -> Self {
-        let pages = fs::read_dir(repository_file("docs")).expect("docs");
-        Self(
-            pages
-                .map(|page| fs::read_to_string(page.expect("a page").path()).expect("a page") + "\n")
-                .collect(),
-        )
+        let (mut text, mut folders) = (String::new(), vec![repository_file("docs")]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder of docs") {
+                let path = entry.expect("an entry of docs").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|name| name == "md") {
+                    text += &fs::read_to_string(&path).expect("a page");
+                    text.push('\n');
+                }
+            }
+        }
+        Self(text)
     }
 
     /// The text below this heading (with its `#`s), up to the next one of the same or a higher level.

@@ -250,7 +250,7 @@ async fn a_task_whose_start_was_not_answered_runs_to_its_end() {
         };
         let task = tasks(&world).create(&alice(), new).await.unwrap();
         world.machines.inner.set_answers_lost(false);
-        assert_eq!((task.status, task.message.as_str()), (TaskStatus::Pending, ""));
+        assert_eq!(task.status, TaskStatus::Pending, "{}", task.message);
         world.id = task.id;
         if !seen {
             // The sweep comes by before it has begun, and leaves it alone.
