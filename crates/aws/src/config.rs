@@ -125,6 +125,10 @@ pub struct CloneConfig {
     pub addresses: AddressPolicy,
     /// Largest image, bytes.
     pub max_image_bytes: u64,
+    /// How long a source whose server is busy is waited for.
+    pub source_wait: Duration,
+    /// Authorities that are trusted of sources beside the public ones, in PEM; may be empty.
+    pub source_ca: String,
 }
 
 /// What the export function is told.
@@ -153,6 +157,12 @@ pub struct ImportConfig {
     pub hash_before_active: u64,
     /// Format that disks are stored in where nobody asks for one.
     pub output: OutputFormat,
+    /// DynamoDB table of callers' tokens.
+    pub credentials_table: String,
+    /// How long a source whose server is busy is waited for.
+    pub source_wait: Duration,
+    /// Authorities that are trusted of sources beside the public ones, in PEM; may be empty.
+    pub source_ca: String,
 }
 
 /// What the lifecycle function is told.
@@ -218,6 +228,9 @@ impl ImportConfig {
             sources: sources(env)?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
             hash_before_active: number(env, "HASH_BEFORE_ACTIVE_BYTES")?,
+            credentials_table: text(env, "CREDENTIALS_TABLE")?,
+            source_wait: Duration::from_secs(number(env, "SOURCE_WAIT_SECONDS")?),
+            source_ca: text(env, "SOURCE_CA_PEM")?,
             output: OutputFormat::from_name(&output)
                 .ok_or_else(|| invalid("IMPORT_OUTPUT_FORMAT", &output, "it must be as-is, raw or qcow2"))?,
         })
@@ -256,6 +269,8 @@ impl CloneConfig {
             credentials_table: text(env, "CREDENTIALS_TABLE")?,
             addresses: addresses(env)?,
             max_image_bytes: number(env, "MAX_IMAGE_BYTES")?,
+            source_wait: Duration::from_secs(number(env, "SOURCE_WAIT_SECONDS")?),
+            source_ca: text(env, "SOURCE_CA_PEM")?,
         })
     }
 }
@@ -466,7 +481,7 @@ fn is_origin(text: &str) -> bool {
     })
 }
 
-fn invalid(name: &'static str, value: &str, problem: &str) -> ConfigError {
+pub(crate) fn invalid(name: &'static str, value: &str, problem: &str) -> ConfigError {
     ConfigError::Invalid { name, value: value.to_owned(), problem: problem.to_owned() }
 }
 

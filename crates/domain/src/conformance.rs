@@ -79,6 +79,7 @@ pub fn publication(image: ImageId) -> Publication {
             sha512: "0".repeat(128),
         }),
         hashes_follow: false,
+        remark: None,
         stored: StoredObject {
             bucket: "images".to_owned(),
             key: image.object_key(TaskId(Uuid::from_u128(1))),

@@ -5,6 +5,7 @@
 //! `errorType` of a Lambda's error and what ASL's `ErrorEquals` matches.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -136,17 +137,24 @@ pub struct Failure {
     pub code: FailureCode,
     /// What happened, to what, and what can be done.
     pub message: String,
+    /// Of a server that has too much to do: how long it asks to be left alone, zero where it doesn't say.
+    pub busy: Option<Duration>,
 }
 
 impl Failure {
     /// A failure of this code with this sentence.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), busy: None }
     }
 
     /// A fault that may pass: the step is tried again.
     pub fn transient(message: impl Into<String>) -> Self {
         Self::new(FailureCode::Transient, message)
+    }
+
+    /// The same of a server that has too much to do, and asks to be left alone for that long.
+    pub fn busy(message: impl Into<String>, for_now: Duration) -> Self {
+        Self { busy: Some(for_now), ..Self::transient(message) }
     }
 }
 

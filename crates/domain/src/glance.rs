@@ -121,6 +121,8 @@ impl GlanceImage {
         };
         Ok(ImportInput {
             source,
+            mirrors: Vec::new(),
+            headers: None,
             declared_format: Some(declared),
             member: None,
             image,

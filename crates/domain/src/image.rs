@@ -229,6 +229,8 @@ pub struct Publication {
     pub hashes_follow: bool,
     /// The object, pinned.
     pub stored: StoredObject,
+    /// What the task says beside its success.
+    pub remark: Option<String>,
 }
 
 impl Publication {

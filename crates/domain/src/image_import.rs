@@ -171,6 +171,8 @@ impl ImageImport {
         let image = ImageProperties { container_format: Some(container), ..ImageProperties::default() };
         Ok(ImportInput {
             source,
+            mirrors: Vec::new(),
+            headers: None,
             // An OVA's format is that of the disk inside.
             declared_format: Some(if container == "ova" { "ova" } else { disk }),
             member: None,

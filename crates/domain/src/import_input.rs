@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::caller::Caller;
 use crate::image::{HASH_ALGORITHM, Visibility};
 use crate::image_properties::ImageProperties;
-use crate::input::{Checked, InvalidInput, Members, remarks};
+use crate::input::{Checked, InvalidInput, Members, remarks, type_of};
 use crate::source::{SUPPORTED, SourceLocation, SourcePolicy};
+use crate::source_headers::{self, SourceHeaders};
 
 /// Formats that inspection can find, as Glance names them; `vpc` is QEMU's name for `vhd`.
 pub const SOURCE_FORMATS: &[&str] =
@@ -54,6 +55,7 @@ impl OutputFormat {
 
 const KEYS: &[&str] = &[
     "import_from",
+    source_headers::KEY,
     "import_from_format",
     "import_from_member",
     "image_properties",
@@ -63,6 +65,8 @@ const KEYS: &[&str] = &[
     "checksums_from",
 ];
 
+/// Most places of the same bytes.
+pub const MAX_SOURCES: usize = 8;
 /// Longest name of a member, characters: POSIX.1-1988 `ustar` has 100 bytes for it.
 const MAX_MEMBER: usize = 100;
 const MD5_DIGITS: usize = 32;
@@ -81,6 +85,10 @@ const EXPOSED: &str = "import_from is fetched by http and no hash is given: whoe
 pub struct ImportInput {
     /// Where the image is.
     pub source: SourceLocation,
+    /// Where else the same bytes are.
+    pub mirrors: Vec<SourceLocation>,
+    /// What the source's server is told of who asks.
+    pub headers: Option<SourceHeaders>,
     /// The format that it must turn out to be, one of [`SOURCE_FORMATS`] but never `vpc`.
     pub declared_format: Option<&'static str>,
     /// The member of an OVA that is the disk to bring in.
@@ -107,7 +115,8 @@ impl ImportInput {
     /// [`InvalidInput`] for the first parameter that can't be taken.
     pub fn parse(input: &Value, policy: &SourcePolicy) -> Checked<Self> {
         let members = Members::of(input, "input", "")?;
-        let source = source(&members, policy)?;
+        let (source, mirrors) = sources(&members, policy)?;
+        let headers = headers(&members, &source, &mirrors)?;
         let checksums_from = location(&members, "checksums_from", policy)?;
         let declared_format = match members.one_of("import_from_format", SOURCE_FORMATS)? {
             Some("vpc") => Some("vhd"),
@@ -139,10 +148,33 @@ impl ImportInput {
         let is_checked = checksum.is_some() || sha256.is_some() || sha512.is_some();
         // A list that comes by the same way can be changed on it, too.
         let is_listed = checksums_from.as_ref().is_some_and(|from| !policy.is_exposed(from));
-        if policy.is_exposed(&source) && !is_checked && !is_listed {
+        if std::iter::once(&source).chain(&mirrors).any(|from| policy.is_exposed(from))
+            && !is_checked
+            && !is_listed
+        {
             remarks.push(EXPOSED.to_owned());
         }
-        Ok(Self { source, declared_format, member, image, checksum, sha256, sha512, checksums_from, remarks })
+        if headers.is_some() && matches!(&source, SourceLocation::Http(url) if url.scheme() == "http") {
+            remarks.push(format!("{} are sent unencrypted, over http.", source_headers::KEY));
+        }
+        Ok(Self {
+            source,
+            mirrors,
+            headers,
+            declared_format,
+            member,
+            image,
+            checksum,
+            sha256,
+            sha512,
+            checksums_from,
+            remarks,
+        })
+    }
+
+    /// Where the image is, all places, in the order in which they are tried.
+    pub fn locations(&self) -> impl Iterator<Item = &SourceLocation> {
+        std::iter::once(&self.source).chain(&self.mirrors)
     }
 
     /// Whether this caller may ask for it.
@@ -161,15 +193,61 @@ impl ImportInput {
     }
 }
 
-fn source(members: &Members<'_>, policy: &SourcePolicy) -> Checked<SourceLocation> {
-    let Some(text) = members.string("import_from")? else {
-        let told = format!("is required: {SUPPORTED}");
-        return members.missing("import_from", told, &["import_from"], KEYS);
+/// One place, or a list of places that have the same bytes: the first one, and the others.
+fn sources(members: &Members<'_>, policy: &SourcePolicy) -> Checked<(SourceLocation, Vec<SourceLocation>)> {
+    const KEY: &str = "import_from";
+    let Some(Value::Array(list)) = members.get(KEY) else {
+        let Some(text) = members.string(KEY)? else {
+            let told = format!("is required: {SUPPORTED}");
+            return members.missing(KEY, told, &[KEY], KEYS);
+        };
+        return Ok((source(text, policy, "")?, Vec::new()));
     };
-    let refused = |e| InvalidInput::new("import_from", format!("{e}"));
+    let mut found = Vec::new();
+    for (n, item) in list.iter().enumerate().take(MAX_SOURCES + 1) {
+        let place = format!("number {} of the list: ", n + 1);
+        let Value::String(text) = item else {
+            return members.refuse(KEY, format!("{place}must be a string, not {}", type_of(item)));
+        };
+        found.push(source(text, policy, &place)?);
+    }
+    let mut found = found.into_iter();
+    match (found.next(), list.len()) {
+        (Some(first), ..=MAX_SOURCES) => Ok((first, found.collect())),
+        (_, len) => members
+            .refuse(KEY, format!("must be a list of 1 to {MAX_SOURCES} places of the same bytes, not {len}")),
+    }
+}
+
+fn source(text: &str, policy: &SourcePolicy, place: &str) -> Checked<SourceLocation> {
+    let refused = |e| InvalidInput::new("import_from", format!("{place}{e}"));
     let source = SourceLocation::parse(text).map_err(refused)?;
     policy.check(&source).map_err(refused)?;
     Ok(source)
+}
+
+/// Headers go to one web server, and to no other.
+fn headers(
+    members: &Members<'_>,
+    source: &SourceLocation,
+    mirrors: &[SourceLocation],
+) -> Checked<Option<SourceHeaders>> {
+    let Some(headers) = SourceHeaders::parse(members)? else { return Ok(None) };
+    let origin = |location: &SourceLocation| match location {
+        SourceLocation::Http(url) => Some(url.origin()),
+        SourceLocation::S3 { .. } | SourceLocation::Staged { .. } => None,
+    };
+    match origin(source) {
+        None => {
+            members.refuse(source_headers::KEY, "are for http:// and https:// alone; a bucket takes none")
+        }
+        first if mirrors.iter().any(|mirror| origin(mirror) != first) => {
+            let told =
+                "go to one server, and import_from names several; give one place, or several of one server";
+            members.refuse(source_headers::KEY, told)
+        }
+        Some(_) => Ok(Some(headers)),
+    }
 }
 
 fn member(members: &Members<'_>, declared: Option<&str>, wanted: Option<&str>) -> Checked<Option<String>> {
@@ -243,6 +321,39 @@ mod tests {
         }));
         assert_eq!(ova.unwrap().member.as_deref(), Some("disk 2.vmdk"));
         assert_eq!(most.remarks, Vec::<String>::new());
+    }
+
+    #[test]
+    fn several_places_may_have_the_same_bytes() {
+        let list = parse(json!({"import_from": ["https://a.example/x", "s3://sources/x"]})).unwrap();
+        let shown: Vec<_> = list.locations().map(ToString::to_string).collect();
+        assert_eq!(shown, ["https://a.example/x", "s3://sources/x"]);
+        let one = parse(json!({"import_from": ["https://a.example/x"]})).unwrap();
+        assert_eq!(Ok(one), parse(json!({"import_from": "https://a.example/x"})));
+        let most = |n| json!({"import_from": vec!["https://a.example/x"; n]});
+        assert!(parse(most(8)).is_ok());
+        for (input, part) in [
+            (most(0), "a list of 1 to 8 places of the same bytes, not 0"),
+            (most(9), "not 9"),
+            (json!({"import_from": ["https://a.example/x", 5]}), "number 2 of the list: must be a string"),
+            (json!({"import_from": ["https://a.example/x", "http://10.0.0.1/x"]}), "number 2 of the list: "),
+        ] {
+            let refused = parse(input.clone()).unwrap_err();
+            assert_eq!(refused.parameter, "import_from", "{input}");
+            assert!(refused.message.contains(part), "{input}: {}", refused.message);
+        }
+    }
+
+    #[test]
+    fn headers_go_to_one_web_server() {
+        let with =
+            |from: Value| parse(json!({"import_from": from, "import_from_headers": {"Cookie": "s3cret"}}));
+        let one = with(json!(["https://a.example/x", "https://A.example:443/y"])).unwrap();
+        assert!(one.headers.is_some() && one.remarks.is_empty());
+        assert!(with(json!("http://a.example/x")).unwrap().remarks[0].contains("unencrypted"));
+        for from in [json!("s3://sources/x"), json!(["https://a.example/x", "https://b.example/x"])] {
+            assert_eq!(with(from).unwrap_err().parameter, "import_from_headers");
+        }
     }
 
     #[test]

@@ -233,9 +233,12 @@ impl ProgressStore for MemoryStore {
         Ok(())
     }
 
+    async fn told(&self, id: TaskId) -> StoreResult<Progress> {
+        Ok(self.tables().progress.get(&id).copied().unwrap_or_default())
+    }
     async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>> {
-        let progress = self.tables().progress.get(&id).copied().unwrap_or_default();
-        Ok(TaskStore::get(self, id).await?.map(|task| Task { progress, ..task }))
+        let (task, progress) = (TaskStore::get(self, id).await?, self.told(id).await?);
+        Ok(task.map(|task| Task { progress, ..task }))
     }
 }
 
@@ -287,8 +290,7 @@ impl TaskLife for MemoryStore {
             return Err(StoreError::Conflict);
         }
         let task = tables.task(id)?;
-        task.succeed(result.clone(), ttl, now)?;
-        task.unsettled = publication.hashes_follow.then_some(Unsettled::Hashing { executions: 0 });
+        task.publish(publication, result.clone(), ttl, now)?;
         tables.tokens.remove(&id);
         if let Some(image) = tables.images.get_mut(&publication.image) {
             image.publish(publication, now);
@@ -486,7 +488,6 @@ mod tests {
         let store = MemoryStore::default();
         conformance::task_store(&store, &store).await;
         conformance::progress_store(&store, &store).await;
-        let store = MemoryStore::default();
         conformance::task_life(&store, &store, &store, &store).await;
         let store = MemoryStore::default();
         conformance::image_store(&store, &store, &store).await;

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::image::{Image, ImageHashes, ImageId, Publication, StagedBytes};
-use crate::progress::Report;
+use crate::progress::{Progress, Report};
 use crate::secret::Secret;
 use crate::task::{BadTransition, Task, TaskId, TaskStatus, TaskType};
 use crate::time::Timestamp;
@@ -205,6 +205,8 @@ pub trait TaskStore: Send + Sync {
 pub trait ProgressStore: Send + Sync {
     /// Adds what a worker tells of a task, whatever became of the task. The record may be deleted from `until` on.
     async fn tell(&self, id: TaskId, report: &Report, until: Timestamp) -> StoreResult<()>;
+    /// What was told so far (strongly consistent).
+    async fn told(&self, id: TaskId) -> StoreResult<Progress>;
     /// The task as [`TaskStore::get`] gives it, with what was told of it so far: one read, strongly consistent, so what a
     /// poller sees only rises. Where its progress alone can't be read, the task is shown without.
     async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>>;

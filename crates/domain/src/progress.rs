@@ -49,6 +49,8 @@ impl Meter {
 pub struct Progress {
     /// Whether the source is spooled first.
     pub stages: bool,
+    /// Whether the source's server is busy, and is waited for.
+    pub waits: bool,
     /// Spooling.
     pub staged: Meter,
     /// Copying or converting.
@@ -79,6 +81,7 @@ impl Progress {
     /// Takes in what a worker tells.
     pub fn take(&mut self, report: &Report) {
         self.stages |= report.stages;
+        self.waits = report.waits.unwrap_or(self.waits);
         for step in Step::ALL {
             let meter = self.meter_mut(step);
             meter.done = meter.done.saturating_add(report.done(step));
@@ -100,6 +103,14 @@ impl Progress {
 
     /// A line a person can read; empty before the first byte.
     pub fn message(&self) -> String {
+        match (self.moved(), self.waits) {
+            (moved, false) => moved,
+            (moved, true) if moved.is_empty() => WAITS.to_owned(),
+            (moved, true) => format!("{moved}; {WAITS}"),
+        }
+    }
+
+    fn moved(&self) -> String {
         let (verb, meter) = if self.hashed.done > 0 {
             ("hashed", self.hashed)
         } else if self.copied.done > 0 {
@@ -116,11 +127,16 @@ impl Progress {
     }
 }
 
+/// What is said of a source that answers 429 or 503.
+const WAITS: &str = "waiting for the source, whose server is busy";
+
 /// What a worker has to tell of a task's progress: totals that have become known, and bytes done since it last told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// The source is spooled first; `false` says nothing.
     pub stages: bool,
+    /// Whether the source is waited for, if that has changed.
+    pub waits: Option<bool>,
     totals: [Option<u64>; 3],
     done: [u64; 3],
 }
@@ -130,6 +146,13 @@ impl Report {
     #[must_use]
     pub const fn with_staging(mut self) -> Self {
         self.stages = true;
+        self
+    }
+
+    /// The source's server is busy, or not any longer.
+    #[must_use]
+    pub const fn with_waits(mut self, waits: bool) -> Self {
+        self.waits = Some(waits);
         self
     }
 
@@ -160,6 +183,7 @@ impl Report {
     /// Adds what was to be told later.
     pub fn add(&mut self, later: &Self) {
         self.stages |= later.stages;
+        self.waits = later.waits.or(self.waits);
         for step in Step::ALL {
             *self = self.with_done(step, later.done(step));
             if let Some(total) = later.total(step) {
@@ -211,6 +235,17 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_source_is_told_until_it_answers() {
+        let mut p = Progress::default();
+        p.take(&Report::default().with_waits(true));
+        assert_eq!(p.message(), "waiting for the source, whose server is busy");
+        p.take(&Report::default().with_done(Step::Copied, 1 << 20));
+        assert_eq!(p.message(), "copied 1.0 MiB; waiting for the source, whose server is busy");
+        p.take(&Report::default().with_waits(false));
+        assert_eq!(p.message(), "copied 1.0 MiB");
+    }
+
+    #[test]
     fn work_without_hashes_is_all_copying() {
         let mut p = Progress { copied: Meter { done: 1, total: 2 }, ..Progress::default() };
         assert_eq!(p.percent(), 49);
@@ -226,8 +261,13 @@ mod tests {
         let mut progress = Progress { copied: Meter { done: 1, total: 0 }, ..Progress::default() };
         progress.take(&report);
         let meter = |done, total| Meter { done, total };
-        let expected =
-            Progress { stages: true, staged: meter(0, 0), copied: meter(8, 9), hashed: meter(0, 7) };
+        let expected = Progress {
+            stages: true,
+            waits: false,
+            staged: meter(0, 0),
+            copied: meter(8, 9),
+            hashed: meter(0, 7),
+        };
         assert_eq!(progress, expected);
         progress.take(&Report::default());
         assert_eq!((progress, Report::default().is_empty()), (expected, true));

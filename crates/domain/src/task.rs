@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::failure::{Failure, FailureCode};
-use crate::image::ImageId;
+use crate::image::{ImageId, Publication};
 use crate::progress::Progress;
 use crate::time::Timestamp;
 
@@ -306,6 +306,25 @@ impl Task {
         self.become_status(TaskStatus::Success, now)?;
         self.result = Some(result);
         self.expires_at = Some(now.plus(ttl));
+        Ok(())
+    }
+
+    /// The same for a task whose image becomes active.
+    ///
+    /// # Errors
+    /// As [`succeed`](Self::succeed).
+    pub fn publish(
+        &mut self,
+        publication: &Publication,
+        result: Value,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Result<(), BadTransition> {
+        self.succeed(result, ttl, now)?;
+        if let Some(remark) = &publication.remark {
+            self.message = cut(format!("{} {remark}", self.message).trim().to_owned());
+        }
+        self.unsettled = publication.hashes_follow.then_some(Unsettled::Hashing { executions: 0 });
         Ok(())
     }
 

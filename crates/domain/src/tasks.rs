@@ -31,6 +31,7 @@ use crate::regions::Regions;
 use crate::rejection::{Answer, Rejection};
 use crate::secret::Secret;
 use crate::source::SourcePolicy;
+use crate::source_headers::SourceHeaders;
 use crate::task::{Task, TaskId, TaskStatus, TaskType};
 
 /// Most tasks of one page.
@@ -158,7 +159,7 @@ impl Tasks {
             user_id: caller.user.clone(),
             request_id: new.request_id,
             message: remarks,
-            ..Task::pending(new.task_type, &caller.project, new.input, now)
+            ..Task::pending(new.task_type, &caller.project, SourceHeaders::hidden(new.input), now)
         };
         self.accept(task, key.as_ref(), token.as_ref()).await
     }
@@ -305,7 +306,7 @@ impl Tasks {
         token: Option<Secret>,
     ) -> Answer<(String, Option<Secret>)> {
         match task_type {
-            TaskType::Import => Ok((self.check_import(caller, input).await?, None)),
+            TaskType::Import => self.check_import(caller, input).await,
             TaskType::Export => Ok((self.check_export(caller, input)?, None)),
             TaskType::Clone => self.check_clone(caller, input, token).await,
             TaskType::ApiImageImport => {
@@ -315,13 +316,13 @@ impl Tasks {
         }
     }
 
-    /// Checks an import and gives the remarks that its task begins with.
-    async fn check_import(&self, caller: &Caller, input: &Value) -> Answer<String> {
+    /// Checks an import and gives the remarks that its task begins with, and the headers that its source wants.
+    async fn check_import(&self, caller: &Caller, input: &Value) -> Answer<(String, Option<Secret>)> {
         let import = ImportInput::parse(input, &self.sources)?;
         import.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(import.image.id).await?;
         images::check_quota(&*self.images, &caller.project, self.quota).await?;
-        Ok(import.remarks.join(" "))
+        Ok((import.remarks.join(" "), import.headers.and_then(|headers| headers.kept())))
     }
 
     /// Checks a clone and gives the remarks that its task begins with, and the token that it needs. What has to be

@@ -83,6 +83,14 @@ pub const TINY: u64 = 64 << 20;
 pub const RECORDS_AT_ONCE: usize = 16;
 /// Time kept at the end of a call's work to end a blob: its last part, its index and its record.
 pub const TIME_TO_END_A_BLOB: Duration = Duration::from_secs(30);
+/// Wait before a server that was busy is asked again, beside what it asks for; it doubles from answer to answer.
+pub const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// The longest of these waits: a server with one connection serves whoever asks next.
+pub const BUSY_WAIT_MOST: Duration = Duration::from_secs(8);
+/// Mirrors of a place that are looked at before it counts as out of reach.
+pub const MIRRORS: u32 = 3;
+/// A source that has neither ETag nor `Last-Modified` is spooled up to this many bytes: at 1.2 MB/s one call suffices.
+pub const SPOOL_UNPINNED: u64 = 1 << 30;
 /// Bytes of a stream after which it is counted as done.
 pub const REPORT_EVERY: u64 = 8 << 20;
 /// Time between two writes of a task's progress by one worker.
@@ -111,6 +119,8 @@ pub struct Cut {
     pub part: u64,
     /// Part of a staged object.
     pub stage_part: usize,
+    /// Most bytes of a source without any validator that is spooled for that.
+    pub spool_unpinned: u64,
     /// How a qcow2 is made.
     pub blobs: BlobCut,
 }
@@ -155,7 +165,13 @@ impl Default for ExportCut {
 
 impl Default for Cut {
     fn default() -> Self {
-        Self { single_below: SINGLE, part: PART, stage_part: STAGE_PART, blobs: BlobCut::S3 }
+        Self {
+            single_below: SINGLE,
+            part: PART,
+            stage_part: STAGE_PART,
+            spool_unpinned: SPOOL_UNPINNED,
+            blobs: BlobCut::S3,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use disk_image::Format;
+use image_tasks_domain::source::SourceLocation;
 use image_tasks_domain::sums::SourceHash;
 use image_tasks_domain::{
     ExportInput, Failure, FailureCode, Image, ImageHashes, ImageId, ImportInput, Task, TaskId,
@@ -111,11 +112,21 @@ impl Job {
 /// What looking at the source led to.
 pub(crate) enum Draft {
     /// It can't be read by range, or it is compressed: it has to be spooled first.
-    Spool(SourceInfo),
+    Spool(Box<SpoolOrder>),
     /// An image of this region has the same bits: the task's product is there already.
     Same(ImageId),
     /// This is how it will be done.
     Plan(Box<Plan>),
+}
+
+/// What is to be spooled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SpoolOrder {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub(crate) info: SourceInfo,
+    /// At which of its places it was looked at.
+    pub(crate) location: Option<SourceLocation>,
 }
 
 /// How a job is done, as it lies in the work bucket between the calls.
@@ -143,6 +154,9 @@ pub(crate) struct Plan {
     pub(crate) metadata: Metadata,
     /// The upload that takes the parts.
     pub(crate) upload: Option<UploadId>,
+    /// What the task says beside its success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) remark: Option<String>,
 }
 
 impl Plan {
@@ -194,7 +208,7 @@ pub(crate) struct Spooled {
 #[derive(Default)]
 pub(crate) struct Saved {
     pub(crate) plan: Option<Plan>,
-    pub(crate) order: Option<SourceInfo>,
+    pub(crate) order: Option<SpoolOrder>,
     pub(crate) spooled: Option<Spooled>,
 }
 

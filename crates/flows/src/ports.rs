@@ -19,7 +19,8 @@ use bytes::Bytes;
 use disk_image::ByteRange;
 use futures::Stream;
 use image_tasks_domain::ports::ImageStore;
-use image_tasks_domain::{Failure, GlanceImage, Secret};
+use image_tasks_domain::source::SourceLocation;
+use image_tasks_domain::{Failure, GlanceImage, Login, Secret};
 use serde::{Deserialize, Serialize};
 
 /// A body on its way.
@@ -45,6 +46,10 @@ pub struct SourcePin {
     pub last_modified: Option<String>,
     /// Size in bytes.
     pub size: Option<u64>,
+    /// Where redirects led, if that is away from the location's own origin: this mirror's version is the one that is
+    /// meant, and it alone is asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<SourceLocation>,
 }
 
 /// A source that has been opened: its address checked, its version pinned.
@@ -65,12 +70,12 @@ pub trait Source: Send + Sync {
 /// Opens sources.
 #[async_trait]
 pub trait Sources: Send + Sync {
-    /// Opens `location`; with a pin, `SourceChanged` where it isn't that version any more. A token goes to the location's
+    /// Opens `location`; with a pin, `SourceChanged` where it isn't that version any more. A login goes to the location's
     /// own origin and to no other, wherever that redirects.
     async fn open(
         &self,
-        location: &image_tasks_domain::source::SourceLocation,
-        token: Option<&Secret>,
+        location: &SourceLocation,
+        login: Option<&Login>,
         pin: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure>;
 }

@@ -28,6 +28,15 @@ struct Untold {
     report: Report,
     told: Instant,
     looked: Instant,
+    /// Bytes that the whole task had moved when this call began to wait for its source.
+    before: Option<u64>,
+}
+
+impl Untold {
+    fn fresh() -> Self {
+        let now = Instant::now();
+        Self { report: Report::default(), told: now, looked: now, before: None }
+    }
 }
 
 impl Reporter {
@@ -44,8 +53,7 @@ impl Reporter {
     fn add(&self, id: TaskId, more: &Report) -> (Option<Report>, bool) {
         let now = Instant::now();
         let mut tasks = self.untold();
-        let fresh = || Untold { report: Report::default(), told: now, looked: now };
-        let untold = tasks.entry(id).or_insert_with(fresh);
+        let untold = tasks.entry(id).or_insert_with(Untold::fresh);
         untold.report.add(more);
         let look = now - untold.looked >= LOOK_EVERY;
         if look {
@@ -84,6 +92,33 @@ impl Stores {
             Ok(task) if task.as_ref().is_none_or(|task| task.status.is_end()) => Err(Stop::Ended),
             // A table that can't be read now is no reason to stop.
             Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Tells that the task waits for its source, or not any longer.
+    pub(crate) async fn tell_waits(&self, id: TaskId, waits: bool) {
+        if waits {
+            let moved = self.moved(id).await;
+            self.progress.untold().entry(id).or_insert_with(Untold::fresh).before = moved;
+        }
+        self.tell(id, &Report::default().with_waits(waits)).await;
+    }
+
+    /// Whether a task that waited for its source in this call has moved bytes since, whoever moved them.
+    pub(crate) async fn has_moved(&self, id: TaskId) -> bool {
+        let before = self.progress.untold().get(&id).and_then(|untold| untold.before);
+        let (Some(before), Some(now)) = (before, self.moved(id).await) else { return false };
+        if let Some(untold) = self.progress.untold().get_mut(&id) {
+            untold.before = Some(now);
+        }
+        now > before
+    }
+
+    /// Bytes that were told of a task.
+    async fn moved(&self, id: TaskId) -> Option<u64> {
+        match timeout(TELL_WITHIN, self.progress.store.told(id)).await {
+            Ok(Ok(progress)) => Some(progress.staged.done.saturating_add(progress.copied.done)),
+            Ok(Err(_)) | Err(_) => None,
         }
     }
 

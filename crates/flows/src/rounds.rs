@@ -21,13 +21,14 @@ pub(crate) enum Piece {
     Untouched,
 }
 
-/// Makes numbered pieces side by side until the time is up; what is left then. `too_slow` says that nothing was made.
+/// Makes numbered pieces side by side until the time is up; what is left then. Where nothing was made, `idle` says whether
+/// that is a failure.
 pub(crate) async fn make<F: Future<Output = Flow<Piece>>>(
     mut left: BTreeSet<u32>,
     at_once: usize,
     deadline: Deadline,
     piece: impl Fn(u32) -> F,
-    too_slow: impl FnOnce() -> Stop,
+    idle: impl AsyncFnOnce() -> Flow<()>,
 ) -> Flow<Option<Batch>> {
     let (piece, is_late) = (&piece, &AtomicBool::new(false));
     let mut is_slow = true;
@@ -58,8 +59,12 @@ pub(crate) async fn make<F: Future<Output = Flow<Piece>>>(
         };
     }
     match (left.first(), left.last()) {
-        (Some(_), Some(_)) if is_slow => Err(too_slow()),
-        (Some(first), Some(last)) => Ok(Some(Batch { first: *first, last: *last })),
+        (Some(first), Some(last)) => {
+            if is_slow {
+                idle().await?;
+            }
+            Ok(Some(Batch { first: *first, last: *last }))
+        }
         _ => Ok(None),
     }
 }

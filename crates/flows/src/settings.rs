@@ -49,6 +49,8 @@ pub struct ImportPolicy {
     pub cut: Cut,
     /// How they are hashed.
     pub relay: Relay,
+    /// How long a task waits for a source whose server is busy, without a byte of progress.
+    pub source_wait: Duration,
 }
 
 impl Settings {

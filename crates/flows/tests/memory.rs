@@ -22,7 +22,7 @@ use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryStore};
 use image_tasks_domain::source::{SourceLocation, SourcePolicy};
 use image_tasks_domain::transfer::Batch;
-use image_tasks_domain::{Failure, Secret, Task, TaskId, TaskType, Timestamp};
+use image_tasks_domain::{Failure, Login, Task, TaskId, TaskType, Timestamp};
 use image_tasks_flows::bounds::{
     BlobCut, Cut, HASH_AHEAD, HASH_CHUNK, HASH_QUEUE, HASH_READ, HASH_WORKERS, PARTS_AT_ONCE, PROBE_BYTES,
     READS_AT_ONCE, Relay, WINDOW,
@@ -63,7 +63,7 @@ impl Sources for FileSources {
     async fn open(
         &self,
         _: &SourceLocation,
-        _: Option<&Secret>,
+        _: Option<&Login>,
         _: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure> {
         let file = File::open(&self.0).unwrap();
@@ -238,18 +238,19 @@ impl Worker {
             hash_before_active: 1 << 40,
             cut: Cut::default(),
             relay: Relay::default(),
+            source_wait: Duration::from_secs(300),
         };
         let sources = Arc::new(FileSources(source.to_owned()));
         let stores = Stores {
             tasks: store.clone(),
             progress: Reporter::new(store.clone()),
             images: store.clone(),
-            life: store,
+            life: store.clone(),
             objects: objects.clone(),
             clock: Arc::new(ManualClock::at(now)),
             settings,
         };
-        let remote = Remote { sources, policy, credentials: None };
+        let remote = Remote { sources, policy, credentials: store };
         Self { engine: Engine::imports(stores, Imports { remote }), objects, id }
     }
 

@@ -18,7 +18,7 @@ use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryStore};
 use image_tasks_domain::ports::TaskStore;
 use image_tasks_domain::source::{SourceLocation, SourcePolicy};
-use image_tasks_domain::{Failure, Secret, Task, TaskStatus, TaskType, Timestamp};
+use image_tasks_domain::{Failure, Login, Task, TaskStatus, TaskType, Timestamp};
 use image_tasks_flows::bounds::{Cut, ExportCut, Relay};
 use image_tasks_flows::events::{Event, Phase};
 use image_tasks_flows::ports::*;
@@ -60,7 +60,7 @@ impl Sources for Next {
     async fn open(
         &self,
         _: &SourceLocation,
-        _: Option<&Secret>,
+        _: Option<&Login>,
         _: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure> {
         let bytes = self.0.lock().unwrap().clone();
@@ -239,8 +239,9 @@ impl Warm {
             hash_before_active: 1 << 30,
             cut: Cut::default(),
             relay: Relay::default(),
+            source_wait: Duration::from_secs(300),
         };
-        let remote = Remote { sources: source.clone(), policy, credentials: None };
+        let remote = Remote { sources: source.clone(), policy, credentials: store.clone() };
         let receivers = ExportPolicy { buckets: [("exports".to_owned(), None)].into() };
         let rules = ExportRules { receivers, cut: ExportCut::default() };
         Self {

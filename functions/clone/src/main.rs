@@ -9,6 +9,6 @@ async fn main() -> Result<(), lambda::Error> {
     telemetry::init();
     let config = CloneConfig::from_env()?;
     let clients = Clients::load(&config.stores).await;
-    let engine = service::build(config, clients);
+    let engine = service::build(config, clients)?;
     lambda::run(async |event, deadline| engine.handle(event, deadline).await).await
 }

@@ -3,7 +3,8 @@
 use image_tasks_domain::export_input::{COMPRESSIONS, FORMATS};
 use image_tasks_domain::image::HASH_ALGORITHM;
 use image_tasks_domain::image_import::METHODS;
-use image_tasks_domain::import_input::{SOURCE_FORMATS, SOURCE_HASHES};
+use image_tasks_domain::import_input::{MAX_SOURCES, SOURCE_FORMATS, SOURCE_HASHES};
+use image_tasks_domain::source_headers::MOST as MOST_HEADERS;
 use image_tasks_domain::uploads::MOST_URLS;
 use image_tasks_domain::{MemberStatus, TaskType};
 use serde_json::{Map, Value, json};
@@ -54,8 +55,19 @@ fn import_input() -> Value {
         "required": ["import_from"],
         "properties": {
             "import_from": {
-                "description": "Where the image is: http(s)://, s3://bucket/key, or container/object",
-                "type": "string", "examples": ["https://example.com/disk.qcow2"],
+                "description": "Where the image is: http(s)://, s3://bucket/key, or container/object; or a list of \
+                                such places that have the same bytes",
+                "oneOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_SOURCES},
+                ],
+                "examples": ["https://example.com/disk.qcow2"],
+            },
+            "import_from_headers": {
+                "description": "What the web server wants to be told; kept until the task ends, and shown as ***",
+                "type": "object", "minProperties": 1, "maxProperties": MOST_HEADERS,
+                "additionalProperties": {"type": "string"},
+                "examples": [{"Authorization": "Bearer ..."}],
             },
             "import_from_format": {
                 "description": "The format that inspection has to find; a raw disk has to be declared",

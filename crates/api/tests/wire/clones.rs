@@ -1,7 +1,7 @@
 //! `POST /v2/tasks` of clones: what is taken, what is refused and how.
 
 use image_tasks_domain::ports::{Clock, Credentials};
-use image_tasks_domain::{Secret, TaskId};
+use image_tasks_domain::{Secret, SourceHeaders, TaskId};
 use serde_json::{Value, json};
 
 use crate::service::{ADMIN, ALICE, GLANCE, Service};
@@ -116,6 +116,23 @@ async fn a_clone_from_a_glance_elsewhere_keeps_the_callers_token_and_shows_it_to
         let id = made.body["id"].as_str().unwrap().parse().unwrap();
         assert_eq!(service.store.token(id, service.clock.now()).await.unwrap(), None);
     }
+}
+
+#[tokio::test]
+async fn headers_of_a_source_are_kept_and_shown_to_nobody() {
+    let service = Service::new();
+    let input = |value: &str| json!({"import_from": "https://example.com/a", "import_from_headers": {"Authorization": value}});
+    let made = service.post(ALICE, &json!({"type": "import", "input": input("Bearer s3cret")})).await.ok(201);
+    let id: TaskId = made.body["id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(made.body["input"], input("***"));
+    let kept = service.store.token(id, service.clock.now()).await.unwrap().unwrap();
+    let headers = SourceHeaders::from_kept(&kept).unwrap();
+    assert_eq!(headers.expose().collect::<Vec<_>>(), [("authorization", "Bearer s3cret")]);
+    let shown = service.get(ALICE, &format!("/v2/tasks/{id}")).await.ok(200).body;
+    assert_eq!(shown["input"], input("***"));
+    let refused =
+        service.post(ALICE, &json!({"type": "import", "input": input("s3cret\r\nHost: evil")})).await;
+    assert!(!refused.error(400).contains("s3cret"));
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ pub(crate) fn publication(image: ImageId) -> Publication {
             sha512: "0".repeat(128),
         }),
         hashes_follow: false,
+        remark: None,
         stored: StoredObject {
             bucket: "images".to_owned(),
             key: image.object_key(TaskId(Uuid::nil())),

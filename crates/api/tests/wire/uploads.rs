@@ -62,6 +62,7 @@ pub(crate) async fn work(service: &Service, ends: Result<(), Failure>) -> TaskId
                 virtual_size: Some(3),
                 hashes: None,
                 hashes_follow: false,
+                remark: None,
                 stored: StoredObject {
                     bucket: "images".into(),
                     key: image.object_key(id),

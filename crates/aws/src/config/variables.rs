@@ -39,8 +39,8 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "IMAGES_BUCKET", functions: ALL, meaning: "bucket of image objects", default: None },
     Variable {
         name: "CREDENTIALS_TABLE",
-        functions: &[Api, Function::Clone, Lifecycle],
-        meaning: "DynamoDB table of callers' tokens",
+        functions: &[Api, Import, Function::Clone, Lifecycle],
+        meaning: "DynamoDB table of callers' tokens, and of headers that sources want",
         default: None,
     },
     Variable {
@@ -114,6 +114,18 @@ pub const VARIABLES: &[Variable] = &[
         functions: &[Api, Import, Function::Clone],
         meaning: "comma-separated CIDRs allowed as HTTP sources on any port, beyond public addresses on 80 and 443",
         default: Some(""),
+    },
+    Variable {
+        name: "SOURCE_CA_PEM",
+        functions: &[Import, Function::Clone],
+        meaning: "certificates, in PEM, of authorities that are trusted of sources beside the public ones; empty: none",
+        default: Some(""),
+    },
+    Variable {
+        name: "SOURCE_WAIT_SECONDS",
+        functions: &[Import, Function::Clone],
+        meaning: "how long a task waits for a source whose server answers 429 or 503, without a byte of progress, and the longest `Retry-After` that is honoured, seconds",
+        default: Some("300"),
     },
     Variable {
         name: "EXPORT_BUCKETS",

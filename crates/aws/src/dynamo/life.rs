@@ -10,7 +10,6 @@ use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use image_tasks_domain::ports::{ImageStore as _, StoreError, StoreResult, TaskLife};
 use image_tasks_domain::{
     Failure, Image, ImageId, ImageStatus, Publication, StagedBytes, Task, TaskId, TaskStatus, Timestamp,
-    Unsettled,
 };
 use serde_json::Value;
 
@@ -89,8 +88,7 @@ impl TaskLife for DynamoTasks {
             let record = record.filter(|record| was.made_image() == Some(record.id));
             let record = record.ok_or(StoreError::Conflict)?;
             let mut ended = was.clone();
-            ended.succeed(result.clone(), ttl, now)?;
-            ended.unsettled = publication.hashes_follow.then_some(Unsettled::Hashing { executions: 0 });
+            ended.publish(publication, result.clone(), ttl, now)?;
             let mut active = record.clone();
             active.publish(publication, now);
             let ended = self.changed(&was, &ended, UNCANCELLED)?;

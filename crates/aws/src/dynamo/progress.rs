@@ -1,6 +1,6 @@
 //! The `ProgressStore` port: an item of a few hundred bytes for each task, beside it in its table and in none of its indexes.
 //!
-//! An item: `id` = `progress#{task id}`, `stages` (BOOL), `staged_done`, `staged_total`, `copied_done`, `copied_total`,
+//! An item: `id` = `progress#{task id}`, `stages`, `waits` (BOOL), `staged_done`, `staged_total`, `copied_done`, `copied_total`,
 //! `hashed_done`, `hashed_total` (N: the meters of `Progress`), `expires_at_epoch` (TTL). A write of it costs one write
 //! unit (DynamoDB developer guide, "Write capacity units": 1 KB each), where the task's own item may cost 400.
 
@@ -31,6 +31,10 @@ impl ProgressStore for DynamoTasks {
             set.push("stages = :stages".to_owned());
             write = write.expression_attribute_values(":stages", AttributeValue::Bool(true));
         }
+        if let Some(waits) = report.waits {
+            set.push("waits = :waits".to_owned());
+            write = write.expression_attribute_values(":waits", AttributeValue::Bool(waits));
+        }
         for step in Step::ALL {
             let (done, total) = meter_names(step);
             if let Some(bytes) = report.total(step) {
@@ -44,6 +48,10 @@ impl ProgressStore for DynamoTasks {
         }
         let added = if add.is_empty() { String::new() } else { format!(" ADD {}", add.join(", ")) };
         update(write.update_expression(format!("SET {}{added}", set.join(", ")))).await
+    }
+
+    async fn told(&self, id: TaskId) -> StoreResult<Progress> {
+        self.item(progress_id(id)).await?.as_ref().map_or_else(|| Ok(Progress::default()), progress)
     }
 
     async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>> {
@@ -82,8 +90,10 @@ fn progress(item: &Item) -> StoreResult<Progress> {
         let (done, total) = meter_names(step);
         StoreResult::Ok(Meter { done: unsigned(item, done)?, total: unsigned(item, total)? })
     };
+    let flag = |name| item.get(name).and_then(|v| v.as_bool().ok()).copied().unwrap_or_default();
     Ok(Progress {
-        stages: item.get("stages").and_then(|v| v.as_bool().ok()).copied().unwrap_or_default(),
+        stages: flag("stages"),
+        waits: flag("waits"),
         staged: meter(Step::Staged)?,
         copied: meter(Step::Copied)?,
         hashed: meter(Step::Hashed)?,

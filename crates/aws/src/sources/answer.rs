@@ -1,13 +1,19 @@
 //! What a web server's answer says, as RFC 9110 has it, and what it means for an import.
 
 use std::fmt;
+use std::time::Duration;
 
 use image_tasks_domain::{Failure, FailureCode};
 use image_tasks_flows::ports::SourcePin;
 use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED,
+    RETRY_AFTER,
 };
 use reqwest::{Response, StatusCode};
+
+/// What a `Content-Encoding` may be: streams that are found by their first bytes and unpacked, and, of objects in S3, what
+/// an upload left behind or what is no encoding at all.
+const TAKEN: [&str; 8] = ["identity", "gzip", "x-gzip", "zstd", "xz", "aws-chunked", "binary", "utf-8"];
 
 /// A `Content-Range` of bytes (RFC 9110, section 14.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +52,15 @@ impl ContentRange {
     }
 }
 
+/// A `Retry-After` (RFC 9110, section 10.2.3): seconds, or a time, which is held against the server's own clock.
+fn delay(text: &str, date: Option<&str>) -> Option<Duration> {
+    if let Some(seconds) = digits(text) {
+        return Some(Duration::from_secs(seconds));
+    }
+    let (then, now) = (httpdate::parse_http_date(text).ok()?, httpdate::parse_http_date(date?).ok()?);
+    Some(then.duration_since(now).unwrap_or_default())
+}
+
 /// A number without sign or blanks, which `parse` would take.
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -60,6 +75,8 @@ pub(super) struct Head {
     pub(super) etag: Option<String>,
     pub(super) last_modified: Option<String>,
     pub(super) encoding: Option<String>,
+    /// From now.
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Head {
@@ -71,7 +88,9 @@ impl Head {
             range: text(headers, &CONTENT_RANGE).and_then(|t| ContentRange::parse(&t)),
             etag: text(headers, &ETAG),
             last_modified: text(headers, &LAST_MODIFIED),
-            encoding: text(headers, &CONTENT_ENCODING).filter(|e| !e.eq_ignore_ascii_case("identity")),
+            encoding: text(headers, &CONTENT_ENCODING),
+            retry_after: text(headers, &RETRY_AFTER)
+                .and_then(|wait| delay(&wait, text(headers, &DATE).as_deref())),
         }
     }
 
@@ -93,18 +112,26 @@ impl Head {
             408 | 425 | 429 | 500..=599 => FailureCode::Transient,
             _ => FailureCode::SourceInvalid,
         };
-        Failure::new(code, answered)
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Failure::busy(answered, self.retry_after.unwrap_or_default())
+            }
+            _ => Failure::new(code, answered),
+        }
     }
 
-    /// Bytes as they are, not compressed on the way: ranges and sizes are of the source's own bytes.
+    /// Whether the bytes can be taken as they come. None were asked to be encoded, and many servers say of a file that lies
+    /// there in gzip that it is encoded so: as with `curl`, the file is what is sent, and is unpacked by what it is.
     pub(super) fn check_encoding(&self, what: &str) -> Result<(), Failure> {
-        match &self.encoding {
-            None => Ok(()),
-            Some(encoding) => {
-                let message =
-                    format!("{what} sends Content-Encoding '{encoding}' though it was asked for none");
+        match self.encoding.as_deref() {
+            Some(encoding) if !TAKEN.iter().any(|taken| taken.eq_ignore_ascii_case(encoding)) => {
+                let message = format!(
+                    "{what} sends Content-Encoding '{encoding}' though it was asked for none, and that isn't \
+                     unpacked here; have the server send the file as it is"
+                );
                 Err(Failure::new(FailureCode::SourceInvalid, message))
             }
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -116,6 +143,22 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_or_a_time_by_the_servers_own_clock() {
+        let date = Some("Thu, 26 Nov 2026 20:00:00 GMT");
+        for (text, seconds) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            ("Thu, 26 Nov 2026 20:01:30 GMT", Some(90)),
+            ("Thu, 26 Nov 2026 19:00:00 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            assert_eq!(delay(text, date), seconds.map(Duration::from_secs), "{text}");
+        }
+        assert_eq!(delay("Thu, 26 Nov 2026 20:01:30 GMT", None), None);
+    }
 
     #[test]
     fn content_ranges_are_read_strictly() {

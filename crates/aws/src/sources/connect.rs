@@ -9,10 +9,10 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use url::Host;
 
-use super::{Patience, forbidden};
+use super::{Terms, forbidden};
 
 /// A client that connects to checked addresses of the URL's host only: its name is resolved once, here.
-pub(super) async fn client(url: &Url, policy: &AddressPolicy, patience: Patience) -> Result<Client, Failure> {
+pub(super) async fn client(url: &Url, policy: &AddressPolicy, terms: &Terms) -> Result<Client, Failure> {
     let what = shown(url);
     let port = url.port_or_known_default().unwrap_or(0);
     let builder = Client::builder()
@@ -22,8 +22,9 @@ pub(super) async fn client(url: &Url, policy: &AddressPolicy, patience: Patience
         .no_proxy()
         .referer(false)
         .http1_only()
-        .connect_timeout(patience.connect)
-        .read_timeout(patience.idle);
+        .tls_certs_merge(terms.roots.clone())
+        .connect_timeout(terms.patience.connect)
+        .read_timeout(terms.patience.idle);
     let builder = match url.host() {
         Some(Host::Ipv4(ip)) => checked(builder, policy, ip.into(), port, &what)?,
         Some(Host::Ipv6(ip)) => checked(builder, policy, ip.into(), port, &what)?,

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use image_tasks_domain::glance::MAX_RECORD;
 use image_tasks_domain::source::SourceLocation;
-use image_tasks_domain::{Failure, FailureCode, GlanceImage, Secret};
+use image_tasks_domain::{Failure, FailureCode, GlanceImage, Login, Secret};
 use image_tasks_flows::ports::Glances;
 use reqwest::StatusCode;
 
@@ -25,8 +25,9 @@ impl Glances for AllowedSources {
             }
             Err(refused) => return Err(forbidden(&what, &refused)),
         };
+        let login = Login::Token(token.clone());
         let server =
-            Server::at(&url, Some(token), &self.addresses(&url, Some(token))?, self.patience).await?;
+            Server::at(&url, Some(&login), &self.addresses(&url, Some(&login))?, &self.terms).await?;
         let answer = server.ask(None, None).await?;
         let head = Head::of(&answer);
         match head.status {
@@ -45,7 +46,7 @@ impl Glances for AllowedSources {
         let mut record = BytesMut::new();
         let mut body = answer.bytes_stream();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| broken_off(&error, &what))?;
+            let chunk = chunk.map_err(|error| broken_off(&error, &what, self.terms.patience))?;
             if record.len().saturating_add(chunk.len()) > MAX_RECORD {
                 return Err(invalid(&format!("sends a record of more than {MAX_RECORD} bytes")));
             }

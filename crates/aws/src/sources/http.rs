@@ -2,70 +2,68 @@
 //!
 //! A source is opened by asking for its first byte: the answer tells size,
 //! version and whether ranges work, which `HEAD` and `Accept-Ranges` only
-//! claim. Redirects are followed once, when it is opened; a token is dropped for
-//! good where one leads to another origin.
+//! claim. Redirects are followed when it is opened: [`super::way`].
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use disk_image::ByteRange;
 use futures::{StreamExt, TryStreamExt};
 use image_tasks_domain::address::AddressPolicy;
 use image_tasks_domain::source::{SourceLocation, shown};
-use image_tasks_domain::{Failure, FailureCode, Secret};
+use image_tasks_domain::{Failure, FailureCode, Login};
 use image_tasks_flows::ports::{Body, Source, SourceInfo, SourcePin};
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE};
+use percent_encoding::{AsciiSet, percent_encode};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LOCATION,
+    RANGE,
+};
 use reqwest::{Client, Response, StatusCode, Url};
+use tokio::sync::Mutex;
 
 use super::answer::{ContentRange, Head};
-use super::{Patience, changed, connect, forbidden};
+use super::way::{Way, has_expired};
+use super::{Patience, Terms, changed, connect, forbidden};
 use crate::exact::exact;
 
 /// What OpenStack's services take a token by.
 const X_AUTH_TOKEN: &str = "x-auth-token";
-/// Redirects followed at most.
-const REDIRECTS: usize = 5;
-
 pub(super) struct HttpSource {
-    server: Server,
+    way: Way,
+    /// At the way's end. Another one takes its place where its address has expired.
+    server: Mutex<Arc<Server>>,
     info: SourceInfo,
 }
 
 impl HttpSource {
-    /// Connects to `own` addresses while the URL's origin is the one given, else to those of `others`.
-    pub(super) async fn open(
-        url: &Url,
-        token: Option<&Secret>,
-        own: &AddressPolicy,
-        others: &AddressPolicy,
-        patience: Patience,
-    ) -> Result<Self, Failure> {
-        let (mut url, mut token, mut policy) = (url.clone(), token, own);
-        for _ in 0..=REDIRECTS {
-            let server = Server::at(&url, token, policy, patience).await?;
-            let answer = server.ask(Some("bytes=0-0"), None).await?;
-            if answer.status().is_redirection() {
-                let next = server.next_hop(&answer)?;
-                if next.origin() != url.origin() {
-                    (token, policy) = (None, others);
-                }
-                url = next;
-                continue;
+    /// Opens what is at the way's end; with a pin, that version.
+    pub(super) async fn open(way: Way, pin: Option<&SourcePin>) -> Result<Self, Failure> {
+        let (server, info) = way.end(pin).await?;
+        Ok(Self { way, server: Mutex::new(Arc::new(server)), info })
+    }
+
+    /// Asks the server, at an address of now where that of its mirror has expired.
+    async fn ask<F: Future<Output = Result<Body, Failure>>>(
+        &self,
+        request: impl Fn(Arc<Server>) -> F,
+    ) -> Result<Body, Failure> {
+        let server = Arc::clone(&*self.server.lock().await);
+        let failure = match request(Arc::clone(&server)).await {
+            Err(failure) if self.info.pin.mirror.is_some() && has_expired(&failure) => failure,
+            answered => return answered,
+        };
+        let renewed = {
+            let mut now = self.server.lock().await;
+            if Arc::ptr_eq(&now, &server) {
+                *now = Arc::new(self.way.anew(&self.info.pin, failure).await?.0);
             }
-            let info = server.info(answer).await?;
-            return Ok(Self { server, info });
-        }
-        let message = format!("{} redirects more than {REDIRECTS} times", shown(&url));
-        Err(Failure::new(FailureCode::SourceInvalid, message))
-    }
-}
-
-#[async_trait]
-impl Source for HttpSource {
-    fn info(&self) -> &SourceInfo {
-        &self.info
+            Arc::clone(&now)
+        };
+        request(renewed).await
     }
 
-    async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
-        let Server { what, .. } = &self.server;
+    async fn read_from(&self, server: &Server, range: ByteRange) -> Result<Body, Failure> {
+        let what = &server.what;
         let (Some(last), Some(size)) = (range.end.checked_sub(1), self.info.size) else {
             return Err(Failure::new(
                 FailureCode::Internal,
@@ -73,7 +71,7 @@ impl Source for HttpSource {
             ));
         };
         let asked = format!("bytes={}-{last}", range.start);
-        let answer = self.server.ask(Some(&asked), Some(&self.info.pin)).await?;
+        let answer = server.ask(Some(&asked), Some(&self.info.pin)).await?;
         let head = Head::of(&answer);
         if head.contradicts(&self.info.pin) {
             return Err(changed(what));
@@ -85,7 +83,7 @@ impl Source for HttpSource {
                 let message = format!("{what} served ranges first, then answered 200 to {asked}");
                 return Err(Failure::new(FailureCode::SourceInvalid, message));
             }
-            _ => return Err(self.server.failure(&head)),
+            _ => return Err(server.failure(&head)),
         }
         head.check_encoding(what)?;
         let expected = ContentRange { sent: Some((range.start, last)), total: Some(size) };
@@ -98,21 +96,36 @@ impl Source for HttpSource {
                 return Err(Failure::new(FailureCode::SourceInvalid, message));
             }
         }
-        Ok(body(answer, Some(range.end - range.start), what))
+        Ok(server.body(answer, Some(range.end - range.start)))
     }
 
-    async fn stream(&self) -> Result<Body, Failure> {
-        let Server { what, .. } = &self.server;
-        let answer = self.server.ask(None, Some(&self.info.pin)).await?;
+    async fn stream_from(&self, server: &Server) -> Result<Body, Failure> {
+        let what = &server.what;
+        let answer = server.ask(None, Some(&self.info.pin)).await?;
         let head = Head::of(&answer);
         if head.contradicts(&self.info.pin) || self.info.size.zip(head.length).is_some_and(|(a, b)| a != b) {
             return Err(changed(what));
         }
         if head.status != StatusCode::OK {
-            return Err(self.server.failure(&head));
+            return Err(server.failure(&head));
         }
         head.check_encoding(what)?;
-        Ok(body(answer, self.info.size, what))
+        Ok(server.body(answer, self.info.size))
+    }
+}
+
+#[async_trait]
+impl Source for HttpSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Body, Failure> {
+        self.ask(|server| async move { self.read_from(&server, range).await }).await
+    }
+
+    async fn stream(&self) -> Result<Body, Failure> {
+        self.ask(|server| async move { self.stream_from(&server).await }).await
     }
 }
 
@@ -122,32 +135,47 @@ pub(super) struct Server {
     url: Url,
     /// The URL as failures show it.
     pub(super) what: String,
-    token: Option<HeaderValue>,
+    /// What goes with every request.
+    login: HeaderMap,
+    is_token: bool,
+    patience: Patience,
 }
 
 impl Server {
-    /// The URL's host, where its addresses are allowed. The token goes with every request.
+    /// The URL's host, where its addresses are allowed. The login goes with every request.
     pub(super) async fn at(
         url: &Url,
-        token: Option<&Secret>,
+        login: Option<&Login>,
         policy: &AddressPolicy,
-        patience: Patience,
+        terms: &Terms,
     ) -> Result<Self, Failure> {
-        let client = connect::client(url, policy, patience).await?;
-        let token = token.map(|token| HeaderValue::from_str(token.expose())).transpose();
-        let mut token =
-            token.map_err(|_| Failure::new(FailureCode::Internal, "a token that is no header's value"))?;
-        if let Some(token) = &mut token {
-            token.set_sensitive(true);
-        }
-        Ok(Self { client, url: url.clone(), what: shown(url), token })
+        let client = connect::client(url, policy, terms).await?;
+        let said: Vec<_> = match login {
+            None => Vec::new(),
+            Some(Login::Token(token)) => vec![(X_AUTH_TOKEN, token.expose())],
+            Some(Login::Headers(headers)) => headers.expose().collect(),
+        };
+        let is_token = matches!(login, Some(Login::Token(_)));
+        let login = said.into_iter().map(|(name, value)| {
+            let (name, mut value) = (HeaderName::try_from(name).ok()?, HeaderValue::from_str(value).ok()?);
+            value.set_sensitive(true);
+            Some((name, value))
+        });
+        // Not told which: its value would stand beside it.
+        let login = login.collect::<Option<_>>();
+        let login = login.ok_or_else(|| Failure::new(FailureCode::Internal, "a login that is no header"))?;
+        Ok(Self { client, url: url.clone(), what: shown(url), login, is_token, patience: terms.patience })
     }
 
     /// A failure for an answer that can't be read.
     pub(super) fn failure(&self, head: &Head) -> Failure {
         let mut failure = head.failure(&self.what);
-        if self.token.is_some() && failure.code == FailureCode::SourceDenied {
-            failure.message += ": it does not take the token that came with the task, or not any longer";
+        if failure.code == FailureCode::SourceDenied {
+            failure.message += match (self.is_token, self.login.is_empty()) {
+                (true, _) => ": it does not take the token that came with the task, or not any longer",
+                (false, false) => ": it does not take what import_from_headers says, or not any longer",
+                (false, true) => "; where it wants to know who asks, say that by import_from_headers",
+            };
         }
         failure
     }
@@ -166,9 +194,6 @@ impl Server {
         if let Some(range) = range {
             request = request.header(RANGE, range);
         }
-        if let Some(token) = &self.token {
-            request = request.header(X_AUTH_TOKEN, token);
-        }
         // Only strong validators say "the same bytes" (RFC 9110, section 13.1.1).
         match pin {
             Some(SourcePin { etag: Some(etag), .. }) if !etag.starts_with("W/") => {
@@ -179,16 +204,21 @@ impl Server {
             }
             _ => {}
         }
-        request.send().await.map_err(|error| unanswered(&error, &self.what))
+        // Those of the same name that stand there already give way.
+        request
+            .headers(self.login.clone())
+            .send()
+            .await
+            .map_err(|error| unanswered(&error, &self.what, self.patience))
     }
 
     /// What the answer to a request for the first byte says of the source.
-    async fn info(&self, answer: Response) -> Result<SourceInfo, Failure> {
+    pub(super) async fn info(&self, answer: Response) -> Result<SourceInfo, Failure> {
         let what = &self.what;
         let head = Head::of(&answer);
         let known = |size, ranges| {
-            let pin = SourcePin { etag: head.etag.clone(), last_modified: head.last_modified.clone(), size };
-            SourceInfo { size, ranges, pin }
+            let (etag, last_modified) = (head.etag.clone(), head.last_modified.clone());
+            SourceInfo { size, ranges, pin: SourcePin { etag, last_modified, size, mirror: None } }
         };
         let info = match (head.status, head.range) {
             (StatusCode::PARTIAL_CONTENT, Some(ContentRange { sent: Some((0, 0)), total })) => {
@@ -203,14 +233,29 @@ impl Server {
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange { total: Some(0), .. })) => {
                 known(Some(0), false)
             }
-            // 400 is Glance's answer where its store reads from the start only.
-            (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST, _) => {
-                return self.info_without_ranges().await;
-            }
+            // 400 is Glance's answer where its store reads from the start only; 403 and 501 are those of firewalls and of
+            // small servers.
+            (
+                StatusCode::RANGE_NOT_SATISFIABLE
+                | StatusCode::BAD_REQUEST
+                | StatusCode::FORBIDDEN
+                | StatusCode::NOT_IMPLEMENTED,
+                _,
+            ) => return self.info_without_ranges().await,
             _ => return Err(self.failure(&head)),
         };
         head.check_encoding(what)?;
         Ok(info)
+    }
+
+    /// The answer's bytes, so many if that is known.
+    fn body(&self, answer: Response, len: Option<u64>) -> Body {
+        let (what, patience) = (self.what.clone(), self.patience);
+        let stream = answer.bytes_stream().map_err(move |error| broken_off(&error, &what, patience)).boxed();
+        match len {
+            Some(len) => exact(stream, len, self.what.clone()),
+            None => stream,
+        }
     }
 
     /// For servers that refuse ranges instead of ignoring them, and empty sources of servers that don't say so.
@@ -220,15 +265,16 @@ impl Server {
             return Err(self.failure(&head));
         }
         head.check_encoding(&self.what)?;
-        let pin = SourcePin { etag: head.etag, last_modified: head.last_modified, size: head.length };
-        Ok(SourceInfo { size: head.length, ranges: false, pin })
+        let Head { length: size, etag, last_modified, .. } = head;
+        let pin = SourcePin { etag, last_modified, size, mirror: None };
+        Ok(SourceInfo { size, ranges: false, pin })
     }
 
     /// Where a redirect leads, checked like what a user writes.
-    fn next_hop(&self, answer: &Response) -> Result<Url, Failure> {
+    pub(super) fn next_hop(&self, answer: &Response) -> Result<Url, Failure> {
         let what = &self.what;
         let invalid = |message: String| Failure::new(FailureCode::SourceInvalid, message);
-        let to = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+        let to = answer.headers().get(LOCATION).map(|to| written_out(to.as_bytes()));
         let to =
             to.ok_or_else(|| invalid(format!("{what} answered {} without Location", answer.status())))?;
         let to = to.split('#').next().unwrap_or_default();
@@ -254,34 +300,54 @@ impl Server {
     }
 }
 
-fn body(answer: Response, len: Option<u64>, what: &str) -> Body {
-    let named = what.to_owned();
-    let stream = answer.bytes_stream().map_err(move |error| broken_off(&error, &named)).boxed();
-    match len {
-        Some(len) => exact(stream, len, what.to_owned()),
-        None => stream,
-    }
+/// A `Location` as a URL can be: many servers send blanks and UTF-8 as they are (RFC 3987 has URLs of these).
+fn written_out(bytes: &[u8]) -> String {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => percent_encode(bytes, BEYOND_ASCII).to_string(),
+    };
+    text.trim().replace(' ', "%20")
 }
 
+/// Nothing of ASCII: only what is beyond is written by its bytes.
+const BEYOND_ASCII: &AsciiSet = &AsciiSet::EMPTY;
+
 /// No answer at all.
-fn unanswered(error: &reqwest::Error, what: &str) -> Failure {
+fn unanswered(error: &reqwest::Error, what: &str, patience: Patience) -> Failure {
     let cause = root_cause(error);
     if cause.contains("certificate") {
-        return Failure::new(FailureCode::SourceInvalid, format!("{what}: {cause}"));
+        return Failure::new(FailureCode::SourceInvalid, format!("{what}: {}", of_certificate(&cause)));
     }
-    let problem = if error.is_timeout() {
-        "did not answer in time".to_owned()
-    } else if error.is_connect() {
-        format!("can't be connected to: {cause}")
-    } else {
-        format!("gave no answer: {cause}")
+    let problem = match (error.is_connect(), error.is_timeout()) {
+        (true, true) => format!("can't be connected to within {} seconds", patience.connect.as_secs_f32()),
+        (true, false) => format!("can't be connected to: {cause}"),
+        (false, true) => {
+            format!("sent nothing for {} seconds, the longest that is waited", patience.idle.as_secs_f32())
+        }
+        (false, false) => format!("gave no answer: {cause}"),
     };
     Failure::transient(format!("{what} {problem}"))
 }
 
-pub(super) fn broken_off(error: &reqwest::Error, what: &str) -> Failure {
+/// What rustls tells by the name of its variant alone, in words.
+fn of_certificate(cause: &str) -> String {
+    let told = [
+        ("UnknownIssuer", "its certificate is of an authority that is not trusted here"),
+        ("NotValidForName", "its certificate is for another name"),
+        ("NotValidYet", "its certificate is not valid yet"),
+        ("Expired", "its certificate has expired"),
+        ("Revoked", "its certificate was revoked"),
+        ("InvalidPurpose", "its certificate is not for servers"),
+    ];
+    match told.into_iter().find(|(name, _)| cause.ends_with(name)) {
+        Some((_, words)) => words.to_owned(),
+        None => cause.to_owned(),
+    }
+}
+
+pub(super) fn broken_off(error: &reqwest::Error, what: &str, patience: Patience) -> Failure {
     let problem = if error.is_timeout() {
-        "fell silent".to_owned()
+        format!("fell silent for {} seconds", patience.idle.as_secs_f32())
     } else {
         format!("broke off: {}", root_cause(error))
     };

@@ -8,13 +8,15 @@
 //! - Connections go only to addresses that the policy has checked, at each redirect anew.
 //! - Every answer is held against the pin; what contradicts it is `SourceChanged`, never mixed in.
 //! - Failures name the source without its query, which may hold a secret.
-//! - A token goes to the origin of an endpoint that the operator allows, and nowhere else.
+//! - A token goes to the origin of an endpoint that the operator allows, headers to that of the source that they were
+//!   given for, and nowhere else.
 
 mod answer;
 mod connect;
 mod glance;
 mod http;
 mod object;
+mod way;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +24,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use image_tasks_domain::address::AddressPolicy;
 use image_tasks_domain::source::{SourceLocation, SourcePolicy, SourceRefused, shown};
-use image_tasks_domain::{Failure, FailureCode, GlanceEndpoints, Secret};
+use image_tasks_domain::{Failure, FailureCode, GlanceEndpoints, Login};
 use image_tasks_flows::ports::{ObjectRef, Objects, Source, SourceInfo, SourcePin, Sources};
-use reqwest::Url;
+use reqwest::{Certificate, Client, Url};
 
 use self::http::HttpSource;
 use self::object::ObjectSource;
+use self::way::Way;
+use crate::config::{ConfigError, invalid};
 
 /// How long a web server may keep us waiting. The flows try again.
 #[derive(Debug, Clone, Copy)]
@@ -44,18 +48,55 @@ impl Default for Patience {
     }
 }
 
+/// How web servers are met.
+#[derive(Debug, Clone)]
+struct Terms {
+    patience: Patience,
+    /// Authorities that are trusted beside those that everybody trusts.
+    roots: Vec<Certificate>,
+}
+
+/// The certificates of a PEM text. Its line breaks may have become blanks, as they do on the way through a console.
+fn certificates(pem: &str) -> Option<Vec<Certificate>> {
+    let lines = pem.split_whitespace().collect::<Vec<_>>().join("\n");
+    let lines = lines.replace("-----BEGIN\nCERTIFICATE", "-----BEGIN CERTIFICATE");
+    let lines = lines.replace("-----END\nCERTIFICATE", "-----END CERTIFICATE");
+    let found = Certificate::from_pem_bundle(lines.as_bytes()).ok()?;
+    // Whether each is a certificate is found out where it is used.
+    Client::builder().tls_certs_only(found.clone()).build().ok()?;
+    Some(found).filter(|found| !found.is_empty())
+}
+
 /// Opens the sources that the operator's policy allows.
 pub struct AllowedSources {
     policy: SourcePolicy,
     objects: Arc<dyn Objects>,
-    patience: Patience,
+    terms: Terms,
     glances: GlanceEndpoints,
 }
 
 impl AllowedSources {
     /// Under this policy; buckets are read through `objects`.
     pub fn new(policy: SourcePolicy, objects: Arc<dyn Objects>, patience: Patience) -> Self {
-        Self { policy, objects, patience, glances: GlanceEndpoints::default() }
+        Self {
+            policy,
+            objects,
+            terms: Terms { patience, roots: Vec::new() },
+            glances: GlanceEndpoints::default(),
+        }
+    }
+
+    /// Servers whose certificates are of these authorities, too: in PEM, which may be empty.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where that is no PEM of certificates.
+    pub fn with_ca(self, pem: &str) -> Result<Self, ConfigError> {
+        if pem.is_empty() {
+            return Ok(self);
+        }
+        let told = "it must be PEM: -----BEGIN CERTIFICATE----- and so on, for each certificate";
+        let roots = certificates(pem).ok_or_else(|| invalid("SOURCE_CA_PEM", pem, told))?;
+        Ok(Self { terms: Terms { roots, ..self.terms }, ..self })
     }
 
     /// These endpoints, too: with a caller's token, and on the port that they name.
@@ -65,13 +106,13 @@ impl AllowedSources {
     }
 
     /// Which addresses may be connected to for a URL, with a token or without.
-    fn addresses(&self, url: &Url, token: Option<&Secret>) -> Result<AddressPolicy, Failure> {
-        match token {
-            None => Ok(self.policy.addresses.clone()),
-            Some(_) if self.glances.allow(url) => {
+    fn addresses(&self, url: &Url, login: Option<&Login>) -> Result<AddressPolicy, Failure> {
+        match login {
+            None | Some(Login::Headers(_)) => Ok(self.policy.addresses.clone()),
+            Some(Login::Token(_)) if self.glances.allow(url) => {
                 Ok(self.policy.addresses.with_port(url.port_or_known_default().unwrap_or(0)))
             }
-            Some(_) => {
+            Some(Login::Token(_)) => {
                 let message = format!("{} is below no endpoint that tokens are sent to", shown(url));
                 Err(Failure::new(FailureCode::SourceForbidden, message))
             }
@@ -84,15 +125,15 @@ impl Sources for AllowedSources {
     async fn open(
         &self,
         location: &SourceLocation,
-        token: Option<&Secret>,
+        login: Option<&Login>,
         pin: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure> {
-        let source: Box<dyn Source> = match location {
+        let source = match location {
             SourceLocation::Http(url) => {
-                let addresses = self.addresses(url, token)?;
-                Box::new(
-                    HttpSource::open(url, token, &addresses, &self.policy.addresses, self.patience).await?,
-                )
+                let own = self.addresses(url, login)?;
+                let (url, login, others) = (url.clone(), login.cloned(), self.policy.addresses.clone());
+                let way = Way { url, login, own, others, terms: self.terms.clone() };
+                return Ok(Box::new(HttpSource::open(way, pin).await?));
             }
             SourceLocation::S3 { bucket, key } | SourceLocation::Staged { bucket, key } => {
                 self.policy.check(location).map_err(|refused| forbidden(&location.to_string(), &refused))?;

@@ -28,7 +28,8 @@ impl ObjectSource {
     ) -> Result<Self, Failure> {
         let found = objects.head(&at).await.map_err(|e| failure(e, &what))?;
         let object = found.ok_or_else(|| not_found(&what))?;
-        let pin = SourcePin { etag: Some(object.etag.clone()), last_modified: None, size: Some(object.size) };
+        let (etag, size) = (Some(object.etag.clone()), Some(object.size));
+        let pin = SourcePin { etag, size, ..SourcePin::default() };
         let info = SourceInfo { size: Some(object.size), ranges: true, pin };
         Ok(Self { objects, at, what, size: object.size, etag: object.etag, info })
     }

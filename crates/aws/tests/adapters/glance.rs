@@ -10,7 +10,7 @@ use image_tasks_domain::glance::MAX_RECORD;
 use image_tasks_domain::regions::Regions;
 use image_tasks_domain::source::{SourceLocation, SourcePolicy};
 use image_tasks_domain::{
-    CloneInput, CloneSource, Failure, FailureCode, GlanceEndpoints, GlanceImage, Secret,
+    CloneInput, CloneSource, Failure, FailureCode, GlanceEndpoints, GlanceImage, Login, Secret,
 };
 use image_tasks_flows::ports::{Body, Glances, Source, SourcePin, Sources};
 use image_tasks_local::{Content, RangeSupport, Source as Served, SourceServer, pattern};
@@ -22,6 +22,10 @@ const SIZE: u64 = 300_000;
 
 fn token() -> Secret {
     Secret::new(TOKEN).unwrap()
+}
+
+fn login() -> Login {
+    Login::Token(token())
 }
 
 fn content() -> Content {
@@ -51,7 +55,7 @@ fn named(url: &str) -> (AllowedSources, GlanceImage) {
 
 async fn open(url: &str) -> Result<Box<dyn Source>, Failure> {
     let location = SourceLocation::parse(&format!("{url}/file")).unwrap();
-    named(url).0.open(&location, Some(&token()), None).await
+    named(url).0.open(&location, Some(&login()), None).await
 }
 
 async fn record(url: &str, token: &Secret) -> Result<Vec<u8>, Failure> {
@@ -87,7 +91,7 @@ async fn an_image_is_read_with_the_token_by_range_where_its_store_can() {
         // All that identifies the version is its size.
         let other = SourcePin { size: Some(SIZE + 1), ..SourcePin::default() };
         let location = SourceLocation::parse(&format!("{url}/file")).unwrap();
-        let changed = named(&url).0.open(&location, Some(&token()), Some(&other)).await.err().unwrap();
+        let changed = named(&url).0.open(&location, Some(&login()), Some(&other)).await.err().unwrap();
         assert_eq!(changed.code, FailureCode::SourceChanged);
     }
 }
@@ -131,10 +135,10 @@ async fn a_token_goes_to_allowed_endpoints_only() {
     let location = SourceLocation::parse(&format!("{url}/file")).unwrap();
     let others = sources(&["127.0.0.0/8"], "https://glance.example.org");
     let failures = [
-        others.open(&location, Some(&token()), None).await.err().unwrap(),
+        others.open(&location, Some(&login()), None).await.err().unwrap(),
         others.record(&image, &token()).await.err().unwrap(),
         // An allowed endpoint is reached on its port, but not at an address that isn't public.
-        sources(&[], &url).open(&location, Some(&token()), None).await.err().unwrap(),
+        sources(&[], &url).open(&location, Some(&login()), None).await.err().unwrap(),
     ];
     for failure in failures {
         assert_eq!(failure.code, FailureCode::SourceForbidden, "{failure}");

@@ -13,6 +13,8 @@ mod dynamo_images;
 mod glance;
 mod identity;
 mod many;
+mod mirrors;
+mod reach;
 mod s3;
 mod s3_strict;
 mod sources;

@@ -17,12 +17,12 @@ use tokio::net::TcpListener;
 
 const SIZE: u64 = 300_000;
 
-fn content(seed: u64) -> Content {
+pub(crate) fn content(seed: u64) -> Content {
     Content::Pattern { seed, length: SIZE }
 }
 
 /// Loopback is allowed, nothing else beyond the rule; buckets are out of reach.
-fn sources(networks: &[&str]) -> AllowedSources {
+pub(crate) fn sources(networks: &[&str]) -> AllowedSources {
     let networks = networks.iter().map(|n| n.parse().unwrap()).collect();
     let policy =
         SourcePolicy { addresses: AddressPolicy::new(networks), buckets: ["allowed".to_owned()].into() };
@@ -34,7 +34,7 @@ fn sources(networks: &[&str]) -> AllowedSources {
     AllowedSources::new(policy, objects, patience)
 }
 
-async fn open(url: &str, pin: Option<&SourcePin>) -> Result<Box<dyn Source>, Failure> {
+pub(crate) async fn open(url: &str, pin: Option<&SourcePin>) -> Result<Box<dyn Source>, Failure> {
     sources(&["127.0.0.0/8"]).open(&SourceLocation::parse(url).unwrap(), None, pin).await
 }
 
@@ -42,7 +42,7 @@ async fn refused(url: &str) -> Failure {
     open(url, None).await.err().unwrap()
 }
 
-async fn all(body: Result<Body, Failure>) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn all(body: Result<Body, Failure>) -> Result<Vec<u8>, Failure> {
     body?
         .try_fold(Vec::new(), async |mut all, chunk| {
             all.extend_from_slice(&chunk);
@@ -136,7 +136,9 @@ async fn statuses_have_codes_and_messages_name_the_url_without_its_query() {
         (204, FailureCode::SourceInvalid),
     ] {
         let path = format!("/d{status}");
-        let url = server.serve(&path, Served { status: Some((status, 1)), ..Served::new(content(4)) });
+        // A range that is answered 403 is tried without.
+        let times = if status == 403 { 2 } else { 1 };
+        let url = server.serve(&path, Served { status: Some((status, times)), ..Served::new(content(4)) });
         let failure = refused(&format!("{url}?token=secret")).await;
         assert_eq!(failure.code, code, "{status}");
         assert!(failure.message.starts_with(&format!("{url} answered {status}")), "{failure}");
@@ -159,7 +161,7 @@ async fn bodies_that_break_off_or_fall_silent_are_transient() {
     let url = server.serve("/f", Served { hold_at: Some(50_000), ..Served::new(content(5)) });
     let source = open(&url, None).await.unwrap();
     let failure = all(source.read(range(0, 100_000)).await).await.unwrap_err();
-    assert_eq!(failure.to_string(), format!("Transient: {url} fell silent"));
+    assert_eq!(failure.to_string(), format!("Transient: {url} fell silent for 0.3 seconds"));
 
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     assert_eq!(refused(&format!("http://{gone}/x")).await.code, FailureCode::Transient);
@@ -271,7 +273,7 @@ async fn answers_that_do_not_fit_the_question_are_refused() {
         ("beyond its end", answer("416 Range", "Content-Range: bytes */3", ""), FailureCode::SourceChanged),
         (
             "encoded",
-            answer("206 P", "Content-Range: bytes 2-6/10\nContent-Encoding: gzip", "cdefg"),
+            answer("206 P", "Content-Range: bytes 2-6/10\nContent-Encoding: br", "cdefg"),
             FailureCode::SourceInvalid,
         ),
         ("redirect", answer("302 Found", "Location: http://127.0.0.1/", ""), FailureCode::SourceInvalid),
@@ -296,6 +298,13 @@ async fn odd_first_answers_are_understood_or_refused() {
     assert_eq!(refused(&url).await.code, FailureCode::SourceInvalid);
     let (url, _) = scripted(vec![answer("200 OK", "Content-Encoding: br", "x")]).await;
     assert_eq!(refused(&url).await.code, FailureCode::SourceInvalid);
+    // A file in gzip, whose server calls that an encoding, is the file.
+    for encoding in ["x-gzip", "GZIP", "aws-chunked"] {
+        let whole = answer("200 OK", &format!("Content-Encoding: {encoding}"), "as sent");
+        let (url, _) = scripted(vec![whole.clone(), whole]).await;
+        let source = open(&url, None).await.unwrap();
+        assert_eq!(all(source.stream().await).await.unwrap(), b"as sent");
+    }
     let (url, _) = scripted(vec![answer("301 Moved", "", "")]).await;
     assert_eq!(refused(&url).await.code, FailureCode::SourceInvalid);
 
@@ -303,11 +312,54 @@ async fn odd_first_answers_are_understood_or_refused() {
     let (url, _) = scripted(vec![answer("206 P", "Content-Range: bytes 0-0/*", "a")]).await;
     assert!(!open(&url, None).await.unwrap().info().ranges);
     // Ranges are refused, not ignored.
-    let whole = answer("200 OK", "Last-Modified: Mon, 23 Nov 2026 10:00:00 GMT", "abc");
-    let (url, asked) = scripted(vec![answer("416 Range", "", ""), whole.clone(), whole]).await;
-    let source = open(&url, None).await.unwrap();
-    assert_eq!((source.info().size, source.info().ranges), (Some(3), false));
-    assert_eq!(all(source.stream().await).await.unwrap(), b"abc");
-    let asked = asked.lock().unwrap();
-    assert!(asked[2].contains("\r\nif-unmodified-since: mon, 23 nov 2026 10:00:00 gmt\r\n"), "{asked:?}");
+    for refusal in ["416 Range", "403 Forbidden", "501 Not Implemented"] {
+        let whole = answer("200 OK", "Last-Modified: Mon, 23 Nov 2026 10:00:00 GMT", "abc");
+        let (url, asked) = scripted(vec![answer(refusal, "", ""), whole.clone(), whole]).await;
+        let source = open(&url, None).await.unwrap();
+        assert_eq!((source.info().size, source.info().ranges), (Some(3), false));
+        assert_eq!(all(source.stream().await).await.unwrap(), b"abc");
+        let asked = asked.lock().unwrap();
+        assert!(asked[2].contains("\r\nif-unmodified-since: mon, 23 nov 2026 10:00:00 gmt\r\n"), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn locations_are_taken_as_servers_write_them() {
+    let server = SourceServer::start().await.unwrap();
+    let (host, end) = (server.address(), "/b%C3%BCcher%20a/x.img");
+    let url = server.serve(end, Served::new(content(1)));
+    for to in
+        [url.clone(), format!("http://{host}/b\u{fc}cher a/x.img"), "/b\u{fc}cher%20a/x.img ".to_owned()]
+    {
+        let (from, _) = scripted(vec![answer("302 Found", &format!("Location: {to}"), "")]).await;
+        // The one that is relative is of a server that has gone by then.
+        match open(&from, None).await {
+            Ok(source) => assert_eq!(source.info().pin.mirror.as_ref().unwrap().to_string(), url),
+            Err(failure) => assert!(failure.message.contains(end) && to.starts_with('/'), "{failure}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_says_for_how_long() {
+    for (headers, seconds) in [("", 0), ("Retry-After: 17", 17)] {
+        for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+            let (url, _) = scripted(vec![answer(status, headers, "")]).await;
+            let failure = refused(&url).await;
+            assert_eq!(failure.busy, Some(Duration::from_secs(seconds)), "{failure}");
+        }
+    }
+    let (url, _) = scripted(vec![answer("502 Bad Gateway", "Retry-After: 17", "")]).await;
+    assert_eq!(refused(&url).await.busy, None);
+}
+
+#[tokio::test]
+async fn a_first_byte_that_does_not_come_is_told_with_its_limit() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x", silent.local_addr().unwrap());
+    let failure = refused(&url).await;
+    assert_eq!(
+        failure.to_string(),
+        format!("Transient: {url} sent nothing for 0.3 seconds, the longest that is waited")
+    );
 }

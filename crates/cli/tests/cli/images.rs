@@ -15,6 +15,7 @@ pub(crate) fn publication(image: ImageId, size: u64, hashes: Option<ImageHashes>
         virtual_size: Some(size),
         hashes,
         hashes_follow: false,
+        remark: None,
         stored: StoredObject {
             bucket: "images".to_owned(),
             key: image.object_key(TaskId(Uuid::nil())),

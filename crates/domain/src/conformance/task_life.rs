@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     HOUR, PutImage, active, assert_conflict, at, ends, failure, importing, pending, publication, stored,
 };
-use crate::image::{Image, ImageStatus, StagedBytes};
+use crate::image::{Image, ImageStatus, Publication, StagedBytes};
 use crate::ports::{ImageStore, TaskLife, TaskStore};
 use crate::task::{Task, TaskId, TaskType};
 
@@ -40,12 +40,13 @@ async fn succeeds_with_its_image(store: &dyn TaskStore, life: &dyn TaskLife, ima
     assert_eq!(images.get(image.id).await.expect("get"), Some(image.clone()));
     assert_conflict(life.begin(task.id, &importing("life", 1), at(1)).await, "begun already");
 
-    let publication = publication(image.id);
+    let publication = Publication { remark: Some("another".to_owned()), ..publication(image.id) };
     let image = active(image, 2);
     let result = json!({"image_id": image.id});
     life.publish(task.id, &publication, &result, HOUR, at(2)).await.expect("publish");
     task.succeed(result.clone(), HOUR, at(2)).expect("succeed");
-    assert_eq!(stored(store, task.id).await, task, "remarks stay");
+    task.message = "a remark another".to_owned();
+    assert_eq!(stored(store, task.id).await, task, "remarks stay, and one is added");
     assert_eq!(images.get(image.id).await.expect("get"), Some(image.clone()));
 
     assert_conflict(life.publish(task.id, &publication, &result, HOUR, at(3)).await, "a success");

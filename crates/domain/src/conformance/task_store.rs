@@ -86,11 +86,12 @@ pub async fn progress_store(store: &dyn ProgressStore, tasks: &dyn TaskStore) {
     store.tell(id, &report, at(0)).await.expect("tell");
     let report = Report::default().with_total(Step::Copied, tib).with_total(Step::Hashed, tib);
     store.tell(id, &report.with_done(Step::Copied, 1 << 33), at(1)).await.expect("totals and a count");
-    let report = Report::default().with_done(Step::Copied, 7).with_done(Step::Hashed, 3);
+    let report = Report::default().with_done(Step::Copied, 7).with_done(Step::Hashed, 3).with_waits(true);
     store.tell(id, &report.with_total(Step::Hashed, tib - 1), at(2)).await.expect("counts and a total");
     store.tell(id, &Report::default(), at(3)).await.expect("nothing to tell");
     let expected = Progress {
         stages: true,
+        waits: true,
         staged: Meter { done: 5, total: 0 },
         copied: Meter { done: (1 << 33) + 7, total: tib },
         hashed: Meter { done: 3, total: tib - 1 },

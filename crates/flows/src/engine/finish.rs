@@ -108,6 +108,7 @@ impl Engine {
             virtual_size: plan.virtual_size,
             hashes,
             hashes_follow,
+            remark: plan.remark.clone(),
             stored: StoredObject {
                 bucket: object.at.bucket.clone(),
                 key: object.at.key.clone(),

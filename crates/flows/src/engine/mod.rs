@@ -230,9 +230,9 @@ impl Engine {
             () = deadline.reached() => return Err(job.too_slow("what was asked of it")),
         };
         match draft {
-            Draft::Spool(info) => {
-                let total = info.size.unwrap_or(0);
-                self.stores.save_once(&self.stores.settings.spool_order(id), &info).await?;
+            Draft::Spool(order) => {
+                let total = order.info.size.unwrap_or(0);
+                self.stores.save_once(&self.stores.settings.spool_order(id), &*order).await?;
                 self.expect_staged(id, total).await?;
                 Ok(Next::Stage)
             }
@@ -304,15 +304,15 @@ impl Engine {
     /// Spools the source.
     async fn stage(&self, id: TaskId, deadline: Deadline) -> Flow<Next> {
         let job = self.at_work(id).await?;
-        let info = match self.stores.saved(id).await? {
-            Saved { plan: None, spooled: None, order: Some(info) } => info,
+        let order = match self.stores.saved(id).await? {
+            Saved { plan: None, spooled: None, order: Some(order) } => order,
             // An earlier call did it.
             Saved { plan: Some(_), .. } | Saved { spooled: Some(_), .. } => return Ok(Next::Plan),
             Saved { .. } => return Err(Stop::Ended),
         };
         let remote = self.kind.remote().ok_or_else(|| Stop::internal("no source here is spooled"))?;
         let (spooled, came) = tokio::select! {
-            spooled = remote.spool(&self.stores, &job, job.remote()?, &info) => spooled?,
+            spooled = remote.spool(&self.stores, &job, job.remote()?, order) => spooled?,
             () = deadline.reached() => {
                 return Err(Stop::failed(
                     FailureCode::SourceTooSlow,
@@ -349,7 +349,12 @@ impl Engine {
                 }
                 Ok(made)
             };
-            let left = make(left, at_once(maker), deadline, piece, || job.too_slow("a single part")).await?;
+            // Others may have got what this call waited for.
+            let idle = async || match self.stores.has_moved(id).await {
+                true => Ok(()),
+                false => Err(job.too_slow("a single part")),
+            };
+            let left = make(left, at_once(maker), deadline, piece, idle).await?;
             // Pieces were saved.
             self.stores.unended(id).await.map(|_| left)
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use image_tasks_domain::{GlanceEndpoints, GlanceImage, Image, TaskId};
 
-use super::remote::Remote;
+use super::remote::{Remote, TOKEN};
 use crate::error::{Flow, Stop};
 use crate::job::RemoteAsk;
 use crate::ports::Glances;
@@ -28,9 +28,8 @@ pub struct GlanceImages {
 impl GlanceImages {
     /// What the image's record says there now, kept for the task.
     pub(crate) async fn fetch(&self, stores: &Stores, id: TaskId, from: &GlanceImage) -> Flow<Image> {
-        let token = self.remote.token(stores, id).await?;
-        let token = token.as_ref().ok_or_else(|| Stop::internal("a clone from elsewhere without a token"))?;
-        let body = retry_source(|| self.glances.record(from, token)).await?;
+        let token = self.remote.secret(stores, id, TOKEN).await?;
+        let body = retry_source(|| self.glances.record(from, &token)).await?;
         let record = from.record(&body, stores.clock.now())?;
         // What can't be imported is told before anything is kept.
         from.import(&record)?;

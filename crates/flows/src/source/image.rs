@@ -68,6 +68,7 @@ pub(crate) async fn plan(
         sha256: false,
         metadata: metadata(task.id, image, input.format),
         upload: None,
+        remark: None,
     };
     let is_as_asked = match input.format {
         ExportFormat::Raw => format.is_verbatim(),

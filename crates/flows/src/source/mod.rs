@@ -4,6 +4,8 @@
 
 pub(crate) mod glance;
 pub(crate) mod image;
+pub(crate) mod mirrors;
+pub(crate) mod patient;
 pub(crate) mod press;
 pub(crate) mod read;
 pub(crate) mod region;

@@ -110,6 +110,7 @@ impl RegionImages {
             sha256: false,
             metadata: Default::default(),
             upload: None,
+            remark: None,
         })
     }
 

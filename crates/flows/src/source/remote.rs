@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use disk_image::{Format, Inspection, Layout, Limits, Regions, inspect};
 use image_tasks_domain::ports::Credentials;
-use image_tasks_domain::{Failure, FailureCode, ImportInput, Secret, TaskId};
+use image_tasks_domain::source::SourceLocation;
+use image_tasks_domain::{Failure, FailureCode, ImportInput, Login, Secret, SourceHeaders, TaskId};
 
+use super::mirrors::{Mirrors, is_of_place};
+use super::patient::{Patient, Waits};
 use super::read::{Unused, drive, walk};
 use super::{Origin, Pinned, StoredSource};
-use crate::bounds::TINY;
+use crate::bounds::{MIRRORS, TINY};
 use crate::error::{Flow, Stop};
-use crate::job::{Draft, Hashing, Plan, RemoteAsk, Spooled};
-use crate::ports::{Source, SourcePin, Sources};
+use crate::job::{Draft, Hashing, Plan, RemoteAsk, SpoolOrder, Spooled};
+use crate::ports::{Source, SourceInfo, SourcePin, Sources};
 use crate::recipe::choice::{Made, STORED, Target};
 use crate::recipe::maps::{Attempt, DiskMap};
 use crate::recipe::{Recipe, qcow2};
@@ -29,9 +32,12 @@ pub struct Remote {
     pub sources: Arc<dyn Sources>,
     /// What may come in.
     pub policy: ImportPolicy,
-    /// The callers' tokens, where sources ask for one.
-    pub credentials: Option<Arc<dyn Credentials>>,
+    /// The callers' tokens and headers, where sources ask for such.
+    pub credentials: Arc<dyn Credentials>,
 }
+
+/// What is sent to a Glance elsewhere.
+pub(crate) const TOKEN: &str = "the token that came with the task";
 
 /// What was found.
 enum Found {
@@ -42,29 +48,72 @@ enum Found {
 }
 
 impl Remote {
-    /// Opens a job's source, at that version if one is named.
+    /// Opens a task's source at one of its places, at that version if one is named.
     pub(crate) async fn open(
         &self,
         stores: &Stores,
         id: TaskId,
         ask: &RemoteAsk,
-        pin: Option<&SourcePin>,
+        (location, pin): (&SourceLocation, Option<&SourcePin>),
     ) -> Flow<Box<dyn Source>> {
-        let token = self.token(stores, id).await?;
-        Ok(retry_source(|| self.sources.open(&ask.input.source, token.as_ref(), pin)).await?)
+        let login = self.login(stores, id, ask).await?;
+        let waits = self.waits(stores, id);
+        let open = async || waits.out(|| self.sources.open(location, login.as_ref(), pin), || {}).await;
+        let source = retry_source(open).await?;
+        Ok(Box::new(Patient::new(source, waits)))
     }
 
-    /// The token that goes with a task's reads, if its source asks for one.
-    pub(crate) async fn token(&self, stores: &Stores, id: TaskId) -> Flow<Option<Secret>> {
-        let Some(credentials) = &self.credentials else { return Ok(None) };
-        if let Some(token) = credentials.token(id, stores.clock.now()).await? {
-            return Ok(Some(token));
+    /// Opens what a plan names. Where the user gave a hash, other places of the same bytes may stand in for it.
+    pub(crate) async fn open_planned(
+        &self,
+        stores: &Stores,
+        id: TaskId,
+        ask: &RemoteAsk,
+        (location, pin): (&SourceLocation, &SourcePin),
+    ) -> Flow<Box<dyn Source>> {
+        let opened = self.open(stores, id, ask, (location, Some(pin))).await;
+        if ask.record.is_some() || !ask.given_hashes().is_some() {
+            return opened;
+        }
+        let first = match opened {
+            Ok(source) => Some(source),
+            Err(Stop::Failed(failure)) if is_of_place(&failure) => None,
+            Err(stop) => return Err(stop),
+        };
+        let places = ask.input.locations().cloned().collect();
+        let with = (self.login(stores, id, ask).await?, self.waits(stores, id));
+        Ok(Box::new(Mirrors::new(Arc::clone(&self.sources), places, with, pin, first)))
+    }
+
+    fn waits(&self, stores: &Stores, id: TaskId) -> Waits {
+        Waits { stores: stores.clone(), id, most: self.policy.source_wait }
+    }
+
+    /// What the source's server is told of who asks, if it wants to be told.
+    async fn login(&self, stores: &Stores, id: TaskId, ask: &RemoteAsk) -> Flow<Option<Login>> {
+        if ask.record.is_some() {
+            return Ok(Some(Login::Token(self.secret(stores, id, TOKEN).await?)));
+        }
+        if ask.input.headers.is_none() {
+            return Ok(None);
+        }
+        let headers =
+            SourceHeaders::from_kept(&self.secret(stores, id, "what import_from_headers says").await?);
+        headers
+            .map(|headers| Some(Login::Headers(headers)))
+            .ok_or_else(|| Stop::internal("headers that can't be read"))
+    }
+
+    /// What came with the task to be used elsewhere; `what` names it.
+    pub(crate) async fn secret(&self, stores: &Stores, id: TaskId, what: &str) -> Flow<Secret> {
+        if let Some(secret) = self.credentials.token(id, stores.clock.now()).await? {
+            return Ok(secret);
         }
         // It goes with the task's end, and with the time.
         if stores.tasks.get(id).await?.is_none_or(|task| task.status.is_end()) {
             return Err(Stop::Ended);
         }
-        let message = "the token that came with the task is not kept any longer; ask again";
+        let message = format!("{what} is not kept any longer; ask again");
         Err(Stop::failed(FailureCode::SourceDenied, message))
     }
 
@@ -76,22 +125,76 @@ impl Remote {
         ask: &RemoteAsk,
         spooled: Option<Spooled>,
     ) -> Flow<Draft> {
-        let (origin, source): (_, Box<dyn Source>) = match &spooled {
-            Some(Spooled { object, .. }) => {
-                (Origin::Spool(object.clone()), Box::new(StoredSource::new(&stores.objects, object)))
-            }
-            None => {
-                let source = self.open(stores, id, ask, ask.pin().as_ref()).await?;
-                let mut info = source.info().clone();
-                info.size = info.size.or(ask.record.as_ref().and_then(|record| record.size));
-                if let Some(size) = info.size {
-                    self.check_quota(size)?;
+        if let Some(Spooled { object, .. }) = &spooled {
+            let (origin, source) =
+                (Origin::Spool(object.clone()), StoredSource::new(&stores.objects, object));
+            return self.look_through(stores, id, ask, (origin, Box::new(source)), spooled).await;
+        }
+        // Nothing is stored yet, so whoever has the bytes may give them.
+        let mut places = ask.input.locations().peekable();
+        while let Some(location) = places.next() {
+            match self.look_at(stores, id, ask, location).await {
+                Err(Stop::Failed(failure)) if places.peek().is_some() && is_of_place(&failure) => {
+                    tracing::info!(task_id = %id, reason = %failure, "the next place is tried");
                 }
-                if !info.ranges || info.size.is_none() {
-                    return Ok(Draft::Spool(info));
-                }
-                (Origin::Remote { location: ask.input.source.clone(), pin: info.pin }, source)
+                drafted => return drafted,
             }
+        }
+        Err(Stop::internal("a source without a place"))
+    }
+
+    /// Looks at the source at one of its places, which may lead to several mirrors.
+    async fn look_at(
+        &self,
+        stores: &Stores,
+        id: TaskId,
+        ask: &RemoteAsk,
+        location: &SourceLocation,
+    ) -> Flow<Draft> {
+        let mut left = MIRRORS;
+        loop {
+            let source = self.open(stores, id, ask, (location, ask.pin().as_ref())).await?;
+            let mut info = source.info().clone();
+            let is_mirror = info.pin.mirror.is_some();
+            info.size = info.size.or(ask.record.as_ref().and_then(|record| record.size));
+            if let Some(size) = info.size {
+                self.check_quota(size)?;
+            }
+            if !info.ranges || info.size.is_none() || self.spools_unpinned(ask, location, &info) {
+                return Ok(Draft::Spool(Box::new(SpoolOrder { info, location: Some(location.clone()) })));
+            }
+            let origin = Origin::Remote { location: location.clone(), pin: info.pin };
+            left -= 1;
+            match self.look_through(stores, id, ask, (origin, source), None).await {
+                Err(Stop::Failed(failure)) if is_mirror && left > 0 && is_of_place(&failure) => {
+                    tracing::info!(task_id = %id, reason = %failure, "another mirror is looked for");
+                }
+                drafted => return drafted,
+            }
+        }
+    }
+
+    /// Whether a source that could change unseen is read in one go instead of by range.
+    fn spools_unpinned(&self, ask: &RemoteAsk, location: &SourceLocation, info: &SourceInfo) -> bool {
+        is_unpinned(ask, location, &info.pin)
+            && info.size.is_some_and(|size| size <= self.policy.cut.spool_unpinned)
+    }
+
+    /// Looks at what was opened, and decides how it is brought in.
+    async fn look_through(
+        &self,
+        stores: &Stores,
+        id: TaskId,
+        ask: &RemoteAsk,
+        (origin, source): (Origin, Box<dyn Source>),
+        spooled: Option<Spooled>,
+    ) -> Flow<Draft> {
+        let spool = || {
+            let location = match &origin {
+                Origin::Remote { location, .. } => Some(location.clone()),
+                Origin::Spool(_) | Origin::Image(_) | Origin::Region { .. } => None,
+            };
+            Ok(Draft::Spool(Box::new(SpoolOrder { info: source.info().clone(), location })))
         };
         let size = source.info().size.ok_or_else(|| Stop::internal("an origin without a size"))?;
         let layout = match self.inspect(&*source, size, &ask.input).await? {
@@ -104,7 +207,7 @@ impl Remote {
                 let message = "the source is compressed more than once";
                 return Err(Stop::failed(FailureCode::UnsupportedFormat, message));
             }
-            Found::Stream => return Ok(Draft::Spool(source.info().clone())),
+            Found::Stream => return spool(),
         };
         let (said, member) = (&ask.input.image, ask.input.member.as_deref());
         let target = Target::of(&layout, said, member, self.policy.output)?;
@@ -112,7 +215,7 @@ impl Remote {
         let checked_later = ask.given_hashes().is_some() && spooled.is_none();
         if converted && checked_later {
             // A conversion reads the source in any order, and not all of it: only a spool sees its hashes.
-            return Ok(Draft::Spool(source.info().clone()));
+            return spool();
         }
         let attempt = Attempt::new(stores, id, self.policy.cut.stage_part);
         let (recipe, map) = self.recipe(attempt, &*source, &layout, target.made, spooled.as_ref()).await?;
@@ -129,7 +232,12 @@ impl Remote {
             None if is_large && !one_call && !checked_later => Hashing::Later(self.policy.relay),
             None => Hashing::First(self.policy.relay),
         };
+        let remark = match &origin {
+            Origin::Remote { location, pin } if is_unpinned(ask, location, pin) => Some(UNPINNED.to_owned()),
+            _ => None,
+        };
         Ok(Draft::Plan(Box::new(Plan {
+            remark,
             origin,
             recipe,
             one_call,
@@ -251,6 +359,19 @@ fn said_to_be(input: &ImportInput) -> Option<Format> {
     let declared = input.declared_format.and_then(Format::from_name);
     let asked = input.image.disk_format.and_then(Format::from_name);
     asked.filter(|asked| asked.is_boot_file() && declared.is_none_or(Format::is_opaque)).or(declared)
+}
+
+/// What a task says that succeeds with a source like that.
+const UNPINNED: &str = "The source's server sends neither ETag nor Last-Modified, so it could have changed unseen while \
+                        it was read; give os_hash_value to be certain.";
+
+/// Whether nothing tells one version of the source from another, nor proves the bytes.
+fn is_unpinned(ask: &RemoteAsk, location: &SourceLocation, pin: &SourcePin) -> bool {
+    let is_known = ask.record.is_some() || ask.given_hashes().is_some();
+    matches!(location, SourceLocation::Http(_))
+        && !is_known
+        && pin.etag.is_none()
+        && pin.last_modified.is_none()
 }
 
 impl RemoteAsk {

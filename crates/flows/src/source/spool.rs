@@ -6,32 +6,43 @@
 use bytes::Bytes;
 use futures::StreamExt as _;
 use image_tasks_domain::progress::Step;
+use image_tasks_domain::source::SourceLocation;
 use image_tasks_domain::{Failure, FailureCode};
 use tokio::sync::mpsc;
 
 use super::Pinned;
+use super::mirrors::{anywhere, is_of_place};
 use super::press::{Pressed, press};
 use super::remote::Remote;
 use super::writer::ObjectWriter;
 use crate::bounds::{QUEUE, REPORT_EVERY};
 use crate::error::{Flow, Stop};
-use crate::job::{Job, RemoteAsk, Spooled};
-use crate::ports::{Body, SourceInfo};
+use crate::job::{Job, RemoteAsk, SpoolOrder, Spooled};
+use crate::ports::{Body, SourceInfo, SourcePin};
 use crate::recipe::maps::Attempt;
 use crate::retry::retry;
 use crate::stores::Stores;
 
 impl Remote {
-    /// Spools a job's source, of which that much is known; and how many bytes came.
+    /// Spools a job's source as ordered; and how many bytes came.
     pub(crate) async fn spool(
         &self,
         stores: &Stores,
         job: &Job,
         ask: &RemoteAsk,
-        info: &SourceInfo,
+        order: SpoolOrder,
     ) -> Flow<(Spooled, u64)> {
         let attempt = Attempt::new(stores, job.id(), self.policy.cut.stage_part);
-        let (object, pressed) = retry(|| self.try_spool(stores, attempt, job, ask, info)).await?;
+        let mut places = places(ask, order).into_iter().peekable();
+        let (object, pressed) = loop {
+            let place = places.next().ok_or_else(|| Stop::internal("a source without a place"))?;
+            match retry(|| self.try_spool(stores, attempt, job, ask, &place)).await {
+                Err(Stop::Failed(failure)) if places.peek().is_some() && is_of_place(&failure) => {
+                    tracing::info!(task_id = %job.id(), reason = %failure, "the next place is tried");
+                }
+                spooled => break spooled?,
+            }
+        };
         ask.given_hashes().check(&pressed.source)?;
         let allocation = attempt.put("spooled.allocation", pressed.allocation.encode()).await?;
         Ok((Spooled { object, hashes: pressed.unpacked, allocation }, pressed.came))
@@ -43,9 +54,9 @@ impl Remote {
         attempt: Attempt<'_>,
         job: &Job,
         ask: &RemoteAsk,
-        info: &SourceInfo,
+        (location, pin): &(SourceLocation, SourcePin),
     ) -> Flow<(Pinned, Pressed)> {
-        let source = self.open(stores, job.id(), ask, Some(&info.pin)).await?;
+        let source = self.open(stores, job.id(), ask, (location, Some(pin))).await?;
         let body = source.stream().await?;
         let (chunks_in, input) = mpsc::channel(QUEUE);
         let (output, mut chunks_out) = mpsc::channel(QUEUE);
@@ -59,13 +70,26 @@ impl Remote {
             }
             Ok::<_, Stop>(())
         };
-        let fed = tokio::try_join!(feed(stores, job, body, info.size, chunks_in), write);
+        let fed = tokio::try_join!(feed(stores, job, body, pin.size, chunks_in), write);
         let pressed = match fed {
             Ok(_) => pressing.await.map_err(Stop::internal).and_then(|pressed| Ok(pressed?)),
             Err(stop) => Err(stop),
         };
         finish(writer, pressed).await
     }
+}
+
+/// Where the source is asked for, in this order: what was looked at; then, since a spool begins anew, whoever has it.
+fn places(ask: &RemoteAsk, order: SpoolOrder) -> Vec<(SourceLocation, SourcePin)> {
+    let SpoolOrder { info: SourceInfo { size, pin, .. }, location } = order;
+    let pin = SourcePin { size: pin.size.or(size), ..pin };
+    let (first, other) = (location.unwrap_or_else(|| ask.input.source.clone()), anywhere(&pin));
+    let mut others: Vec<_> = ask.input.locations().filter(|place| **place != first).cloned().collect();
+    if pin.mirror.is_some() {
+        others.insert(0, first.clone());
+    }
+    let others = others.into_iter().map(|place| (place, other.clone()));
+    std::iter::once((first, pin)).chain(others).collect()
 }
 
 async fn finish(writer: ObjectWriter, pressed: Flow<Pressed>) -> Flow<(Pinned, Pressed)> {

@@ -50,10 +50,10 @@ pub(crate) trait TaskKind: Send + Sync {
     /// Opens what a plan names, for reads by range.
     async fn open(&self, stores: &Stores, job: &Job, origin: &Origin) -> Flow<Box<dyn Source>> {
         match origin {
-            Origin::Remote { pin, .. } => {
+            Origin::Remote { location, pin } => {
                 let remote =
                     self.remote().ok_or_else(|| Stop::internal("no source outside is known here"))?;
-                remote.open(stores, job.id(), job.remote()?, Some(pin)).await
+                remote.open_planned(stores, job.id(), job.remote()?, (location, pin)).await
             }
             Origin::Spool(object) => Ok(Box::new(StoredSource::new(&stores.objects, object))),
             Origin::Image(object) => Ok(Box::new(StoredSource::of_image(&stores.objects, object))),

@@ -10,7 +10,8 @@ use image_tasks_domain::image::ImageHashes;
 use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::*;
 use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, Publication, Report, Secret, StagedBytes, Task, TaskId, Timestamp,
+    Failure, FailureCode, Image, ImageId, Progress, Publication, Report, Secret, StagedBytes, Task, TaskId,
+    Timestamp,
 };
 use image_tasks_flows::ports::ObjectError;
 use serde_json::Value;
@@ -309,6 +310,9 @@ impl ProgressStore for Stores {
             Telling::Fails => Err(StoreError::Fault("made faulty".into())),
             Telling::Hangs => pending().await,
         }
+    }
+    async fn told(&self, id: TaskId) -> StoreResult<Progress> {
+        self.inner.told(id).await
     }
     async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>> {
         self.inner.shown(id).await

@@ -90,11 +90,8 @@ async fn with_record(script: Script, record: Option<String>, input: Value) -> Wo
 fn clones(glances: Arc<OneImage>, listed: &str) -> Box<dyn Fn(&World) -> Engine + Send + Sync> {
     let endpoints = GlanceEndpoints::parse(listed).unwrap();
     Box::new(move |world| {
-        let elsewhere = GlanceImages {
-            endpoints: endpoints.clone(),
-            glances: glances.clone(),
-            remote: world.remote(Some(world.stores.clone())),
-        };
+        let elsewhere =
+            GlanceImages { endpoints: endpoints.clone(), glances: glances.clone(), remote: world.remote() };
         let regions = RegionImages {
             stores: Arc::new(NoRegions),
             regions: Regions::new("us-east-1", vec![]).unwrap(),

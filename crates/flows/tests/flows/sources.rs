@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use disk_image::ByteRange;
 use image_tasks_domain::source::SourceLocation;
-use image_tasks_domain::{Failure, FailureCode, Secret};
+use image_tasks_domain::{Failure, FailureCode, Login};
 use image_tasks_flows::ports::*;
 use tokio::time::Instant;
 
@@ -26,10 +26,21 @@ pub(crate) struct Script {
     /// Empty: it sends none.
     pub etag: String,
     pub last_modified: Option<String>,
-    /// What it gives its bytes for; none: to anybody.
+    /// The token, or the value of a header, that it gives its bytes for; none: to anybody.
     pub token: Option<String>,
     /// Bodies that break off in the middle before one comes whole.
     pub breaks: AtomicU64,
+    /// Requests that it answers with 503 before it takes one.
+    pub busy: AtomicU64,
+    /// What it says then.
+    pub retry_after: Duration,
+    /// Bodies that it sends at once; it answers others with 503.
+    pub connections: usize,
+    pub bodies: Arc<()>,
+    /// Requests that were answered with 503.
+    pub refused: AtomicU64,
+    /// It can't be read any more after so many reads.
+    pub gone_after: Option<u64>,
     /// Its version changes after so many reads.
     pub changes_after: Option<u64>,
     /// Time between two chunks.
@@ -85,6 +96,12 @@ impl Script {
             last_modified: None,
             token: None,
             breaks: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            retry_after: Duration::ZERO,
+            connections: usize::MAX,
+            bodies: Arc::default(),
+            refused: AtomicU64::new(0),
+            gone_after: None,
             changes_after: None,
             pace: Duration::ZERO,
             lie: None,
@@ -100,6 +117,16 @@ impl Script {
         let changed = self.changes_after.is_some_and(|after| self.reads.load(Ordering::SeqCst) >= after);
         let etag = if changed { "\"changed\"".into() } else { self.etag.clone() };
         Some(etag).filter(|etag| !etag.is_empty())
+    }
+
+    /// Whether it has time for a request.
+    fn has_time(&self) -> Result<(), Failure> {
+        let busy = self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        if busy || Arc::strong_count(&self.bodies) > self.connections {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(Failure::busy("the source answered 503 Service Unavailable", self.retry_after));
+        }
+        Ok(())
     }
 
     /// Whether a read is answered with other bytes.
@@ -129,15 +156,18 @@ impl Script {
         let breaks =
             self.breaks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         let end = if breaks { range.start + range.len() / 2 } else { range.end };
-        let (bytes, pace) = (bytes.clone(), self.pace);
+        let (bytes, pace, under_way) = (bytes.clone(), self.pace, Arc::clone(&self.bodies));
         let chunks = (range.start..end).step_by(CHUNK).map(move |at| bytes.slice(at..end.min(at + CHUNK)));
         let broken = breaks.then(|| Err(Failure::transient("the connection was reset")));
         let chunks = chunks.map(Ok).chain(broken);
-        Box::pin(futures::StreamExt::then(futures::stream::iter(chunks), move |chunk| async move {
-            if !pace.is_zero() {
-                tokio::time::sleep(pace).await;
+        Box::pin(futures::StreamExt::then(futures::stream::iter(chunks), move |chunk| {
+            let _ = &under_way;
+            async move {
+                if !pace.is_zero() {
+                    tokio::time::sleep(pace).await;
+                }
+                chunk
             }
-            chunk
         }))
     }
 }
@@ -165,7 +195,7 @@ impl Sources for ScriptedSources {
     async fn open(
         &self,
         location: &SourceLocation,
-        token: Option<&Secret>,
+        login: Option<&Login>,
         pin: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure> {
         self.faults
@@ -174,12 +204,21 @@ impl Sources for ScriptedSources {
                 let script = script.ok_or_else(|| {
                     Failure::new(FailureCode::SourceNotFound, format!("{location} answered 404"))
                 })?;
-                if script.token.as_deref() != token.map(Secret::expose) {
+                script.has_time()?;
+                let said = login.map(|login| match login {
+                    Login::Token(token) => token.expose(),
+                    Login::Headers(headers) => headers.expose().next().unwrap().1,
+                });
+                if script.token.as_deref() != said {
                     return Err(Failure::new(FailureCode::SourceDenied, "the source answered 401"));
                 }
                 let size = script.sized.then_some(script.bytes.len() as u64);
-                let now =
-                    SourcePin { etag: script.etag(), last_modified: script.last_modified.clone(), size };
+                let now = SourcePin {
+                    etag: script.etag(),
+                    last_modified: script.last_modified.clone(),
+                    size,
+                    mirror: None,
+                };
                 if pin.is_some_and(|pin| {
                     differs(&now.etag, &pin.etag)
                         || differs(&now.last_modified, &pin.last_modified)
@@ -202,6 +241,10 @@ impl Sources for ScriptedSources {
 impl Opened {
     fn answer(&self, range: Range<usize>) -> Result<Body, Failure> {
         let script = &self.script;
+        script.has_time()?;
+        if script.gone_after.is_some_and(|after| script.reads.load(Ordering::SeqCst) >= after) {
+            return Err(Failure::transient("the source can't be connected to"));
+        }
         let lie = script.lies(self.opener, &range);
         let etag = script.etag().filter(|_| lie.is_none_or(|lie| !lie.hides_etag));
         if differs(&etag, &self.info.pin.etag) {

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::import_input::OutputFormat;
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions};
-use image_tasks_domain::ports::{Clock, Credentials, ImageStore, ProgressStore as _};
+use image_tasks_domain::ports::{Clock, ImageStore, ProgressStore as _};
 use image_tasks_domain::source::SourcePolicy;
 use image_tasks_domain::{
     Failure, FailureCode, Image, ImageStatus, Task, TaskId, TaskStatus, TaskType, Timestamp, Unsettled,
@@ -28,7 +28,8 @@ pub(crate) const URL: &str = "http://example.com/image";
 pub(crate) const QUOTA: u64 = 1 << 24;
 
 /// Small cuts, so that a few kilobytes are many parts.
-pub(crate) const CUT: Cut = Cut { single_below: 2000, part: 1000, stage_part: 900, blobs: BlobCut::S3 };
+pub(crate) const CUT: Cut =
+    Cut { single_below: 2000, part: 1000, stage_part: 900, spool_unpinned: 3000, blobs: BlobCut::S3 };
 
 pub(crate) struct World {
     pub faults: Arc<Faults>,
@@ -82,6 +83,7 @@ impl World {
             hash_before_active: u64::MAX,
             cut,
             relay: Relay::default(),
+            source_wait: Duration::from_secs(300),
         };
         let lifecycle = Lifecycle {
             stores: flow_stores(&stores, &objects, &clock, &settings),
@@ -109,9 +111,7 @@ impl World {
             clock,
             settings,
             policy,
-            kind: Box::new(|world| {
-                Engine::imports(world.flow_stores(), Imports { remote: world.remote(None) })
-            }),
+            kind: Box::new(|world| Engine::imports(world.flow_stores(), Imports { remote: world.remote() })),
             lifecycle,
             id,
             twice: false,
@@ -172,7 +172,8 @@ impl World {
         flow_stores(&self.stores, &self.objects, &self.clock, &self.settings)
     }
 
-    pub(crate) fn remote(&self, credentials: Option<Arc<dyn Credentials>>) -> Remote {
+    pub(crate) fn remote(&self) -> Remote {
+        let credentials = self.stores.clone();
         Remote { sources: self.sources.clone(), policy: self.policy.clone(), credentials }
     }
 
