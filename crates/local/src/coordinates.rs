@@ -50,6 +50,8 @@ pub struct Coordinates {
     pub clouds: PathBuf,
     /// Where programs are installed: a virtual environment of Python for each file of pins.
     pub tools: PathBuf,
+    /// `image-tasks`, as it was built with what is deployed.
+    pub command_line: PathBuf,
     /// A bucket outside the stacks, allowed as a source of imports.
     pub source_bucket: String,
     /// A bucket outside the stacks, allowed to receive exports; in the first region.

@@ -55,6 +55,12 @@ impl Tenant {
         Self { stack, token: format!("tester:{project}"), http }
     }
 
+    /// Its token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The same client with another token; an empty one sends none.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {

@@ -19,8 +19,17 @@ use super::layout::Layout;
 use super::steps::{self, Stop};
 use super::terminal::Terminal;
 
-/// Builds the workspace; the functions' binaries by the names of their directories.
-pub(super) async fn build(layout: &Layout, tests: bool, stop: &Stop) -> Result<BTreeMap<String, PathBuf>> {
+/// Programs of the workspace.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// By the names of their directories.
+    pub functions: BTreeMap<String, PathBuf>,
+    /// `image-tasks`.
+    pub command_line: PathBuf,
+}
+
+/// Builds the workspace.
+pub(super) async fn build(layout: &Layout, tests: bool, stop: &Stop) -> Result<Built> {
     let mut cargo = steps::cargo();
     // The whole workspace: a selection of packages would compile the SDKs with other features.
     cargo.args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"]);
@@ -34,21 +43,23 @@ pub(super) async fn build(layout: &Layout, tests: bool, stop: &Stop) -> Result<B
     if !status.success() {
         bail!("cargo build failed: see above");
     }
-    let functions = layout.repository().join("functions");
-    let built: BTreeMap<String, PathBuf> = fs::read_to_string(&messages)?
-        .lines()
-        .filter_map(|line| function_binary(&serde_json::from_str(line).ok()?, &functions))
-        .collect();
-    if built.is_empty() {
+    let messages = fs::read_to_string(&messages)?;
+    let built_in = |room: &str| -> BTreeMap<String, PathBuf> {
+        let room = layout.repository().join(room);
+        messages.lines().filter_map(|line| binary(&serde_json::from_str(line).ok()?, &room)).collect()
+    };
+    let functions = built_in("functions");
+    if functions.is_empty() {
         bail!("the workspace has no package in functions/ with a binary");
     }
-    Ok(built)
+    let command_line = built_in("crates").remove("cli").context("crates/cli has no binary")?;
+    Ok(Built { functions, command_line })
 }
 
-/// From cargo's message of an artifact: directory name under `functions/`, executable.
-fn function_binary(message: &Value, functions: &Path) -> Option<(String, PathBuf)> {
+/// From cargo's message of an artifact: directory name in that room, executable.
+fn binary(message: &Value, room: &Path) -> Option<(String, PathBuf)> {
     let package = Path::new(message["manifest_path"].as_str()?).parent()?;
-    let name = package.strip_prefix(functions).ok()?.to_str()?.to_owned();
+    let name = package.strip_prefix(room).ok()?.to_str()?.to_owned();
     let is_bin = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "bin");
     let executable = message["executable"].as_str()?;
     (is_bin && message["profile"]["test"] == false).then(|| (name, executable.into()))
@@ -98,18 +109,18 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn only_binaries_of_functions_are_taken() {
+    fn only_binaries_of_a_room_are_taken() {
         let message = |manifest: &str, kind: &str, test: bool| {
             json!({"reason": "compiler-artifact", "manifest_path": manifest, "target": {"kind": [kind]},
                    "profile": {"test": test}, "executable": "/target/debug/x"})
         };
         let functions = Path::new("/repo/functions");
         let api = "/repo/functions/api/Cargo.toml";
-        let found = function_binary(&message(api, "bin", false), functions);
+        let found = binary(&message(api, "bin", false), functions);
         assert_eq!(found, Some(("api".to_owned(), "/target/debug/x".into())));
-        assert_eq!(function_binary(&message(api, "bin", true), functions), None);
-        assert_eq!(function_binary(&message(api, "lib", false), functions), None);
-        assert_eq!(function_binary(&message("/repo/crates/api/Cargo.toml", "bin", false), functions), None);
+        assert_eq!(binary(&message(api, "bin", true), functions), None);
+        assert_eq!(binary(&message(api, "lib", false), functions), None);
+        assert_eq!(binary(&message("/repo/crates/api/Cargo.toml", "bin", false), functions), None);
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl RunningStack {
             keystone_endpoint: format!("http://{}", keystone.local_addr()?),
             clouds: layout.clouds(),
             tools: layout.tools(),
+            command_line: PathBuf::new(),
             source_bucket: SOURCE_BUCKET.to_owned(),
             export_bucket: placements.first().context("no region to deploy to")?.export_bucket.clone(),
             glance_address: endpoints.glance(),
@@ -94,10 +95,12 @@ impl RunningStack {
         let build = async {
             terminal
                 .line("Building the functions: cargo build --workspace (minutes when nothing is built yet)");
-            let binaries = artifacts::build(&layout, build_tests, stop).await?;
-            artifacts::lay_out(&layout, &binaries, &terminal)
+            let built = artifacts::build(&layout, build_tests, stop).await?;
+            let template = artifacts::lay_out(&layout, &built.functions, &terminal)?;
+            Ok((template, built.command_line))
         };
-        let (template, ()) = tokio::try_join!(build, self.start_emulators(stop))?;
+        let ((template, command_line), ()) = tokio::try_join!(build, self.start_emulators(stop))?;
+        self.coordinates.command_line = command_line;
         let names: Vec<&str> = self.placements.iter().map(|one| one.region.as_str()).collect();
         terminal.line(format!("Deploying template.yaml to {} (sam deploy)", names.join(" and ")));
         // At once: each takes seconds, and regions share nothing.

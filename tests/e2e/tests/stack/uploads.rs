@@ -1,12 +1,18 @@
 //! Bytes that a client puts into staging itself, in parts, with nothing but HTTP.
 
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crc_fast::CrcAlgorithm;
 use image_tasks_e2e::{Tenant, pause};
-use image_tasks_local::pattern;
+use image_tasks_local::{Disturbance, pattern};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
 
@@ -95,6 +101,54 @@ async fn a_file_of_200_mib_in_parts() {
     let image = active(&tenant, &id).await;
     tenant.is_pattern(&image, seed, size).await;
     tenant.nothing_under(tenant.stack.work_bucket(), &format!("staging/{id}/")).await;
+}
+
+/// Somebody's shell: the command line, with states of its own.
+fn command_line(tenant: &Tenant, directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(&tenant.stack.coordinates().command_line);
+    command.args(arguments).env_clear().current_dir(directory).env("XDG_STATE_HOME", directory);
+    command.env("IMAGE_TASKS_ENDPOINT", tenant.stack.endpoint()).env("OS_TOKEN", tenant.token());
+    command.stdin(Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn an_upload_of_the_command_line_that_was_killed_goes_on() {
+    let (tenant, seed, size) = (Tenant::new("upload-killed"), 43, 150 * MIB);
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = BufWriter::new(File::create(directory.path().join("disk.img")).unwrap());
+    for n in 0..size / MIB {
+        file.write_all(&pattern::bytes(seed, n * MIB, 1 << 20)).unwrap();
+    }
+    file.flush().unwrap();
+    let id = Uuid::new_v4().to_string();
+    let arguments = ["upload", "disk.img", "--disk-format", "raw", "--parallel", "1", "--id", &id];
+    // The second part never ends, so that the first run is in its middle for as long as this needs.
+    let hold = Disturbance { pass: 1, code: "", status: 0, times: 0 };
+    let about = format!("[^/]+/staging/{id}/.*");
+    let held = tenant.stack.disturb("upload-killed", &["UploadPart"], &about, hold).unwrap();
+    let mut first = command_line(&tenant, directory.path(), &arguments).spawn().unwrap();
+    let states = directory.path().join("image-tasks/uploads");
+    let sent = || {
+        let states = std::fs::read_dir(&states).into_iter().flatten();
+        let texts = states.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        texts.map(|text| text.matches("\"part\"").count()).sum::<usize>()
+    };
+    while sent() == 0 {
+        assert!(first.try_wait().unwrap().is_none(), "it ended before anything was sent");
+        pause().await;
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    drop(held);
+    let second = command_line(&tenant, directory.path(), &arguments);
+    let second = tokio::task::spawn_blocking(|| { second }.output().unwrap()).await.unwrap();
+    let told = String::from_utf8(second.stderr).unwrap();
+    assert!(second.status.success() && told.starts_with("Going on with disk.img, image "), "{told}");
+    assert_eq!(String::from_utf8(second.stdout).unwrap().trim(), id);
+    let image = tenant.get(&format!("/v2/images/{id}")).await.body;
+    tenant.is_pattern(&image, seed, size).await;
+    assert_eq!(std::fs::read_dir(&states).unwrap().count(), 0);
 }
 
 #[tokio::test]
