@@ -75,6 +75,8 @@ pub struct Stores {
     pub images_bucket: String,
     /// From a task's end to its expiry.
     pub task_ttl: Duration,
+    /// Namespace of metrics; `None`: there are none.
+    pub metrics_namespace: Option<String>,
     /// Endpoint that replaces S3's own, if one is configured: emulators want the bucket in the path.
     pub s3_endpoint: Option<String>,
 }
@@ -326,6 +328,7 @@ fn stores(env: Env<'_>) -> Result<Stores, ConfigError> {
         images_table: text(env, "IMAGES_TABLE")?,
         images_bucket: text(env, "IMAGES_BUCKET")?,
         task_ttl: Duration::from_secs(seconds),
+        metrics_namespace: Some(text(env, "METRICS_NAMESPACE")?).filter(|name| !name.is_empty()),
         s3_endpoint: endpoint(env, "AWS_ENDPOINT_URL_S3").or_else(|| endpoint(env, "AWS_ENDPOINT_URL")),
     })
 }

@@ -14,6 +14,7 @@ mod exact;
 mod failures;
 pub mod keystone;
 pub mod lambda;
+mod metrics;
 mod parameter;
 pub mod regions;
 pub mod s3;
@@ -30,6 +31,7 @@ pub use config::{
 };
 pub use dynamo::{DynamoImages, DynamoTasks};
 pub use keystone::Keystone;
+pub use metrics::Metrics;
 pub use parameter::ProjectsParameter;
 pub use regions::AwsRegions;
 pub use s3::{S3Images, S3Objects, S3Receivers};

@@ -9,12 +9,14 @@ use crate::clients::Clients;
 use crate::clock::SystemClock;
 use crate::config;
 use crate::dynamo::{DynamoImages, DynamoTasks};
+use crate::metrics::Metrics;
 use crate::s3::{S3Objects, S3Receivers};
 
 impl Clients {
     /// Tasks.
     pub fn tasks(&self, told: &config::Stores) -> DynamoTasks {
-        DynamoTasks::new(self.dynamodb.clone(), &told.tasks_table, &told.images_table)
+        let metrics = Metrics::new(told.metrics_namespace.clone());
+        DynamoTasks::new(self.dynamodb.clone(), &told.tasks_table, &told.images_table).with_metrics(metrics)
     }
 
     /// Images.

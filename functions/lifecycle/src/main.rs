@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use image_tasks_aws::{Clients, LifecycleConfig, StepFunctions, lambda, telemetry};
+use image_tasks_aws::{Clients, LifecycleConfig, Metrics, StepFunctions, lambda, telemetry};
 use image_tasks_flows::Lifecycle;
 
 // One event at a time, and nothing in it is bound by the processor.
@@ -13,6 +13,7 @@ async fn main() -> Result<(), lambda::Error> {
         LifecycleConfig::from_env()?;
     let clients = Clients::load(&stores).await;
     let tasks = Arc::new(clients.tasks(&stores).with_credentials(credentials_table));
+    let metrics = Metrics::new(stores.metrics_namespace.clone());
     let lifecycle = Lifecycle {
         stores: clients.stores(&tasks, &stores, work_bucket),
         receivers: Arc::new(clients.receivers(&exports)),
@@ -20,5 +21,10 @@ async fn main() -> Result<(), lambda::Error> {
         executions: Arc::new(StepFunctions::new(clients.sfn, machines)),
         swept_to: Mutex::default(),
     };
-    lambda::run(async |event, deadline| lifecycle.handle(event, deadline).await).await
+    lambda::run(async |event, deadline| {
+        let answer = lifecycle.handle(event, deadline).await?;
+        metrics.swept(&answer);
+        Ok(answer)
+    })
+    .await
 }

@@ -74,6 +74,12 @@ pub const VARIABLES: &[Variable] = &[
         default: Some("48"),
     },
     Variable {
+        name: "METRICS_NAMESPACE",
+        functions: ALL,
+        meaning: "namespace of metrics in CloudWatch; empty: there are none",
+        default: Some(""),
+    },
+    Variable {
         name: "PUBLIC_ENDPOINT",
         functions: &[Api],
         meaning: "scheme and host that clients see, no trailing slash; empty: from the request",

@@ -96,7 +96,10 @@ impl TaskLife for DynamoTasks {
                 Replacement { was: image_item(&record)?, is: image_item(&active)?, relied_on: RISING };
             let actions = [ended, active.action(&self.images)?];
             match transact(&self.client, actions.into_iter().chain(forgotten).collect()).await? {
-                Outcome::Written => return Ok(()),
+                Outcome::Written => {
+                    self.metrics.ended(&was, Some(publication.size), None, now);
+                    return Ok(());
+                }
                 Outcome::Refused(reasons) if refused(&reasons, 0) => return Err(StoreError::Conflict),
                 // Somebody changed the record meanwhile, which is no reason not to publish it.
                 Outcome::Refused(_) => {}
@@ -116,7 +119,9 @@ impl TaskLife for DynamoTasks {
         let mut ended = was.clone();
         ended.succeed(result.clone(), ttl, now)?;
         let ended = self.changed(&was, &ended, UNCANCELLED)?;
-        write(&self.client, std::iter::once(ended).chain(forgotten).collect()).await
+        write(&self.client, std::iter::once(ended).chain(forgotten).collect()).await?;
+        self.metrics.ended(&was, result["size"].as_u64(), None, now);
+        Ok(())
     }
 
     async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
@@ -233,7 +238,10 @@ impl DynamoTasks {
             // Without a condition, so that none but the image's can be the second refused.
             actions.extend(forgotten);
             match transact(&self.client, actions).await? {
-                Outcome::Written => return Ok(()),
+                Outcome::Written => {
+                    self.metrics.ended(&was, None, Some(failure.code), now);
+                    return Ok(());
+                }
                 // The image isn't being made: it was there before, and is not this task's to remove. A record that is
                 // filled is read again.
                 Outcome::Refused(reasons) => {

@@ -21,6 +21,7 @@ use super::item::{
 use super::merge::{Each, Filter, Found, Merge, Partition};
 use super::write::{Outcome, put_action, refused, transact};
 use crate::failures::store_error;
+use crate::metrics::Metrics;
 
 /// How long an idempotency key is remembered.
 const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -33,18 +34,32 @@ pub struct DynamoTasks {
     pub(super) images: String,
     /// Where callers' tokens are kept; none for a function whose tasks bring none.
     pub(super) credentials: Option<String>,
+    /// Told of each task that ends.
+    pub(super) metrics: Metrics,
 }
 
 impl DynamoTasks {
     /// In these tables.
     pub fn new(client: Client, tasks_table: impl Into<String>, images_table: impl Into<String>) -> Self {
-        Self { client, tasks: tasks_table.into(), images: images_table.into(), credentials: None }
+        Self {
+            client,
+            tasks: tasks_table.into(),
+            images: images_table.into(),
+            credentials: None,
+            metrics: Metrics::default(),
+        }
     }
 
     /// With the table of callers' tokens, which only functions have that write or read them.
     #[must_use]
     pub fn with_credentials(self, table: impl Into<String>) -> Self {
         Self { credentials: Some(table.into()), ..self }
+    }
+
+    /// Counts the tasks that end.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// A task's or a key's item as it is now.
