@@ -245,7 +245,12 @@ async fn uploaded(
     sending.check_sent(&begun, state).await?;
     let range = |number: &u32| begun.range(*number);
     progress.begin_at(state.sent.keys().map(range).map(|range| range.end - range.start).sum());
-    sending.send_missing(&begun, state).await?;
+    if let Err(failure) = sending.send_missing(&begun, state).await {
+        if matches!(failure, Failure::Absent(_)) {
+            state.clear_upload()?;
+        }
+        return Err(failure);
+    }
     asked.file.check_unchanged()?;
     progress.say("All parts are there; the service joins them");
     complete(service, &begun, state, &id).await?;

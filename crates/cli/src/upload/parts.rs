@@ -42,7 +42,7 @@ impl Begun {
     }
 
     pub(super) fn range(&self, number: u32) -> Range<u64> {
-        let start = u64::from(number.saturating_sub(1)) * self.part_size;
+        let start = u64::from(number.saturating_sub(1)).saturating_mul(self.part_size).min(self.size);
         start..start.saturating_add(self.part_size).min(self.size)
     }
 
@@ -196,7 +196,10 @@ impl Part<'_> {
             progress.less(shown.load(Ordering::Relaxed));
         }
         match passed.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(Why::Never(self.file.unreadable(&error))),
+            Some(error) => {
+                let changed = self.file.check_unchanged().err();
+                Err(Why::Never(changed.unwrap_or_else(|| self.file.unreadable(&error))))
+            }
             None => sent,
         }
     }
@@ -240,8 +243,9 @@ impl Part<'_> {
                 Ok(Sent { etag: etag.to_owned(), crc64nvme })
             }
             (StatusCode::NOT_FOUND, _) => {
-                let told = "the upload was given up or has expired: --restart begins it anew";
-                Err(Why::Never(Failure::Here(told.to_owned())))
+                let told =
+                    "image-tasks: the upload was given up or has expired; the same command begins anew";
+                Err(Why::Never(Failure::Absent(told.to_owned())))
             }
             // A URL that has ended is one that is refused; and whatever a server or a proxy says of its own state.
             _ => Err(Why::Again(told)),

@@ -116,6 +116,13 @@ impl State {
         emptied.map(drop).map_err(|error| self.unwritable(&error))
     }
 
+    /// Forgets the upload, but not which image gets the bytes.
+    pub(super) fn clear_upload(&mut self) -> Result<(), Failure> {
+        let image = self.image.clone();
+        self.clear()?;
+        image.map_or(Ok(()), |id| self.write(Line::Image { id }))
+    }
+
     /// Takes it away: the upload is over.
     pub(super) fn remove(self) -> Result<(), Failure> {
         std::fs::remove_file(&self.path)

@@ -161,6 +161,17 @@ async fn a_part_that_is_not_taken_is_sent_again_to_another_address() {
 }
 
 #[tokio::test]
+async fn an_upload_that_has_expired_begins_anew() {
+    let server = Server::start().await;
+    file(&server, "disk.qcow2", QCOW2);
+    server.fail_next_parts(&[404]);
+    let run = server.run(&["upload", "disk.qcow2", "--no-wait"]).await.ends(1);
+    assert!(run.last_words().ends_with("has expired; the same command begins anew"), "{run:?}");
+    server.run(&["upload", "disk.qcow2", "--no-wait"]).await.ends(0);
+    assert_eq!((records(&server).len(), staged(&server)), (1, QCOW2.to_vec()));
+}
+
+#[tokio::test]
 async fn lost_and_late_answers_are_asked_for_again() {
     let server = Server::start().await;
     file(&server, "disk.qcow2", QCOW2);
