@@ -350,7 +350,7 @@ mod tests {
             |from: Value| parse(json!({"import_from": from, "import_from_headers": {"Cookie": "s3cret"}}));
         let one = with(json!(["https://a.example/x", "https://A.example:443/y"])).unwrap();
         assert!(one.headers.is_some() && one.remarks.is_empty());
-        assert!(with(json!("http://a.example/x")).unwrap().remarks[0].contains("unencrypted"));
+        assert!(with(json!("http://a.example/x")).unwrap().remarks.concat().contains("unencrypted"));
         for from in [json!("s3://sources/x"), json!(["https://a.example/x", "https://b.example/x"])] {
             assert_eq!(with(from).unwrap_err().parameter, "import_from_headers");
         }
