@@ -46,6 +46,8 @@ pub const HASH_READ: u64 = 8 << 20;
 pub const HASH_AHEAD: usize = 4;
 /// Reads that came and are not yet hashed by the slower of the two hashes.
 pub const HASH_QUEUE: usize = 2;
+/// Most bytes that are hashed where they are read: two milliseconds of work are not worth two threads.
+pub const HASH_HERE: u64 = 512 << 10;
 /// Objects of at most this many bytes are hashed by one call: a minute at 75 MB/s.
 pub const HASH_INLINE: u64 = 4 << 30;
 /// Bytes that a worker of a relay holds, and hashes in its turn. Simulated with half of this, 64 GiB take 4% longer on one

@@ -20,7 +20,7 @@ use sha2::{Sha256, Sha512};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::bounds::{HASH_AHEAD, HASH_QUEUE, HASH_READ, REPORT_EVERY, Relay};
+use crate::bounds::{HASH_AHEAD, HASH_HERE, HASH_QUEUE, HASH_READ, REPORT_EVERY, Relay};
 use crate::deadline::Deadline;
 use crate::digests::{ChainState, Digests, Found};
 use crate::error::{Flow, Stop};
@@ -36,14 +36,17 @@ use crate::stores::Stores;
 /// The bytes of a read, in the pieces that a network made of them, or in one.
 type Read = Vec<Bytes>;
 
-/// A hash on its own thread.
-struct Lane<H> {
-    reads: mpsc::Sender<Read>,
-    end: JoinHandle<H>,
+/// A hash, on its own thread where that pays.
+enum Lane<H> {
+    Here(H),
+    Thread { reads: mpsc::Sender<Read>, end: JoinHandle<H> },
 }
 
 impl<H: Digest + Send + 'static> Lane<H> {
-    fn start(mut hash: H) -> Self {
+    fn start(mut hash: H, bytes: u64) -> Self {
+        if bytes <= HASH_HERE {
+            return Self::Here(hash);
+        }
         let (reads, mut next) = mpsc::channel::<Read>(HASH_QUEUE);
         let end = tokio::task::spawn_blocking(move || {
             while let Some(read) = next.blocking_recv() {
@@ -51,17 +54,28 @@ impl<H: Digest + Send + 'static> Lane<H> {
             }
             hash
         });
-        Self { reads, end }
+        Self::Thread { reads, end }
     }
 
-    async fn update(&self, read: &Read) -> Flow<()> {
-        self.reads.send(read.clone()).await.map_err(Stop::internal)
+    async fn update(&mut self, read: &Read) -> Flow<()> {
+        match self {
+            Self::Here(hash) => {
+                read.iter().for_each(|bytes| hash.update(bytes));
+                Ok(())
+            }
+            Self::Thread { reads, .. } => reads.send(read.clone()).await.map_err(Stop::internal),
+        }
     }
 
     /// The hash, once it has seen all bytes.
     async fn end(self) -> Flow<H> {
-        drop(self.reads);
-        self.end.await.map_err(Stop::internal)
+        match self {
+            Self::Here(hash) => Ok(hash),
+            Self::Thread { reads, end } => {
+                drop(reads);
+                end.await.map_err(Stop::internal)
+            }
+        }
     }
 }
 
@@ -74,16 +88,17 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn start(digests: Digests, scanner: Option<AllocationScanner>) -> Self {
+    /// For so many bytes.
+    fn start(digests: Digests, scanner: Option<AllocationScanner>, bytes: u64) -> Self {
         let Digests { md5, sha512, sha256 } = digests;
-        let sha256 = sha256.map(Lane::start);
-        Self { md5: Lane::start(md5), sha512: Lane::start(sha512), sha256, scanner }
+        let sha256 = sha256.map(|sha256| Lane::start(sha256, bytes));
+        Self { md5: Lane::start(md5, bytes), sha512: Lane::start(sha512, bytes), sha256, scanner }
     }
 
     async fn update(&mut self, read: &Read) -> Flow<()> {
         self.md5.update(read).await?;
         self.sha512.update(read).await?;
-        if let Some(sha256) = &self.sha256 {
+        if let Some(sha256) = &mut self.sha256 {
             sha256.update(read).await?;
         }
         if let Some(scanner) = &mut self.scanner {
@@ -218,7 +233,7 @@ impl Hasher<'_> {
     async fn whole(&self, deadline: Deadline) -> Flow<Option<Seen>> {
         let States { object, plan, .. } = self.states;
         let scanner = plan.finds_zeros().then(AllocationScanner::default);
-        let mut lanes = Lanes::start(Digests::new(plan.sha256), scanner);
+        let mut lanes = Lanes::start(Digests::new(plan.sha256), scanner, object.size);
         let mut reads = std::pin::pin!(self.reads(ByteRange { start: 0, end: object.size }, false));
         let mut unreported = 0;
         loop {
@@ -289,7 +304,8 @@ impl Track for Hasher<'_> {
             None => (Digests::new(plan.sha256), None),
         };
         let scanner = map.map_or_else(AllocationScanner::default, AllocationScanner::resume);
-        let mut lanes = Lanes::start(digests, plan.finds_zeros().then_some(scanner));
+        let scanner = plan.finds_zeros().then_some(scanner);
+        let mut lanes = Lanes::start(digests, scanner, self.states.range(chunk).len());
         // Each is freed once it is hashed.
         for read in reads {
             lanes.update(&read).await?;

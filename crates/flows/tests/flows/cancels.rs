@@ -34,7 +34,7 @@ const THENS: [Then; 5] =
     [Then::Dies, Then::OutlivesCleaning, Then::EndsBeforeCleaning, Then::IsNotStopped, Then::IsLost];
 
 /// The use case as the API has it.
-fn tasks(play: &Play) -> Tasks {
+pub(crate) fn tasks(play: &Play) -> Tasks {
     let stores = play.stores();
     Tasks {
         store: stores.clone(),
@@ -52,7 +52,7 @@ fn tasks(play: &Play) -> Tasks {
     }
 }
 
-fn caller(user: &str) -> Caller {
+pub(crate) fn caller(user: &str) -> Caller {
     Caller { user: user.into(), project: "demo".into(), roles: vec!["member".into()] }
 }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use image_tasks_domain::memory::{ManualClock, MemoryStore};
-use image_tasks_domain::ports::{ExecutionStatus, TaskStore};
-use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus};
+use image_tasks_domain::ports::{Clock as _, ExecutionStatus, TaskStore};
+use image_tasks_domain::{Failure, FailureCode, Task, TaskId, TaskStatus, Timestamp};
 use image_tasks_flows::Lifecycle;
 use image_tasks_flows::bounds::Relay;
 use image_tasks_flows::events::VERSION;
@@ -18,11 +18,12 @@ use crate::clone::TwoRegions;
 use crate::disks::qcow2;
 use crate::execution::end;
 use crate::export;
-use crate::faults::{Faults, Machines, Stores};
+use crate::faults::Faults;
 use crate::glance;
 use crate::import::gzip;
 use crate::objects::MemoryObjects;
 use crate::sources::Script;
+use crate::stores::{Machines, Stores};
 use crate::world::{CUT, World, pattern};
 
 /// How often the state machine calls again where a fault may pass.
@@ -123,6 +124,28 @@ impl Play {
 
     pub(crate) async fn task(&self) -> Task {
         TaskStore::get(self.store(), self.id()).await.unwrap().unwrap()
+    }
+
+    /// The time of the stores.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    /// Gives each call of the function so long.
+    pub(crate) fn give_time(&mut self, time: Duration) {
+        match self {
+            Self::Image(world) => world.time = time,
+            Self::Region(regions) => regions.world.time = time,
+            Self::Export(world) => world.time = time,
+        }
+    }
+
+    /// Lets tasks expire that long after their end, where the functions are made with each call.
+    pub(crate) fn expire_after(&mut self, ttl: Duration) {
+        if let Self::Image(world) = self {
+            world.settings.task_ttl = ttl;
+            world.lifecycle.stores.settings.task_ttl = ttl;
+        }
     }
 
     /// One call of the function.
@@ -255,6 +278,11 @@ impl Case {
         let made = bytes.map_or_else(|| found.unwrap(), Bytes::from);
         assert_eq!(play.check(&made, name).await, TaskStatus::Success, "{name}");
         Self { name, make: Box::new(make), steps, made, stride: 1 }
+    }
+
+    /// Whether it passes a thread, which works in real time.
+    pub(crate) fn has_threads(&self) -> bool {
+        self.steps.iter().any(|step| step.event["phase"] == "stage")
     }
 
     /// A task of this kind that is pending.

@@ -16,9 +16,10 @@ use image_tasks_flows::ports::{ObjectRef, Objects as _, RegionStore, RegionStore
 use image_tasks_flows::{Clones, Deadline, Engine, RegionImages};
 use serde_json::{Value, json};
 
-use crate::faults::{Fault, Kind, Stores};
+use crate::faults::{Fault, Kind};
 use crate::objects::MemoryObjects;
 use crate::sources::Script;
+use crate::stores::Stores;
 use crate::world::{CUT, World, hex, pattern};
 
 const HERE: &str = "us-east-1";

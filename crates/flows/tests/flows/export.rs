@@ -21,8 +21,9 @@ use serde_json::{Value, json};
 
 use crate::disks::{assert_same_disk, islands, qcow2};
 use crate::execution::Execution;
-use crate::faults::{Fault, Faults, Kind, Machines, Stores};
+use crate::faults::{Fault, Faults, Kind};
 use crate::objects::{MemoryObjects, S3Limits};
+use crate::stores::{Machines, Stores};
 use crate::world::{flow_stores, pattern};
 
 pub(crate) const IMAGE: &str = "7c1e2f3a-6d5c-4a3b-9a55-3d9c7d6f1a2b";

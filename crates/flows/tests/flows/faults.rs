@@ -2,20 +2,14 @@
 
 use std::future::{Future, pending};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
 
-use async_trait::async_trait;
-use image_tasks_domain::image::ImageHashes;
-use image_tasks_domain::memory::{MemoryExecutions, MemoryStore};
-use image_tasks_domain::ports::*;
-use image_tasks_domain::{
-    Failure, FailureCode, Image, ImageId, Progress, Publication, Report, Secret, StagedBytes, Task, TaskId,
-    Timestamp,
-};
+use image_tasks_domain::ports::StoreError;
+use image_tasks_domain::{Failure, FailureCode};
 use image_tasks_flows::ports::ObjectError;
-use serde_json::Value;
 use tokio::sync::Notify;
+
+use crate::simulation::{Chaos, Mutation};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +43,8 @@ pub(crate) struct Faults {
     /// For calls that an invocation makes from a task of their own.
     crash: Notify,
     gates: Mutex<Vec<(Hold, Arc<Gate>)>>,
+    /// In a simulation, what all calls meet.
+    pub(crate) chaos: OnceLock<Arc<Chaos>>,
 }
 
 /// Where a call waits.
@@ -81,7 +77,7 @@ impl Gate {
 
 tokio::task_local! {
     /// Ends the invocation that makes the call, and none beside it.
-    static DIES: Arc<Notify>;
+    pub(crate) static DIES: Arc<Notify>;
 }
 
 /// Ends the invocation that waits for this.
@@ -198,6 +194,9 @@ impl Faults {
     }
 
     pub(crate) async fn around<T, E: Told>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        if let Some(chaos) = self.chaos.get() {
+            return chaos.around(call).await;
+        }
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
         self.pass(Hold::Before(number)).await;
         let hit = self.fault.lock().unwrap().take_if(|fault| fault.call == number);
@@ -218,6 +217,11 @@ impl Faults {
         Err(E::told(fault.kind))
     }
 
+    /// Whether the stores are broken so, on purpose.
+    pub(crate) fn broken(&self, mutation: Mutation) -> bool {
+        self.chaos.get().is_some_and(|chaos| chaos.mutation == Some(mutation))
+    }
+
     /// Runs an invocation; `None` where it died.
     pub(crate) async fn invoke<T>(&self, invocation: impl Future<Output = T>) -> Option<T> {
         let dies = Arc::new(Notify::new());
@@ -227,198 +231,5 @@ impl Faults {
             () = dies.notified() => None,
             done = DIES.scope(Arc::clone(&dies), invocation) => Some(done),
         }
-    }
-}
-
-/// The stores in memory, with faults.
-pub(crate) struct Stores {
-    pub faults: Arc<Faults>,
-    pub inner: MemoryStore,
-    pub telling: Mutex<Telling>,
-    /// Writes of progress.
-    pub tells: AtomicU64,
-    /// Write units of tasks' own items (DynamoDB developer guide, "Write capacity units": 1 KB, twice that in a transaction).
-    pub units: AtomicU64,
-}
-
-/// How writes of progress go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Telling {
-    Works,
-    Fails,
-    Hangs,
-}
-
-impl Stores {
-    pub(crate) fn new(faults: Arc<Faults>) -> Self {
-        Self {
-            faults,
-            inner: MemoryStore::default(),
-            telling: Mutex::new(Telling::Works),
-            tells: AtomicU64::new(0),
-            units: AtomicU64::new(0),
-        }
-    }
-
-    /// A transaction that writes the task.
-    async fn transacts<T>(&self, id: TaskId, write: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
-        if let Ok(Some(task)) = TaskStore::get(&self.inner, id).await {
-            let bytes = task.input.to_string().len() as u64;
-            self.units.fetch_add(2 * bytes.div_ceil(1024), Ordering::SeqCst);
-        }
-        self.faults.around(write).await
-    }
-}
-
-#[async_trait]
-impl TaskStore for Stores {
-    async fn create(
-        &self,
-        task: &Task,
-        key: Option<&IdempotencyKey>,
-        token: Option<&Secret>,
-    ) -> StoreResult<Created> {
-        self.inner.create(task, key, token).await
-    }
-    async fn get(&self, id: TaskId) -> StoreResult<Option<Task>> {
-        self.faults.around(TaskStore::get(&self.inner, id)).await
-    }
-    async fn list(&self, query: &TaskQuery) -> StoreResult<TaskPage> {
-        TaskStore::list(&self.inner, query).await
-    }
-    async fn remembered(&self, key: &IdempotencyKey, now: Timestamp) -> StoreResult<Option<Created>> {
-        self.inner.remembered(key, now).await
-    }
-    async fn unsettled(
-        &self,
-        created_before: Timestamp,
-        after: Option<&OpenTask>,
-        limit: usize,
-    ) -> StoreResult<Vec<OpenTask>> {
-        self.faults.around(self.inner.unsettled(created_before, after, limit)).await
-    }
-}
-
-#[async_trait]
-impl ProgressStore for Stores {
-    /// Not among the calls that go wrong one by one: nothing depends on it, and when it is made is a matter of time.
-    async fn tell(&self, id: TaskId, report: &Report, until: Timestamp) -> StoreResult<()> {
-        self.tells.fetch_add(1, Ordering::SeqCst);
-        let ailing = *self.telling.lock().unwrap();
-        match ailing {
-            Telling::Works => self.inner.tell(id, report, until).await,
-            Telling::Fails => Err(StoreError::Fault("made faulty".into())),
-            Telling::Hangs => pending().await,
-        }
-    }
-    async fn told(&self, id: TaskId) -> StoreResult<Progress> {
-        self.inner.told(id).await
-    }
-    async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>> {
-        self.inner.shown(id).await
-    }
-}
-
-#[async_trait]
-impl Credentials for Stores {
-    async fn token(&self, id: TaskId, now: Timestamp) -> StoreResult<Option<Secret>> {
-        self.faults.around(self.inner.token(id, now)).await
-    }
-}
-
-#[async_trait]
-impl TaskLife for Stores {
-    async fn begin(&self, id: TaskId, image: &Image, now: Timestamp) -> StoreResult<()> {
-        self.transacts(id, self.inner.begin(id, image, now)).await
-    }
-    async fn begin_filling(
-        &self,
-        id: TaskId,
-        image: ImageId,
-        staged: Option<StagedBytes>,
-        now: Timestamp,
-    ) -> StoreResult<()> {
-        self.transacts(id, self.inner.begin_filling(id, image, staged, now)).await
-    }
-    async fn begin_on(&self, id: TaskId, image: ImageId, now: Timestamp) -> StoreResult<()> {
-        self.transacts(id, self.inner.begin_on(id, image, now)).await
-    }
-    async fn succeed_alone(
-        &self,
-        id: TaskId,
-        result: &Value,
-        ttl: Duration,
-        now: Timestamp,
-    ) -> StoreResult<()> {
-        self.transacts(id, self.inner.succeed_alone(id, result, ttl, now)).await
-    }
-    async fn publish(
-        &self,
-        id: TaskId,
-        publication: &Publication,
-        result: &Value,
-        ttl: Duration,
-        now: Timestamp,
-    ) -> StoreResult<()> {
-        self.transacts(id, self.inner.publish(id, publication, result, ttl, now)).await
-    }
-    async fn fail_unbegun(
-        &self,
-        id: TaskId,
-        failure: &Failure,
-        ttl: Duration,
-        now: Timestamp,
-    ) -> StoreResult<()> {
-        self.transacts(id, self.inner.fail_unbegun(id, failure, ttl, now)).await
-    }
-    async fn mark_cancelled(&self, id: TaskId, by: &str) -> StoreResult<()> {
-        self.transacts(id, self.inner.mark_cancelled(id, by)).await
-    }
-    async fn count_hashing(&self, id: TaskId, begun: u32) -> StoreResult<u32> {
-        self.transacts(id, self.inner.count_hashing(id, begun)).await
-    }
-    async fn settle(&self, id: TaskId) -> StoreResult<()> {
-        self.transacts(id, self.inner.settle(id)).await
-    }
-    async fn fail(&self, id: TaskId, failure: &Failure, ttl: Duration, now: Timestamp) -> StoreResult<()> {
-        self.transacts(id, self.inner.fail(id, failure, ttl, now)).await
-    }
-}
-
-#[async_trait]
-impl ImageStore for Stores {
-    async fn get(&self, id: ImageId) -> StoreResult<Option<Image>> {
-        self.faults.around(ImageStore::get(&self.inner, id)).await
-    }
-    async fn list(&self, query: &ImageQuery) -> StoreResult<ImagePage> {
-        ImageStore::list(&self.inner, query).await
-    }
-    async fn set_hashes(
-        &self,
-        id: ImageId,
-        etag: &str,
-        hashes: &ImageHashes,
-        now: Timestamp,
-    ) -> StoreResult<()> {
-        self.faults.around(self.inner.set_hashes(id, etag, hashes, now)).await
-    }
-}
-
-/// Executions in memory, with faults.
-pub(crate) struct Machines {
-    pub faults: Arc<Faults>,
-    pub inner: MemoryExecutions,
-}
-
-#[async_trait]
-impl Executions for Machines {
-    async fn start(&self, task: &Task, run: u32) -> StoreResult<()> {
-        self.faults.around(self.inner.start(task, run)).await
-    }
-    async fn stop(&self, task: &Task, why: &Failure) -> StoreResult<bool> {
-        self.faults.around(self.inner.stop(task, why)).await
-    }
-    async fn status(&self, task: &Task, run: u32) -> StoreResult<ExecutionStatus> {
-        self.faults.around(self.inner.status(task, run)).await
     }
 }

@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use image_tasks_flows::ports::*;
 
 use crate::faults::Faults;
+use crate::simulation::Mutation;
 
 #[derive(Debug, Clone)]
 struct Stored {
@@ -186,6 +187,20 @@ impl MemoryObjects {
         objects.chain(uploads).collect()
     }
 
+    /// What the rules of our buckets remove some days later (template.yaml, `LifecycleConfiguration`): work objects and
+    /// uploads. And uploads in other buckets, which nobody would remove: they are given back.
+    pub(crate) fn expire(&self) -> (usize, Vec<String>) {
+        let mut state = self.state.lock().unwrap();
+        let before = state.objects.len() + state.uploads.len();
+        state.objects.retain(|(bucket, key), _| bucket != "work" || !key.starts_with("work/"));
+        let ours = |upload: &Upload| ["work", "images"].contains(&upload.at.bucket.as_str());
+        let abroad =
+            state.uploads.values().filter(|upload| !ours(upload)).map(|u| u.at.key.clone()).collect();
+        let expired = before - state.objects.len() - state.uploads.values().filter(|u| !ours(u)).count();
+        state.uploads.clear();
+        (expired, abroad)
+    }
+
     pub(crate) fn bytes(&self, bucket: &str, key: &str) -> Option<Bytes> {
         let state = self.state.lock().unwrap();
         state.objects.get(&(bucket.to_owned(), key.to_owned())).map(|s| s.bytes.clone())
@@ -243,7 +258,12 @@ impl Objects for MemoryObjects {
                     tokio::time::sleep(time).await;
                 }
                 let mut state = self.state.lock().unwrap();
-                let bytes = slice(&state.version(at, etag)?.bytes, range)?;
+                let version = state.version(at, etag)?;
+                if let Some(chaos) = self.faults.chaos.get() {
+                    let (first, last) = (range.start == 0, range.end == version.bytes.len() as u64);
+                    chaos.reads(&at.bucket, &at.key, &version.etag, first, last);
+                }
+                let bytes = slice(&version.bytes, range)?;
                 *state.reads.entry(place(at)).or_default() += range.len();
                 let body: Body = Box::pin(futures::stream::iter([Ok(bytes)]));
                 Ok(body)
@@ -270,6 +290,7 @@ impl Objects for MemoryObjects {
     }
 
     async fn put_stream(&self, at: &ObjectRef, len: u64, body: Body, new: bool) -> ObjectResult<ObjectInfo> {
+        let new = new && !self.faults.broken(Mutation::OverwritesByPut);
         self.faults
             .around(async {
                 let bytes = gather(body, len).await?;
@@ -369,6 +390,7 @@ impl Objects for MemoryObjects {
         crc64nvme: u64,
         new: bool,
     ) -> ObjectResult<ObjectInfo> {
+        let new = new && !self.faults.broken(Mutation::OverwritesByCompletion);
         self.faults
             .around(async {
                 let mut state = self.state.lock().unwrap();
@@ -398,7 +420,9 @@ impl Objects for MemoryObjects {
     async fn abort(&self, _: &ObjectRef, upload: &UploadId) -> ObjectResult<()> {
         self.faults
             .around(async {
-                self.state.lock().unwrap().uploads.remove(&upload.0);
+                if !self.faults.broken(Mutation::KeepsUploads) {
+                    self.state.lock().unwrap().uploads.remove(&upload.0);
+                }
                 Ok(())
             })
             .await
@@ -408,7 +432,8 @@ impl Objects for MemoryObjects {
         self.faults
             .around(async {
                 let state = self.state.lock().unwrap();
-                let under = |u: &Upload| u.at.bucket == bucket && u.at.key.starts_with(prefix);
+                let blind = self.faults.broken(Mutation::FindsNoUploads);
+                let under = |u: &Upload| !blind && u.at.bucket == bucket && u.at.key.starts_with(prefix);
                 let found = state.uploads.iter().filter(|(_, upload)| under(upload));
                 Ok(found.map(|(id, upload)| (upload.at.clone(), UploadId(id.clone()))).collect())
             })
@@ -418,7 +443,13 @@ impl Objects for MemoryObjects {
     async fn delete(&self, at: &ObjectRef) -> ObjectResult<()> {
         self.faults
             .around(async {
-                self.state.lock().unwrap().objects.remove(&place(at));
+                let kept = match at.key.contains("claims/") {
+                    true => self.faults.broken(Mutation::KeepsClaims),
+                    false => self.faults.broken(Mutation::KeepsObjects),
+                };
+                if !kept {
+                    self.state.lock().unwrap().objects.remove(&place(at));
+                }
                 Ok(())
             })
             .await
@@ -427,11 +458,9 @@ impl Objects for MemoryObjects {
     async fn delete_prefix(&self, bucket: &str, prefix: &str) -> ObjectResult<()> {
         self.faults
             .around(async {
-                self.state
-                    .lock()
-                    .unwrap()
-                    .objects
-                    .retain(|(b, key), _| b != bucket || !key.starts_with(prefix));
+                let kept = self.faults.broken(Mutation::KeepsWork);
+                let mut state = self.state.lock().unwrap();
+                state.objects.retain(|(b, key), _| kept || b != bucket || !key.starts_with(prefix));
                 Ok(())
             })
             .await

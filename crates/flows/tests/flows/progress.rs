@@ -10,9 +10,9 @@ use image_tasks_flows::events::VERSION;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::faults::Telling;
 use crate::lifecycle::raw;
 use crate::sources::Script;
+use crate::stores::Telling;
 use crate::world::{CUT, World, pattern, ticking};
 
 const LEN: usize = 40_000;

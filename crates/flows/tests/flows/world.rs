@@ -20,9 +20,10 @@ use md5::Digest as _;
 use serde_json::{Value, json};
 
 use crate::execution::{Execution, Phases, end};
-use crate::faults::{Faults, Machines, Stores};
+use crate::faults::Faults;
 use crate::objects::{MemoryObjects, S3Limits};
 use crate::sources::{Script, ScriptedSources};
+use crate::stores::{Machines, Stores};
 
 pub(crate) const URL: &str = "http://example.com/image";
 pub(crate) const QUOTA: u64 = 1 << 24;

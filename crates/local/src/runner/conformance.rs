@@ -13,8 +13,8 @@ use super::tools;
 
 /// Names of test targets with tests that `cargo local test` ignores, and of the tools that some need. Run in this order,
 /// each whatever the one before said.
-const SUITES: [&str; 7] =
-    ["adapters", "stack", "keystone", "clients", "openstacksdk", "tempest", "schemathesis"];
+const SUITES: [&str; 8] =
+    ["flows", "adapters", "stack", "keystone", "clients", "openstacksdk", "tempest", "schemathesis"];
 
 /// What a person may name.
 pub(super) fn names() -> PossibleValuesParser {
