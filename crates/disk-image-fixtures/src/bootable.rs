@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use crate::Sparse;
+use crate::{Sparse, partitioned::LOADED};
 
 /// Printed first.
 pub const BOOTED: &str = "boot sector runs\r\n";
@@ -50,24 +50,46 @@ pub fn bootable_disk(size: u64) -> Sparse {
 /// QEMU can't be run.
 pub fn boot(file: &Path, format: &str) -> io::Result<Option<Result<(), String>>> {
     let drive = format!("file={},format={format},if=ide", file.display());
+    start(&["-m", "32", "-drive", &drive], &format!("{BOOTED}{FAR}"))
+}
+
+/// The same by UEFI, from an NVMe disk whose loader is a [`program`](crate::partitioned::program). `None` also where that
+/// firmware isn't installed.
+///
+/// # Errors
+/// QEMU can't be run.
+pub fn boot_by_uefi(file: &Path, format: &str) -> io::Result<Option<Result<(), String>>> {
+    const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
+    if !Path::new(FIRMWARE).exists() {
+        return skipped(FIRMWARE, "ovmf");
+    }
+    let drive = format!("file={},format={format},if=none,id=disk", file.display());
+    let disk = ["-drive", &drive, "-device", "nvme,drive=disk,serial=1"];
+    start(&[&["-m", "256", "-bios", FIRMWARE], &disk[..]].concat(), LOADED)
+}
+
+/// Said past the test harness, which keeps what `println!` says of a test that passes.
+fn skipped<T>(missing: &str, package: &str) -> io::Result<Option<T>> {
+    let line = format!("SKIPPED boot test: {missing} is not installed (Debian: {package})\n");
+    io::stderr().write_all(line.as_bytes()).map(|()| None)
+}
+
+fn start(machine: &[&str], says: &str) -> io::Result<Option<Result<(), String>>> {
     let started = Command::new("qemu-system-x86_64")
-        .args(["-accel", "tcg", "-m", "32", "-display", "none", "-serial", "stdio", "-monitor", "none"])
-        .args(["-nic", "none", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive", &drive])
+        .args(["-accel", "tcg", "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none"])
+        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
+        .args(machine)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn();
     match started {
-        Ok(guest) => watch(guest).map(Some),
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            // Past the test harness, which keeps what `println!` says of a test that passes.
-            let line = b"SKIPPED boot test: qemu-system-x86_64 is not installed (Debian: qemu-system-x86)\n";
-            io::stderr().write_all(line).map(|()| None)
-        }
+        Ok(guest) => watch(guest, says).map(Some),
+        Err(e) if e.kind() == ErrorKind::NotFound => skipped("qemu-system-x86_64", "qemu-system-x86"),
         Err(e) => Err(e),
     }
 }
 
-fn watch(mut guest: Child) -> io::Result<Result<(), String>> {
+fn watch(mut guest: Child, says: &str) -> io::Result<Result<(), String>> {
     let mut serial = guest.stdout.take().ok_or(ErrorKind::BrokenPipe)?;
     let (send, receive) = channel();
     thread::spawn(move || {
@@ -83,7 +105,7 @@ fn watch(mut guest: Child) -> io::Result<Result<(), String>> {
     };
     let (said, status) = (said?, guest.wait()?);
     // The firmware may say something of its own first.
-    let booted = said.ends_with(&format!("{BOOTED}{FAR}")) && status.code() == Some(EXIT_STATUS);
+    let booted = said.ends_with(says) && status.code() == Some(EXIT_STATUS);
     Ok(if booted { Ok(()) } else { Err(format!("the guest ended with {status} and said {said:?}")) })
 }
 

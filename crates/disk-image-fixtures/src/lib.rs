@@ -9,6 +9,7 @@ mod import;
 mod iso;
 pub mod nested;
 mod ova;
+pub mod partitioned;
 mod qcow2;
 mod scattered;
 mod seal;
@@ -26,7 +27,7 @@ use disk_image::{ByteRange, Code, Format};
 pub use import::{Counting, Imported, import};
 pub use ova::ova;
 pub use scattered::Scattered;
-pub use seal::seal;
+pub use seal::{seal, seal_gpt};
 pub use sparse::Sparse;
 pub use vmdk::stream_optimized;
 

@@ -58,6 +58,35 @@ fn vhdx_seal(file: &mut dyn ReadAt) -> io::Result<Vec<(u64, Vec<u8>)>> {
     Ok(seals)
 }
 
+/// The same for a disk with a GPT.
+///
+/// # Errors
+/// The file's.
+pub fn seal_gpt(file: &mut dyn ReadAt) -> io::Result<Vec<(u64, Vec<u8>)>> {
+    let mut seals = Vec::new();
+    for sector in [512, 4096] {
+        let end = sector + 512;
+        if file.size() < end {
+            continue;
+        }
+        let mut header = file.read_range(ByteRange { start: sector, end })?;
+        let field = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap_or_default());
+        let place = u64::from_le_bytes(header[72..80].try_into().unwrap_or_default());
+        let (len, bytes) = (field(12) as usize, u64::from(field(80)) * u64::from(field(84)));
+        let entries = place.checked_mul(sector).and_then(|at| ByteRange::at(at, bytes));
+        let entries = entries.filter(|entries| entries.end <= file.size() && !entries.is_empty());
+        let Some(entries) = entries.filter(|_| header.starts_with(b"EFI PART") && len <= 512) else {
+            continue;
+        };
+        let sum = libdeflater::crc32(&file.read_range(entries)?).to_le_bytes();
+        header[88..92].copy_from_slice(&sum);
+        header[16..20].fill(0);
+        let header_sum = libdeflater::crc32(&header[..len]).to_le_bytes();
+        seals.extend([(sector + 88, sum.to_vec()), (sector + 16, header_sum.to_vec())]);
+    }
+    Ok(seals)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

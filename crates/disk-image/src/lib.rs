@@ -13,6 +13,7 @@
 //! - Memory is bounded by constants, not by the image's size.
 
 pub mod allocation;
+pub mod boot;
 mod claims;
 pub mod decode;
 pub mod drive;
@@ -34,6 +35,7 @@ pub mod write;
 mod zero;
 
 pub use allocation::{AllocationMap, AllocationScanner, AllocationWriter};
+pub use boot::{Boot, Firmware, Machine, boot};
 pub use decode::Decoder;
 pub use error::{Code, Error, Refusal, Result};
 pub use extent::{Extent, Stored};
