@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::image_properties::has_room;
+use crate::input::quoted;
 use crate::member::Member;
 use crate::task::TaskId;
 use crate::time::Timestamp;
@@ -227,6 +229,9 @@ pub struct Publication {
     pub hashes: Option<ImageHashes>,
     /// Whether hashes are made later: the task stays unsettled until they are there.
     pub hashes_follow: bool,
+    /// What the disk itself tells, by the names that Glance has for it. It becomes a property where the record says
+    /// nothing of it.
+    pub found: BTreeMap<String, String>,
     /// The object, pinned.
     pub stored: StoredObject,
     /// What the task says beside its success.
@@ -238,6 +243,29 @@ impl Publication {
     pub fn min_disk(&self) -> u32 {
         let bytes = self.virtual_size.unwrap_or(self.size);
         u32::try_from(bytes.div_ceil(1 << 30)).unwrap_or(u32::MAX)
+    }
+
+    /// What an image's record says otherwise than its disk, told to its user.
+    pub fn contradictions(&self, record: &Image) -> Vec<String> {
+        let said =
+            self.found.iter().filter_map(|(name, found)| Some((name, found, record.properties.get(name)?)));
+        said.filter(|(_, found, said)| found.as_str() != canonical(said))
+            .map(|(name, found, said)| {
+                format!(
+                    "the image's {name} is {}, but its disk is for {found}; an instance may not start.",
+                    quoted(said)
+                )
+            })
+            .collect()
+    }
+}
+
+/// What is said of a machine, by the name that Glance's documentation has for it.
+fn canonical(said: &str) -> &str {
+    match said {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        said => said,
     }
 }
 
@@ -309,6 +337,15 @@ impl Image {
         }
         self.stored = Some(publication.stored);
         self.staged = None;
+        for (name, value) in publication.found {
+            if !self.properties.contains_key(&name) {
+                self.properties.insert(name.clone(), value);
+                // What the user said goes first.
+                if has_room(self).is_err() {
+                    self.properties.remove(&name);
+                }
+            }
+        }
         self.updated_at = now.max(self.updated_at);
     }
 
@@ -343,5 +380,42 @@ impl Image {
         let sha512 =
             self.os_hash_value.clone().filter(|_| self.os_hash_algo.as_deref() == Some(HASH_ALGORITHM));
         Some(ImageHashes { md5: self.checksum.clone()?, sha512: sha512? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{importing, publication};
+
+    #[test]
+    fn what_a_disk_tells_is_kept_where_nothing_else_is_said_and_where_there_is_room() {
+        let found = [("architecture", "x86_64"), ("hw_firmware_type", "uefi")];
+        let found = found.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        for (said, remark) in [
+            (None, None),
+            (Some("x86_64"), None),
+            (Some("amd64"), None),
+            (Some("arm64"), Some("the image's architecture is \"arm64\", but its disk is for x86_64; ")),
+        ] {
+            let mut image = importing("demo", 0);
+            image.properties.extend(said.map(|said| ("architecture".to_owned(), said.to_owned())));
+            let publication = Publication { found: BTreeMap::clone(&found), ..publication(image.id) };
+            let told = publication.contradictions(&image);
+            assert_eq!(told.len(), usize::from(remark.is_some()));
+            assert!(
+                told.iter().all(|told| remark.is_some_and(|remark| told.starts_with(remark))),
+                "{told:?}"
+            );
+            image.publish(&publication, image.updated_at);
+            assert_eq!(image.properties["architecture"], said.unwrap_or("x86_64"));
+            assert_eq!(image.properties["hw_firmware_type"], "uefi");
+        }
+        // 128 properties are the most; two are there.
+        let mut full = importing("demo", 0);
+        full.properties.extend((0..125).map(|n| (n.to_string(), String::new())));
+        full.publish(&Publication { found, ..publication(full.id) }, full.updated_at);
+        assert_eq!(full.properties.len(), 128);
+        assert!(!full.properties.contains_key("hw_firmware_type"));
     }
 }

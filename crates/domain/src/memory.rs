@@ -286,11 +286,10 @@ impl TaskLife for MemoryStore {
         let mut tables = self.tables();
         let is_its = tables.task(id)?.made_image() == Some(publication.image);
         let stored = tables.images.get(&publication.image);
-        if !is_its || stored.is_none_or(|stored| stored.status != ImageStatus::Importing) {
-            return Err(StoreError::Conflict);
-        }
+        let stored = stored.filter(|stored| is_its && stored.status == ImageStatus::Importing);
+        let record = stored.ok_or(StoreError::Conflict)?.clone();
         let task = tables.task(id)?;
-        task.publish(publication, result.clone(), ttl, now)?;
+        task.publish(publication, &record, result.clone(), ttl, now)?;
         tables.tokens.remove(&id);
         if let Some(image) = tables.images.get_mut(&publication.image) {
             image.publish(publication, now);

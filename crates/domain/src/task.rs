@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::failure::{Failure, FailureCode};
-use crate::image::{ImageId, Publication};
+use crate::image::{Image, ImageId, Publication};
 use crate::progress::Progress;
 use crate::time::Timestamp;
 
@@ -309,19 +309,21 @@ impl Task {
         Ok(())
     }
 
-    /// The same for a task whose image becomes active.
+    /// The same for a task whose image becomes active, of that record.
     ///
     /// # Errors
     /// As [`succeed`](Self::succeed).
     pub fn publish(
         &mut self,
         publication: &Publication,
+        record: &Image,
         result: Value,
         ttl: Duration,
         now: Timestamp,
     ) -> Result<(), BadTransition> {
         self.succeed(result, ttl, now)?;
-        if let Some(remark) = &publication.remark {
+        let remarks = publication.remark.iter().cloned().chain(publication.contradictions(record));
+        for remark in remarks {
             self.message = cut(format!("{} {remark}", self.message).trim().to_owned());
         }
         self.unsettled = publication.hashes_follow.then_some(Unsettled::Hashing { executions: 0 });

@@ -5,6 +5,7 @@
 //! | phase | holds at most |
 //! |---|---|
 //! | plan, judge | [`PROBE_BYTES`] of the image's headers or tables |
+//! | finish: what the disk starts on | [`PROBE_BYTES`] twice, and [`BOOT_EXTENTS`] |
 //! | stage | a decoder's window ([`DECODER_MEMORY`]), [`STAGE_UPLOADS`] + 1 parts of [`STAGE_PART`], [`QUEUE`] chunks of [`CHUNK`] on each side of the decoder |
 //! | transfer, as is | [`PARTS_AT_ONCE`] streams of network chunks |
 //! | transfer, converting | for each of [`PARTS_AT_ONCE`] parts a [`WINDOW`], [`READS_AT_ONCE`] reads of at most 8 MiB, the extents of a [`STRIDE`] |
@@ -26,6 +27,10 @@ use serde::{Deserialize, Serialize};
 pub const PROBE_BYTES: usize = disk_image::drive::MAX_OPEN_BYTES;
 /// Reads of headers and tables on their way at once. A full disk of 1 TiB has some thousand tables, all over its file.
 pub const TABLES_AT_ONCE: usize = 32;
+/// Bytes of a disk behind tables within which its boot structures are looked for: installers put them first.
+pub const BOOT_REACH: u64 = 2 << 30;
+/// Extents of them that are held meanwhile: 2.5 MiB. Smaller clusters shorten the reach.
+pub const BOOT_EXTENTS: usize = 1 << 16;
 /// Parts that a transfer worker moves at once: one waits for its source while the other is stored.
 pub const PARTS_AT_ONCE: usize = 2;
 /// Part size of a staged object. 10,000 of them are 156 GiB, more than one invocation of 15 minutes can fetch.

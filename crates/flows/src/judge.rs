@@ -17,32 +17,34 @@ use crate::recipe::Recipe;
 use crate::source::Origin;
 use crate::source::read::{Unused, drive, walk};
 
-/// Judges an object by its head and tail.
-pub(crate) async fn ends(object: &dyn Source, format: Format) -> Flow<()> {
+/// Judges an object by its head and tail, and gives these.
+pub(crate) async fn ends(object: &dyn Source, format: Format) -> Flow<Regions> {
     let size = object.info().size.ok_or_else(|| Stop::internal("an object without a size"))?;
     let mut regions = Regions::new(size);
-    drive(object, &mut regions, |regions| disk_image::judge(regions, format)).await
+    drive(object, &mut regions, |regions| disk_image::judge(regions, format)).await?;
+    Ok(regions)
 }
 
 /// Judges the sealed object of an image.
 ///
 /// Bytes that came from outside as they are pass their format's whole validator: nobody has checked these before. What a
 /// recipe has made, or S3 has copied from an image of this cloud, shows by its ends that it isn't anything else.
-pub(crate) async fn sealed(object: &dyn Source, plan: &Plan, limits: &Limits) -> Flow<()> {
-    ends(object, plan.format).await?;
+///
+/// Gives what was read of its ends and headers.
+pub(crate) async fn sealed(object: &dyn Source, plan: &Plan, limits: &Limits) -> Flow<Regions> {
+    let mut regions = ends(object, plan.format).await?;
     let came_as_they_are = match (&plan.recipe, &plan.origin) {
         (Recipe::Verbatim { .. }, _) | (Recipe::ServerCopy { .. }, Origin::Spool(_)) => true,
         (Recipe::ServerCopy { .. }, Origin::Region { .. } | Origin::Image(_) | Origin::Remote { .. })
         | (Recipe::Raw { .. } | Recipe::Qcow2 { .. } | Recipe::Qcow2ByCopy { .. }, _) => false,
     };
     if !came_as_they_are {
-        return Ok(());
+        return Ok(regions);
     }
-    let mut regions = Regions::new(object.info().size.unwrap_or(0));
     let layout = drive(object, &mut regions, |regions| Layout::open(regions, plan.format, limits)).await?;
     walk(object, &layout, &mut Unused).await?;
     if plan.virtual_size == Some(layout.virtual_size()) {
-        return Ok(());
+        return Ok(regions);
     }
     let message = "the source gave another image when it was copied than when it was looked at; ask again";
     Err(Stop::failed(FailureCode::SourceChanged, message))

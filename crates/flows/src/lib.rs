@@ -11,6 +11,7 @@
 //! - Memory is bounded by the constants in [`bounds`], not by an image's size.
 //! - An error is a [`Failure`](image_tasks_domain::Failure): its code is what a state machine matches, its message what the user reads.
 
+mod boot;
 pub mod bounds;
 mod deadline;
 mod digests;

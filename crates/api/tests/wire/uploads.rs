@@ -63,6 +63,7 @@ pub(crate) async fn work(service: &Service, ends: Result<(), Failure>) -> TaskId
                 hashes: None,
                 hashes_follow: false,
                 remark: None,
+                found: Default::default(),
                 stored: StoredObject {
                     bucket: "images".into(),
                     key: image.object_key(id),

@@ -28,7 +28,7 @@ const BOUND: &[&str] = &["image_id"];
 /// By what it is judged whether a record can be filled.
 const FILLED: &[&str] = &["status", "staged"];
 /// What a publication makes of the record depends on what these were.
-const RISING: &[&str] = &["min_disk", "updated_at"];
+const RISING: &[&str] = &["min_disk", "updated_at", "properties"];
 
 #[async_trait]
 impl TaskLife for DynamoTasks {
@@ -88,7 +88,7 @@ impl TaskLife for DynamoTasks {
             let record = record.filter(|record| was.made_image() == Some(record.id));
             let record = record.ok_or(StoreError::Conflict)?;
             let mut ended = was.clone();
-            ended.publish(publication, result.clone(), ttl, now)?;
+            ended.publish(publication, &record, result.clone(), ttl, now)?;
             let mut active = record.clone();
             active.publish(publication, now);
             let ended = self.changed(&was, &ended, UNCANCELLED)?;

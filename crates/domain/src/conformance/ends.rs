@@ -9,6 +9,10 @@ use crate::image::{Image, ImageId, ImageStatus, Publication};
 use crate::ports::{ImageStore, TaskLife, TaskStore};
 use crate::task::{Task, TaskStatus, TaskType, Unsettled};
 
+fn owned((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
 pub(super) async fn publishes_exactly_its_fields(
     store: &dyn TaskStore,
     life: &dyn TaskLife,
@@ -26,7 +30,7 @@ pub(super) async fn publishes_exactly_its_fields(
             let mut image = Image {
                 name: None,
                 tags: vec!["new".to_owned()],
-                properties: [("note".to_owned(), "kept".to_owned())].into(),
+                properties: [("note", "kept"), ("architecture", "aarch64")].map(owned).into(),
                 min_disk: asked,
                 min_ram: 512,
                 protected: true,
@@ -36,6 +40,7 @@ pub(super) async fn publishes_exactly_its_fields(
             };
             others.put_image(&image).await;
             let mut publication = Publication { hashes_follow, ..publication(image.id) };
+            publication.found = [("architecture", "x86_64"), ("hw_firmware_type", "uefi")].map(owned).into();
             if hashes_follow {
                 (publication.hashes, publication.virtual_size) = (None, None);
                 publication.size = bytes;
@@ -47,7 +52,9 @@ pub(super) async fn publishes_exactly_its_fields(
             assert_eq!((image.min_disk, image.updated_at), (min_disk, at(9)));
             assert_eq!(images.get(image.id).await.expect("get"), Some(image));
             let unsettled = hashes_follow.then_some(Unsettled::Hashing { executions: 0 });
-            assert_eq!(stored(store, task.id).await.unsettled, unsettled);
+            let ended = stored(store, task.id).await;
+            assert_eq!(ended.unsettled, unsettled);
+            assert!(ended.message.contains("architecture is \"aarch64\""), "{}", ended.message);
         }
     }
 }

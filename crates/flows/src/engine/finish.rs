@@ -1,5 +1,6 @@
 //! What the sink asks for once all pieces are made: into an image seal, judge, hash, publish; into a bucket judge, seal.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -12,13 +13,14 @@ use image_tasks_domain::{
 use serde_json::{Value, json};
 
 use super::Engine;
+use crate::boot;
 use crate::deadline::Deadline;
 use crate::digests::base64;
 use crate::disk::DiskSource;
 use crate::error::{Flow, Stop};
 use crate::events::{Next, Round};
 use crate::hash::{Seen, States};
-use crate::job::{Hashing, Plan};
+use crate::job::{Ask, Hashing, Plan};
 use crate::judge;
 use crate::ports::{ObjectError, ObjectInfo, ObjectResult};
 use crate::recipe::{Recipe, Site};
@@ -97,9 +99,18 @@ impl Engine {
             (Hashing::First(relay), None) => States::of(stores, task, plan, &object, *relay).last().await?,
             _ => None,
         };
-        if relayed.is_none() {
-            judge::sealed(&StoredSource::new(&stores.objects, &object), plan, &limits).await?;
-        }
+        let read = match relayed {
+            None => Some(judge::sealed(&StoredSource::new(&stores.objects, &object), plan, &limits).await?),
+            Some(_) => None,
+        };
+        let found = match &site.job.ask {
+            Ask::Remote(ask) if ask.record.is_none() => {
+                let object = Box::new(StoredSource::new(&stores.objects, &object));
+                boot::found(object, plan.format, read).await?
+            }
+            // A copy has what its record says.
+            Ask::Remote(_) | Ask::Image(_) | Ask::Region { .. } => BTreeMap::new(),
+        };
         let publication = |hashes: Option<ImageHashes>, hashes_follow| Publication {
             image: sink.image,
             disk_format: plan.disk_format().name().to_owned(),
@@ -109,6 +120,7 @@ impl Engine {
             hashes,
             hashes_follow,
             remark: plan.remark.clone(),
+            found: found.clone(),
             stored: StoredObject {
                 bucket: object.at.bucket.clone(),
                 key: object.at.key.clone(),
@@ -244,7 +256,7 @@ impl Engine {
         match &plan.recipe {
             Recipe::Raw { cut, disk, .. } => {
                 let output = DiskSource::new(site.disk(disk).await?, cut.size);
-                judge::ends(&output, plan.format).await
+                judge::ends(&output, plan.format).await.map(drop)
             }
             // Copies are the image's own bytes, which were judged when it came in; a qcow2 is our own, whatever disk it holds.
             Recipe::Verbatim { .. }

@@ -1,7 +1,7 @@
 //! Reading a source by range: whole ranges, and what a parser asks for.
 
 use bytes::Bytes;
-use disk_image::{ByteRange, Code, Error, Extent, Layout, Refusal, Regions};
+use disk_image::{ByteRange, Code, Error, Extent, Layout, Refusal, Regions, Walker};
 use futures::StreamExt as _;
 use image_tasks_domain::{Failure, FailureCode};
 
@@ -101,16 +101,35 @@ impl Extents for Unused {
 
 /// Goes through the whole map of an image: every table entry is checked, every byte it points to is inside the file.
 pub(crate) async fn walk(source: &dyn Source, layout: &Layout, extents: &mut dyn Extents) -> Flow<()> {
-    let mut regions = Regions::new(layout.file_size());
-    let mut walker = layout.walk();
-    loop {
-        match walker.next(&regions) {
-            Ok(Some(extent)) => extents.push(&extent).await?,
-            Ok(None) => return Ok(()),
-            Err(Error::Refused(refusal)) => return Err(refusal.into()),
-            Err(Error::Need(ranges)) => {
-                regions.clear();
-                fetch(source, &mut regions, &ranges).await?;
+    let mut walk = Walk::new(source, layout);
+    while let Some(extent) = walk.next().await? {
+        extents.push(&extent).await?;
+    }
+    Ok(())
+}
+
+/// A walk over an image's extents that may end before the disk does.
+pub(crate) struct Walk<'a> {
+    source: &'a dyn Source,
+    regions: Regions,
+    walker: Walker,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(source: &'a dyn Source, layout: &Layout) -> Self {
+        Self { source, regions: Regions::new(layout.file_size()), walker: layout.walk() }
+    }
+
+    /// The next extent; `None` behind the last.
+    pub(crate) async fn next(&mut self) -> Flow<Option<Extent>> {
+        loop {
+            match self.walker.next(&self.regions) {
+                Ok(next) => return Ok(next),
+                Err(Error::Refused(refusal)) => return Err(refusal.into()),
+                Err(Error::Need(ranges)) => {
+                    self.regions.clear();
+                    fetch(self.source, &mut self.regions, &ranges).await?;
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 
 mod allocation;
 mod blobs;
+mod boot;
 mod cancels;
 mod cases;
 mod clone;

@@ -128,6 +128,7 @@ async fn what_was_imported_and_exported_boots() {
     let from = stage(&tenant, "boots.raw", &file).await;
     let input = json!({"import_from": from, "import_from_format": "raw", "image_properties": named("boots")});
     let (_, image) = tenant.imported(input).await;
+    assert_eq!(image["hw_firmware_type"], "bios", "{image}");
     for compression in ["zlib", "zstd", "none"] {
         let key = format!("{}-{compression}.qcow2", image["id"].as_str().unwrap());
         let result = exported_as(&tenant, &image, &key, compression).await;
