@@ -27,13 +27,17 @@ pub(crate) async fn create(tasks: &Tasks, call: Call) -> Result<Response<Bytes>,
     tasks.check_may_create(&call.caller)?;
     let (task_type, input) = decode(&call.body)?;
     let idempotency = idempotency(&call)?;
-    let token =
-        call.parts.headers.get(X_AUTH_TOKEN).and_then(|token| token.to_str().ok()).and_then(Secret::new);
+    let token = token_of(&call);
     let new = NewTask { task_type, input, request_id: call.request_id, idempotency, token };
     let task = tasks.create(&call.caller, new).await?;
     let mut response = reply::json(StatusCode::CREATED, &TaskBody::of(&task));
     reply::set(&mut response, LOCATION, &format!("{}{}", call.endpoint, path_of(&task)));
     Ok(response)
+}
+
+/// The caller's token, for a task that needs it elsewhere.
+pub(crate) fn token_of(call: &Call) -> Option<Secret> {
+    call.parts.headers.get(X_AUTH_TOKEN).and_then(|token| token.to_str().ok()).and_then(Secret::new)
 }
 
 pub(crate) async fn get(tasks: &Tasks, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {

@@ -98,7 +98,7 @@ pub struct ApiConfig {
     pub receivers: ExportPolicy,
     /// The regions of this cloud.
     pub regions: Regions,
-    /// The Glances elsewhere that images may be cloned from.
+    /// The Glances elsewhere that images may be copied from.
     pub glances: GlanceEndpoints,
     /// DynamoDB table of callers' tokens.
     pub credentials_table: String,
@@ -119,7 +119,7 @@ pub struct CloneConfig {
     pub work_bucket: String,
     /// The regions of this cloud.
     pub regions: Regions,
-    /// The Glances elsewhere that images may be cloned from.
+    /// The Glances elsewhere that images may be copied from.
     pub glances: GlanceEndpoints,
     /// DynamoDB table of callers' tokens.
     pub credentials_table: String,

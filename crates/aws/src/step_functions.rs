@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::error::ProvideErrorMetadata;
 use aws_sdk_sfn::types::ExecutionStatus as SfnStatus;
+use image_tasks_domain::image_import::ImageImport;
 use image_tasks_domain::ports::{ExecutionStatus, Executions, StoreError, StoreResult};
 use image_tasks_domain::{ExecutionName, Failure, Task, TaskType};
 use serde_json::json;
@@ -31,22 +32,26 @@ pub struct StateMachines {
     pub clone: String,
 }
 
+impl StateMachines {
+    /// The one that a task runs on. Bytes of another image come into a record as a clone's do.
+    fn of(&self, task: &Task) -> &str {
+        match task.task_type {
+            TaskType::ApiImageImport if ImageImport::is_of_image(&task.input) => &self.clone,
+            TaskType::Import | TaskType::ApiImageImport => &self.import,
+            TaskType::Export => &self.export,
+            TaskType::Clone => &self.clone,
+        }
+    }
+}
+
 impl StepFunctions {
     /// On these state machines.
     pub fn new(client: Client, machines: StateMachines) -> Self {
         Self { client, machines }
     }
 
-    fn machine(&self, task_type: TaskType) -> &str {
-        match task_type {
-            TaskType::Import | TaskType::ApiImageImport => &self.machines.import,
-            TaskType::Export => &self.machines.export,
-            TaskType::Clone => &self.machines.clone,
-        }
-    }
-
     fn execution(&self, task: &Task, run: u32) -> StoreResult<String> {
-        let machine = self.machine(task.task_type);
+        let machine = self.machines.of(task);
         execution_arn(machine, ExecutionName { task: task.id, run })
             .ok_or_else(|| StoreError::Fault(format!("'{machine}' is not a state machine's ARN").into()))
     }
@@ -58,7 +63,7 @@ impl Executions for StepFunctions {
         let started = self
             .client
             .start_execution()
-            .state_machine_arn(self.machine(task.task_type))
+            .state_machine_arn(self.machines.of(task))
             .name(ExecutionName { task: task.id, run }.to_string())
             .input(json!({ "task_id": task.id }).to_string())
             .send()
@@ -112,9 +117,31 @@ fn execution_arn(machine: &str, execution: ExecutionName) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use image_tasks_domain::TaskId;
+    use image_tasks_domain::{TaskId, Timestamp};
+    use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn what_comes_of_another_image_is_a_clones_work() {
+        let [import, export, clone] = ["import", "export", "clone"].map(str::to_owned);
+        let machines = StateMachines { import, export, clone };
+        let of = |task_type, input: Value| {
+            let task = Task::pending(task_type, "demo", input, Timestamp::from_epoch(0));
+            machines.of(&task).to_owned()
+        };
+        for (task_type, machine) in
+            [(TaskType::Import, "import"), (TaskType::Export, "export"), (TaskType::Clone, "clone")]
+        {
+            assert_eq!(of(task_type, json!({})), machine);
+        }
+        for (method, machine) in
+            [("glance-direct", "import"), ("web-download", "import"), ("glance-download", "clone")]
+        {
+            let input = json!({"image_id": "x", "import_req": {"method": {"name": method}}});
+            assert_eq!(of(TaskType::ApiImageImport, input), machine, "{method}");
+        }
+    }
 
     #[test]
     fn an_execution_is_found_by_machine_task_and_run() {

@@ -180,8 +180,8 @@ fn at(
     let region = regions.at(&url.origin().ascii_serialization());
     let endpoint = region.map(|region| region.endpoint.as_str()).or_else(|| glances.above(&url));
     let Some(endpoint) = endpoint else {
-        let listed = regions.listed().iter().map(|region| &region.endpoint).chain(glances.listed());
-        let known = match listed.map(String::as_str).collect::<Vec<_>>().join(", ") {
+        let listed = regions.listed().iter().map(|region| region.endpoint.as_str()).chain(glances.urls());
+        let known = match listed.collect::<Vec<_>>().join(", ") {
             none if none.is_empty() => format!("none is known here: name the image by {REGION} and {IMAGE}"),
             known => format!("known: {known}"),
         };

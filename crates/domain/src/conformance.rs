@@ -81,6 +81,7 @@ pub fn publication(image: ImageId) -> Publication {
         hashes_follow: false,
         remark: None,
         found: Default::default(),
+        properties: Default::default(),
         stored: StoredObject {
             bucket: "images".to_owned(),
             key: image.object_key(TaskId(Uuid::from_u128(1))),

@@ -28,9 +28,18 @@ const RECORD: &str = "record";
 /// Envelopes around whose bytes inspection can't look: they are no disk images as they are.
 const OPAQUE_CONTAINERS: &[&str] = &["compressed", "docker"];
 
-/// The endpoints that the operator allows, each `http(s)://host[:port][/path]` without a slash at its end.
+/// The endpoints that the operator allows, some with the name of the region that they are of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GlanceEndpoints(Vec<String>);
+pub struct GlanceEndpoints(Vec<Endpoint>);
+
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Endpoint {
+    /// What OpenStack calls the region there.
+    region: Option<String>,
+    /// `http(s)://host[:port][/path]` without a slash at its end.
+    url: String,
+}
 
 /// An image of a Glance elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,31 +51,62 @@ pub struct GlanceImage {
 }
 
 impl GlanceEndpoints {
-    /// A list as an operator writes it, separated by commas; an empty text is an empty list.
+    /// A list as an operator writes it, separated by commas: an endpoint each, or `region=endpoint`. An empty text is an
+    /// empty list.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(list: &str) -> Result<Self, String> {
         let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        entries.map(endpoint).collect::<Result<_, _>>().map(Self)
+        let listed = entries.map(entry).collect::<Result<Vec<_>, _>>()?;
+        let mut names: Vec<_> =
+            listed.iter().filter_map(|endpoint| endpoint.region.as_deref().map(str::to_lowercase)).collect();
+        names.sort();
+        match names.iter().zip(names.iter().skip(1)).find(|(one, next)| one == next) {
+            Some((name, _)) => Err(format!("region '{name}' is listed twice")),
+            None => Ok(Self(listed)),
+        }
     }
 
-    /// Those listed.
-    pub fn listed(&self) -> &[String] {
-        &self.0
+    /// The URLs of those listed.
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|endpoint| endpoint.url.as_str())
+    }
+
+    /// The names of the regions that are listed with one.
+    pub fn regions(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|endpoint| endpoint.region.as_deref())
+    }
+
+    /// The endpoint of a region, by its name in any case: Glance compares names so.
+    pub(crate) fn of_region(&self, name: &str) -> Option<&str> {
+        let is_it = |endpoint: &&Endpoint| {
+            endpoint.region.as_ref().is_some_and(|region| region.eq_ignore_ascii_case(name))
+        };
+        self.0.iter().find(is_it).map(|endpoint| endpoint.url.as_str())
     }
 
     /// The endpoint that a URL is below of; of two, the longer one.
     pub(crate) fn above(&self, url: &Url) -> Option<&str> {
-        let below = |endpoint: &&String| {
-            url.as_str().strip_prefix(endpoint.as_str()).is_some_and(|rest| rest.starts_with('/'))
-        };
-        self.0.iter().filter(below).max_by_key(|endpoint| endpoint.len()).map(String::as_str)
+        let below =
+            |endpoint: &&str| url.as_str().strip_prefix(*endpoint).is_some_and(|rest| rest.starts_with('/'));
+        self.urls().filter(below).max_by_key(|endpoint| endpoint.len())
     }
 
     /// Whether a token may be sent to this URL.
     pub fn allow(&self, url: &Url) -> bool {
         self.above(url).is_some()
+    }
+}
+
+/// Of one that has a name: the name and the rest. A URL's scheme holds no `=`.
+fn entry(text: &str) -> Result<Endpoint, String> {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    match text.split_once('=').filter(|(name, _)| is_name(name)) {
+        Some((region, url)) => Ok(Endpoint { region: Some(region.to_owned()), url: endpoint(url)? }),
+        None => Ok(Endpoint { region: None, url: endpoint(text)? }),
     }
 }
 

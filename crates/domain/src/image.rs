@@ -232,6 +232,8 @@ pub struct Publication {
     /// What the disk itself tells, by the names that Glance has for it. It becomes a property where the record says
     /// nothing of it.
     pub found: BTreeMap<String, String>,
+    /// Properties that come with the bytes, where these are another image's.
+    pub properties: BTreeMap<String, String>,
     /// The object, pinned.
     pub stored: StoredObject,
     /// What the task says beside its success.
@@ -334,6 +336,12 @@ impl Image {
         self.virtual_size = publication.virtual_size;
         if let Some(hashes) = publication.hashes {
             self.set_hashes(hashes);
+        }
+        let mut described = self.clone();
+        described.properties.extend(publication.properties);
+        // They had room when the copy began; what its owner has said since goes first.
+        if has_room(&described).is_ok() {
+            self.properties = described.properties;
         }
         self.stored = Some(publication.stored);
         self.staged = None;

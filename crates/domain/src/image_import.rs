@@ -2,24 +2,40 @@
 //!
 //! Invariant: a task's input is made here alone, of a request that was checked, and read back here alone.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::clone_input::CloneSource;
+use crate::glance::{GlanceEndpoints, GlanceImage};
 use crate::image::{Image, ImageId, StagedBytes};
-use crate::image_properties::{CONTAINER_FORMATS, ImageProperties};
+use crate::image_properties::{self, CONTAINER_FORMATS, ImageProperties};
 use crate::import_input::{ImportInput, SOURCE_FORMATS};
 use crate::input::{Checked, InvalidInput, Members, quoted, remarks};
+use crate::regions::Regions;
 use crate::source::{SUPPORTED, SourceLocation, SourcePolicy};
 
 /// Import methods, by their names on the wire.
-pub const METHODS: &[&str] = &[STAGED, WEB];
+pub const METHODS: &[&str] = &[STAGED, WEB, GLANCE];
 
 /// Keys of a request. Of those that choose stores, `stores` may name the one that is here; the others change nothing.
 const KEYS: &[&str] = &["method", "stores", "all_stores", "all_stores_must_succeed"];
-const METHOD_KEYS: &[&str] = &["name", "uri"];
+const METHOD_KEYS: &[&str] = &["name", "uri", REGION, IMAGE, INTERFACE];
 
 const STAGED: &str = "glance-direct";
 const WEB: &str = "web-download";
+const GLANCE: &str = "glance-download";
+
+const REGION: &str = "glance_region";
+const IMAGE: &str = "glance_image_id";
+const INTERFACE: &str = "glance_service_interface";
+/// The one kind of endpoint that operators list.
+const PUBLIC: &str = "public";
+
+/// Properties that a record takes over from the image that fills it begin so: what Glance takes over unless its operator
+/// says otherwise (`[glance_download_properties] extra_properties`).
+const TAKEN_OVER: &[&str] = &["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"];
 
 /// Where the bytes of an image that is there come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +44,19 @@ pub enum ImportMethod {
     GlanceDirect,
     /// From a place that the user names.
     WebDownload(SourceLocation),
+    /// From another image: of a region of this cloud, or of a Glance elsewhere.
+    GlanceDownload(CloneSource),
+}
+
+/// What a request may name: what the operator allows, and knows by name.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Sources of `web-download`.
+    pub sources: &'a SourcePolicy,
+    /// The regions of this cloud.
+    pub regions: &'a Regions,
+    /// The Glances elsewhere.
+    pub glances: &'a GlanceEndpoints,
 }
 
 impl ImportMethod {
@@ -35,7 +64,7 @@ impl ImportMethod {
     ///
     /// # Errors
     /// [`InvalidInput`] for the first member that can't be taken.
-    pub fn parse(body: &Value, policy: &SourcePolicy) -> Checked<Self> {
+    pub fn parse(body: &Value, known: Known<'_>) -> Checked<Self> {
         let members = Members::of(body, "The request body", "")?;
         let Some(method) = members.get("method") else {
             return members.missing("method", "is required", &["method"], KEYS);
@@ -43,13 +72,14 @@ impl ImportMethod {
         let method = Members::of(method, "method", "method.")?;
         match method.one_of("name", METHODS)? {
             Some(STAGED) => Ok(Self::GlanceDirect),
+            Some(GLANCE) => image_elsewhere(&method, known).map(Self::GlanceDownload),
             Some(_) => {
                 let Some(uri) = method.string("uri")? else {
                     return method.missing("uri", format!("is required: {SUPPORTED}"), &["uri"], METHOD_KEYS);
                 };
                 let refused = |e| InvalidInput::new("method.uri", format!("{e}"));
                 let source = SourceLocation::parse(uri).map_err(refused)?;
-                policy.check(&source).map_err(refused)?;
+                known.sources.check(&source).map_err(refused)?;
                 Ok(Self::WebDownload(source))
             }
             None => {
@@ -68,6 +98,48 @@ impl ImportMethod {
         let method = body.get("method").map(|method| of(method, "method.", METHOD_KEYS));
         of(body, "", KEYS).into_iter().chain(method.into_iter().flatten()).collect()
     }
+}
+
+/// The image that a `glance-download` names.
+fn image_elsewhere(method: &Members<'_>, known: Known<'_>) -> Checked<CloneSource> {
+    let regions =
+        || known.regions.names().into_iter().chain(known.glances.regions()).collect::<Vec<_>>().join(", ");
+    let Some(name) = method.string(REGION)? else {
+        return method.missing(REGION, format!("is required: one of {}", regions()), &[REGION], METHOD_KEYS);
+    };
+    let Some(id) = method.string(IMAGE)? else {
+        return method.missing(IMAGE, "is required", &[IMAGE], METHOD_KEYS);
+    };
+    let Ok(image) = id.parse::<ImageId>() else {
+        return method.refuse(IMAGE, format!("must name an image by its id, a UUID, not {}", quoted(id)));
+    };
+    if let Some(other) = method.string(INTERFACE)?.filter(|interface| *interface != PUBLIC) {
+        let told = format!("must be {PUBLIC}, not {}: no other endpoints are known here", quoted(other));
+        return method.refuse(INTERFACE, told);
+    }
+    let here = known.regions.names().into_iter().find(|region| region.eq_ignore_ascii_case(name));
+    match (here, known.glances.of_region(name)) {
+        (Some(region), _) => Ok(CloneSource::Region { region: region.to_owned(), image }),
+        (None, Some(endpoint)) => Ok(CloneSource::Glance(GlanceImage::new(endpoint, image))),
+        (None, None) => method.refuse(REGION, format!("must be one of {}, not {}", regions(), quoted(name))),
+    }
+}
+
+/// What a record takes over from the image that fills it, beside the bytes and what these are.
+pub fn taken_over(source: &Image) -> BTreeMap<String, String> {
+    let taken =
+        source.properties.iter().filter(|(name, _)| TAKEN_OVER.iter().any(|taken| name.starts_with(taken)));
+    taken.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Whether a record has room for that.
+///
+/// # Errors
+/// [`InvalidInput`] that names what there is too much of.
+pub fn check_taken_over(record: &Image, taken: &BTreeMap<String, String>) -> Checked<()> {
+    let mut filled = record.clone();
+    filled.properties.extend(taken.clone());
+    image_properties::check_record(&filled, "record")
 }
 
 /// Refuses stores that aren't here: bytes come into the region that is asked.
@@ -99,6 +171,8 @@ pub enum ImportedFrom {
     Staged(StagedBytes),
     /// A place that the user named.
     Web(SourceLocation),
+    /// Another image.
+    Image(CloneSource),
 }
 
 impl ImageImport {
@@ -106,7 +180,7 @@ impl ImageImport {
     pub fn staged(&self) -> Option<StagedBytes> {
         match self.from {
             ImportedFrom::Staged(staged) => Some(staged),
-            ImportedFrom::Web(_) => None,
+            ImportedFrom::Web(_) | ImportedFrom::Image(_) => None,
         }
     }
 
@@ -124,6 +198,11 @@ impl ImageImport {
         json!({"method": {"name": STAGED}})
     }
 
+    /// Whether the input of such a task names another image: then the task is a clone's work.
+    pub fn is_of_image(input: &Value) -> bool {
+        input.pointer("/import_req/method/name").is_some_and(|name| name == GLANCE)
+    }
+
     /// Which upload the input of such a task names, whatever the operator allows by now.
     pub fn staged_by(input: &Value) -> Option<StagedBytes> {
         input.get("staged")?.as_str()?.parse().ok().map(StagedBytes)
@@ -133,7 +212,7 @@ impl ImageImport {
     ///
     /// # Errors
     /// [`InvalidInput`] for a source that isn't taken any more.
-    pub fn parse(input: &Value, policy: &SourcePolicy) -> Checked<Self> {
+    pub fn parse(input: &Value, known: Known<'_>) -> Checked<Self> {
         let members = Members::of(input, "input", "")?;
         let id = |name: &str| -> Checked<Option<Uuid>> {
             match members.string(name)?.map(str::parse) {
@@ -148,10 +227,11 @@ impl ImageImport {
         let Some(request) = members.get("import_req") else {
             return members.refuse("import_req", "is required");
         };
-        let from = match (ImportMethod::parse(request, policy)?, id("staged")?.map(StagedBytes)) {
+        let from = match (ImportMethod::parse(request, known)?, id("staged")?.map(StagedBytes)) {
             (ImportMethod::GlanceDirect, Some(staged)) => ImportedFrom::Staged(staged),
             (ImportMethod::GlanceDirect, None) => return members.refuse("staged", "is required"),
             (ImportMethod::WebDownload(source), _) => ImportedFrom::Web(source),
+            (ImportMethod::GlanceDownload(source), _) => ImportedFrom::Image(source),
         };
         Ok(Self { image, from })
     }
@@ -159,13 +239,17 @@ impl ImageImport {
     /// As an import of a source: the bytes must be what the record says, and are stored in the operator's format.
     ///
     /// # Errors
-    /// [`InvalidInput`] where the record's formats are none that can be imported.
+    /// [`InvalidInput`] where the record's formats are none that can be imported, and for another image's bytes: these
+    /// are what that image's record says.
     pub fn of_record(&self, record: &Image, work_bucket: &str) -> Checked<ImportInput> {
         let source = match &self.from {
             ImportedFrom::Staged(staged) => {
                 SourceLocation::Staged { bucket: work_bucket.to_owned(), key: staged.object_key(self.image) }
             }
             ImportedFrom::Web(source) => source.clone(),
+            ImportedFrom::Image(source) => {
+                return Err(InvalidInput::new("import_req", format!("{source} is an image, not a source")));
+            }
         };
         let (disk, container) = formats(record)?;
         let image = ImageProperties { container_format: Some(container), ..ImageProperties::default() };
@@ -205,21 +289,54 @@ pub fn formats(record: &Image) -> Checked<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::regions::Region;
     use crate::time::Timestamp;
 
-    fn policy() -> SourcePolicy {
-        SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() }
+    /// What is known here: a bucket, two regions of this cloud, and two Glances elsewhere, of which one has a name.
+    struct Operator(SourcePolicy, Regions, GlanceEndpoints);
+
+    impl Operator {
+        fn new(buckets: &[&str]) -> Self {
+            let there = Region {
+                name: "eu-west-1".into(),
+                endpoint: "https://images.eu.example.com".into(),
+                images_bucket: "images-eu".into(),
+                images_table: "images".into(),
+            };
+            let buckets = buckets.iter().map(|bucket| (*bucket).to_owned()).collect();
+            Self(
+                SourcePolicy { buckets, ..SourcePolicy::default() },
+                Regions::new("us-east-1", vec![there]).unwrap(),
+                GlanceEndpoints::parse("RegionTwo=https://glance.example.org, https://unnamed.example")
+                    .unwrap(),
+            )
+        }
+
+        fn known(&self) -> Known<'_> {
+            Known { sources: &self.0, regions: &self.1, glances: &self.2 }
+        }
+    }
+
+    fn method(body: &Value) -> Checked<ImportMethod> {
+        ImportMethod::parse(body, Operator::new(&["sources"]).known())
+    }
+
+    fn input(input: &Value) -> Checked<ImageImport> {
+        ImageImport::parse(input, Operator::new(&["sources"]).known())
+    }
+
+    const ID: &str = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+
+    fn of_glance(region: &str) -> Value {
+        json!({"method": {"name": "glance-download", "glance_region": region, "glance_image_id": ID}})
     }
 
     #[test]
     fn a_request_names_a_method_and_what_that_needs() {
         let web = json!({"method": {"name": "web-download", "uri": "s3://sources/a"}, "all_stores": false});
         let source = SourceLocation::S3 { bucket: "sources".into(), key: "a".into() };
-        assert_eq!(ImportMethod::parse(&web, &policy()).unwrap(), ImportMethod::WebDownload(source.clone()));
-        assert_eq!(
-            ImportMethod::parse(&ImageImport::direct(), &policy()).unwrap(),
-            ImportMethod::GlanceDirect
-        );
+        assert_eq!(method(&web).unwrap(), ImportMethod::WebDownload(source.clone()));
+        assert_eq!(method(&ImageImport::direct()).unwrap(), ImportMethod::GlanceDirect);
         for (body, parameter) in [
             (json!([]), "The request body"),
             (json!({}), "method"),
@@ -233,8 +350,59 @@ mod tests {
             (json!({"method": {"name": "web-download", "uri": "http://169.254.169.254/"}}), "method.uri"),
             (json!({"method": {"name": "web-download", "uri": "s3://others/a"}}), "method.uri"),
         ] {
-            assert_eq!(ImportMethod::parse(&body, &policy()).unwrap_err().parameter, parameter, "{body}");
+            assert_eq!(method(&body).unwrap_err().parameter, parameter, "{body}");
         }
+    }
+
+    #[test]
+    fn another_image_is_named_by_a_region_that_is_known() {
+        let image: ImageId = ID.parse().unwrap();
+        for region in ["eu-west-1", "us-east-1"] {
+            let source = CloneSource::Region { region: region.into(), image };
+            assert_eq!(method(&of_glance(region)).unwrap(), ImportMethod::GlanceDownload(source));
+        }
+        let there = CloneSource::Glance(GlanceImage::new("https://glance.example.org", image));
+        for region in ["RegionTwo", "REGIONTWO"] {
+            assert_eq!(method(&of_glance(region)).unwrap(), ImportMethod::GlanceDownload(there.clone()));
+        }
+        let mut public = of_glance("RegionTwo");
+        public["method"]["glance_service_interface"] = json!("public");
+        assert_eq!(method(&public).unwrap(), ImportMethod::GlanceDownload(there));
+        for (key, value, told) in [
+            ("glance_region", json!(null), "is required: one of us-east-1, eu-west-1, RegionTwo"),
+            ("glance_region", json!("mars"), "one of us-east-1, eu-west-1, RegionTwo, not \"mars\""),
+            ("glance_region", json!("https://unnamed.example"), "must be one of"),
+            ("glance_image_id", json!(null), "is required"),
+            ("glance_image_id", json!("cirros"), "a UUID, not \"cirros\""),
+            ("glance_image_id", json!(7), "string"),
+            ("glance_service_interface", json!("internal"), "must be public, not \"internal\""),
+        ] {
+            let mut body = of_glance("RegionTwo");
+            match value.is_null() {
+                true => drop(body["method"].as_object_mut().unwrap().remove(key)),
+                false => body["method"][key] = value,
+            }
+            let refused = method(&body).unwrap_err();
+            assert_eq!(refused.parameter, format!("method.{key}"), "{body}");
+            assert!(refused.message.contains(told), "{body}: {}", refused.message);
+        }
+    }
+
+    #[test]
+    fn a_record_takes_over_what_says_how_the_guest_runs() {
+        let now = Timestamp::from_epoch(0);
+        let image = Image::queued(ImageId(Uuid::from_u128(7)), "demo", now);
+        let named = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+        let names = ["hw_disk_bus", "trait:A", "os_distro", "os_version", "os_glance_x", "myhw_x"];
+        let source = Image { properties: named(&names), ..image.clone() };
+        let taken = taken_over(&source);
+        assert_eq!(taken, named(&["hw_disk_bus", "os_distro", "trait:A"]));
+        check_taken_over(&image, &taken).unwrap();
+        let names: Vec<String> = (0..126).map(|n| format!("p{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let full = Image { properties: named(&names), ..image };
+        let told = check_taken_over(&full, &taken).unwrap_err().to_string();
+        assert!(told.contains("129 extra properties"), "{told}");
     }
 
     #[test]
@@ -258,11 +426,11 @@ mod tests {
                 "\"url\" is not known, did you mean uri?",
             ),
         ] {
-            let told = ImportMethod::parse(&body, &policy()).unwrap_err().message;
+            let told = method(&body).unwrap_err().message;
             assert!(told.contains(hint), "{body}: {told}");
         }
         let taken = json!({"method": {"name": "glance-direct", "Name": "x"}, "all_store": false, "note": 1});
-        assert!(ImportMethod::parse(&taken, &policy()).is_ok());
+        assert!(method(&taken).is_ok());
         assert_eq!(
             ImportMethod::remarks(&taken),
             [
@@ -279,8 +447,8 @@ mod tests {
     #[test]
     fn a_tasks_input_is_read_as_it_was_written() {
         let (image, staged) = (ImageId(Uuid::from_u128(7)), StagedBytes(Uuid::from_u128(8)));
-        let input = ImageImport::input(image, &ImageImport::direct(), Some(staged));
-        let read = ImageImport::parse(&input, &policy()).unwrap();
+        let task = ImageImport::input(image, &ImageImport::direct(), Some(staged));
+        let read = input(&task).unwrap();
         assert_eq!(read, ImageImport { image, from: ImportedFrom::Staged(staged) });
         let mut record = Image::queued(image, "demo", Timestamp::from_epoch(0));
         assert_eq!(read.of_record(&record, "work").unwrap_err().parameter, "container_format");
@@ -295,9 +463,16 @@ mod tests {
         assert_eq!(read.of_record(&record, "work").unwrap().declared_format, Some("ova"));
 
         let web = json!({"method": {"name": "web-download", "uri": "s3://sources/a"}});
-        let input = ImageImport::input(image, &web, None);
-        assert_eq!(ImageImport::parse(&input, &policy()).unwrap().staged(), None);
-        let narrowed = ImageImport::parse(&input, &SourcePolicy::default()).unwrap_err();
-        assert_eq!(narrowed.parameter, "method.uri");
+        let task = ImageImport::input(image, &web, None);
+        assert_eq!(input(&task).unwrap().staged(), None);
+        let narrowed = ImageImport::parse(&task, Operator::new(&[]).known()).unwrap_err();
+        assert_eq!((narrowed.parameter.as_str(), ImageImport::is_of_image(&task)), ("method.uri", false));
+
+        let task = ImageImport::input(image, &of_glance("eu-west-1"), None);
+        let source = CloneSource::Region { region: "eu-west-1".into(), image: ID.parse().unwrap() };
+        let read = input(&task).unwrap();
+        assert_eq!((&read.from, read.staged()), (&ImportedFrom::Image(source), None));
+        assert_eq!(read.of_record(&record, "work").unwrap_err().parameter, "import_req");
+        assert!(ImageImport::is_of_image(&task) && !ImageImport::is_of_image(&json!({})));
     }
 }

@@ -60,7 +60,7 @@ pub struct Tasks {
     pub receivers: ExportPolicy,
     /// The regions of this cloud.
     pub regions: Regions,
-    /// The Glances elsewhere that images may be cloned from.
+    /// The Glances elsewhere that images may be copied from.
     pub glances: GlanceEndpoints,
     /// From a task's end to its expiry.
     pub ttl: Duration,
@@ -171,6 +171,7 @@ impl Tasks {
         input: Value,
         remarks: String,
         request_id: &str,
+        token: Option<Secret>,
     ) -> Answer<Task> {
         self.check_may_create(caller)?;
         let task = Task {
@@ -179,7 +180,7 @@ impl Tasks {
             message: remarks,
             ..Task::pending(TaskType::ApiImageImport, &caller.project, input, self.clock.now())
         };
-        self.accept(task, None, None).await
+        self.accept(task, None, token.as_ref()).await
     }
 
     async fn accept(&self, task: Task, key: Option<&IdempotencyKey>, token: Option<&Secret>) -> Answer<Task> {
@@ -334,14 +335,7 @@ impl Tasks {
         token: Option<Secret>,
     ) -> Answer<(String, Option<Secret>)> {
         let clone = CloneInput::parse(input, &self.regions, &self.glances)?;
-        let token = match (&clone.source, token) {
-            (CloneSource::Region { .. }, _) => None,
-            (CloneSource::Glance(_), Some(token)) => Some(token),
-            (CloneSource::Glance(image), None) => {
-                let told = format!("is required to read {image}: {}", Secret::SHAPE);
-                return Err(InvalidInput::new("X-Auth-Token", told).into());
-            }
-        };
+        let token = token_for(&clone.source, token)?;
         clone.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(clone.image.id).await?;
         images::check_quota(&*self.images, &caller.project, self.quota).await?;
@@ -421,6 +415,21 @@ impl Tasks {
 
     fn unexpired(&self, task: Option<Task>) -> Option<Task> {
         task.filter(|task| !task.is_expired(self.clock.now()))
+    }
+}
+
+/// The token that goes with a task that copies an image: none but for one of a Glance elsewhere.
+///
+/// # Errors
+/// [`Rejection::Invalid`] where one is needed and the request had none.
+pub(crate) fn token_for(source: &CloneSource, token: Option<Secret>) -> Answer<Option<Secret>> {
+    match (source, token) {
+        (CloneSource::Region { .. }, _) => Ok(None),
+        (CloneSource::Glance(_), Some(token)) => Ok(Some(token)),
+        (CloneSource::Glance(image), None) => {
+            let told = format!("is required to read {image}: {}", Secret::SHAPE);
+            Err(InvalidInput::new("X-Auth-Token", told).into())
+        }
     }
 }
 

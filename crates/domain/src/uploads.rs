@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::image::{Image, ImageId, ImageStatus, StagedBytes};
-use crate::image_import::{ImageImport, ImportMethod, check_stores, formats};
+use crate::image_import::{ImageImport, ImportMethod, Known, check_stores, formats};
 use crate::images::Images;
 use crate::policy;
 use crate::ports::{MultipartUploads, Staging};
 use crate::rejection::{Answer, Rejection};
+use crate::secret::Secret;
 use crate::task::{Task, TaskId};
-use crate::tasks::Tasks;
+use crate::tasks::{self, Tasks};
 
 /// From one look at an upload's import to the next.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -69,22 +70,36 @@ impl Uploads<'_> {
     /// # Errors
     /// [`Rejection`]: invalid what can't be taken; a conflict where the image isn't in the state that the method needs,
     /// or has no formats.
-    pub async fn import(&self, caller: &Caller, id: &str, body: &Value, request_id: &str) -> Answer<Task> {
+    pub async fn import(
+        &self,
+        caller: &Caller,
+        id: &str,
+        body: &Value,
+        request_id: &str,
+        token: Option<Secret>,
+    ) -> Answer<Task> {
         let image = self.changeable(caller, id).await?;
-        let method = ImportMethod::parse(body, &self.tasks.sources)?;
+        let Tasks { sources, regions, glances, .. } = self.tasks;
+        let method = ImportMethod::parse(body, Known { sources, regions, glances })?;
         check_stores(body, self.tasks.regions.here())?;
         let staged = match (&method, image.status, image.staged) {
             (ImportMethod::GlanceDirect, ImageStatus::Uploading, Some(staged)) => Some(staged),
-            (ImportMethod::WebDownload(_), ImageStatus::Queued, _) => None,
+            (ImportMethod::WebDownload(_) | ImportMethod::GlanceDownload(_), ImageStatus::Queued, _) => None,
             (ImportMethod::GlanceDirect, ..) if image.upload.is_some() => return Err(has_bytes(&image)),
             (ImportMethod::GlanceDirect, ..) => {
                 let told = format!("Image {id} is {}; stage its bytes first", image.status.name());
                 return Err(Rejection::Conflict(told));
             }
-            (ImportMethod::WebDownload(_), ..) => return Err(has_bytes(&image)),
+            (ImportMethod::WebDownload(_) | ImportMethod::GlanceDownload(_), ..) => {
+                return Err(has_bytes(&image));
+            }
         };
         check_formats(&image)?;
-        self.start(caller, image.id, body, staged, request_id).await
+        let token = match &method {
+            ImportMethod::GlanceDownload(source) => tasks::token_for(source, token)?,
+            ImportMethod::GlanceDirect | ImportMethod::WebDownload(_) => None,
+        };
+        self.start(caller, (image.id, staged), body, request_id, token).await
     }
 
     /// Uploads and imports at once; the task.
@@ -95,7 +110,8 @@ impl Uploads<'_> {
         let image = self.empty(caller, id).await?;
         check_formats(&image)?;
         let staged = self.put(image.id, bytes).await?;
-        let started = self.start(caller, image.id, &ImageImport::direct(), Some(staged), request_id).await;
+        let (into, request) = ((image.id, Some(staged)), ImageImport::direct());
+        let started = self.start(caller, into, &request, request_id, None).await;
         if started.is_err() {
             self.forget(image.id, staged).await;
         }
@@ -144,14 +160,14 @@ impl Uploads<'_> {
     async fn start(
         &self,
         caller: &Caller,
-        image: ImageId,
+        (image, staged): (ImageId, Option<StagedBytes>),
         request: &Value,
-        staged: Option<StagedBytes>,
         request_id: &str,
+        token: Option<Secret>,
     ) -> Answer<Task> {
         let input = ImageImport::input(image, request, staged);
         let remarks = ImportMethod::remarks(request).join(" ");
-        self.tasks.fill(caller, input, remarks, request_id).await
+        self.tasks.fill(caller, input, remarks, request_id, token).await
     }
 }
 

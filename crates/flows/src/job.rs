@@ -4,6 +4,8 @@
 //! - What is saved for later calls is saved once: the first writer wins, and whoever comes second goes by what is there.
 //! - A plan carries its version. A function that finds another one says so in words, and the task ends.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use disk_image::Format;
 use image_tasks_domain::source::SourceLocation;
@@ -152,6 +154,9 @@ pub(crate) struct Plan {
     pub(crate) allocation: Option<Pinned>,
     /// Of the object in a user's bucket.
     pub(crate) metadata: Metadata,
+    /// What a record that is filled with another image's bytes takes over of that image's properties.
+    #[serde(default)]
+    pub(crate) properties: BTreeMap<String, String>,
     /// The upload that takes the parts.
     pub(crate) upload: Option<UploadId>,
     /// What the task says beside its success.

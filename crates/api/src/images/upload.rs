@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{json_of, media_type};
 use crate::app::Call;
 use crate::error::ApiError;
+use crate::tasks::token_of;
 use crate::{body, reply};
 
 /// The one type of an upload's body.
@@ -51,7 +52,8 @@ pub(crate) async fn file(
 
 pub(crate) async fn import(uploads: Uploads<'_>, call: Call, id: &str) -> Result<Response<Bytes>, ApiError> {
     let body = json_of(&call.body)?;
-    uploads.import(&call.caller, id, &body, &call.request_id).await?;
+    let token = token_of(&call);
+    uploads.import(&call.caller, id, &body, &call.request_id, token).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 

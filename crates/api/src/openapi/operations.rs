@@ -110,7 +110,7 @@ fn of_images(route: Route<'_>, method: &str) -> Option<Operation> {
             .takes(Takes::Json("completion"))
             .answers(204, "The bytes wait to be imported", Holds::Nothing)
             .refuses(&[400, 404, 409, 413]),
-        (Route::ImageImport(_), "POST") => does("importImage", "Import staged bytes, or those of a URL")
+        (Route::ImageImport(_), "POST") => does("importImage", "Import staged bytes, those of a URL, or those of another image")
             .takes(Takes::Json("imageImport"))
             .answers(202, "A task of type api_image_import does it", Holds::Nothing)
             .refuses(&[400, 404, 409, 413]),

@@ -216,6 +216,15 @@ fn image_import() -> Value {
             "properties": {
                 "name": {"type": "string", "enum": METHODS},
                 "uri": {"description": "Of web-download: where the bytes are", "type": "string"},
+                "glance_region": {
+                    "description": "Of glance-download: the region that has the image, as GET /v2/info/regions or the \
+                                    operator names it",
+                    "type": "string",
+                },
+                "glance_image_id": {
+                    "description": "Of glance-download: the image there", "type": "string", "format": "uuid",
+                },
+                "glance_service_interface": {"type": "string", "enum": ["public"], "default": "public"},
             },
         }},
     })

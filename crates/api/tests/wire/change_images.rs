@@ -45,7 +45,7 @@ async fn a_record_is_made() {
     .ok(201);
     let path = format!("/v2/images/{id}");
     assert_eq!(made.header("location"), format!("https://images.example{path}"));
-    assert_eq!(made.header("openstack-image-import-methods"), "glance-direct,web-download");
+    assert_eq!(made.header("openstack-image-import-methods"), "glance-direct,web-download,glance-download");
     assert_eq!(
         made.body,
         json!({

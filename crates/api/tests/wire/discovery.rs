@@ -152,7 +152,7 @@ async fn the_methods_of_imports_into_an_image() {
     let told = service.get(ALICE, "/v2/info/import").await.ok(200).body;
     assert_eq!(
         (&told["import-methods"]["type"], &told["import-methods"]["value"]),
-        (&json!("array"), &json!(["glance-direct", "web-download"]))
+        (&json!("array"), &json!(["glance-direct", "web-download", "glance-download"]))
     );
 }
 

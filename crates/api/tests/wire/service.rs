@@ -37,6 +37,8 @@ pub(crate) const KEYSTONE: &str = "https://keystone.example.org";
 pub(crate) const ACCOUNT: &str = "123456789012";
 /// A Glance elsewhere that images may be cloned from.
 pub(crate) const GLANCE: &str = "https://glance.example.org:9292";
+/// The region that it is of.
+pub(crate) const GLANCE_REGION: &str = "RegionTwo";
 
 pub(crate) struct Service {
     pub(crate) app: App,
@@ -94,7 +96,7 @@ impl Service {
             sources: SourcePolicy { buckets: ["sources".to_owned()].into(), ..SourcePolicy::default() },
             regions: Regions::new("us-east-1", vec![region("us-east-1"), region("eu-west-1")]).unwrap(),
             receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
-            glances: GlanceEndpoints::parse(GLANCE).unwrap(),
+            glances: GlanceEndpoints::parse(&format!("{GLANCE_REGION}={GLANCE}")).unwrap(),
             ttl: TTL,
             quota: QUOTA,
         };

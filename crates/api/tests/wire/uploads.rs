@@ -2,13 +2,13 @@
 
 use http::Method;
 use image_tasks_domain::image::Publication;
-use image_tasks_domain::ports::{Clock as _, ImageStore as _, TaskLife as _};
+use image_tasks_domain::ports::{Clock as _, Credentials as _, ImageStore as _, TaskLife as _};
 use image_tasks_domain::{
-    Failure, FailureCode, ImageId, ImageStatus, StagedBytes, StoredObject, TaskId, TaskStatus,
+    Failure, FailureCode, ImageId, ImageStatus, Secret, StagedBytes, StoredObject, TaskId, TaskStatus,
 };
 use serde_json::{Value, json};
 
-use crate::service::{ADMIN, ALICE, Answer, BOB, Service, TTL};
+use crate::service::{ADMIN, ALICE, Answer, BOB, GLANCE, GLANCE_REGION, Service, TTL};
 
 pub(crate) const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 pub(crate) const READER: &str = "rita:demo:reader";
@@ -16,7 +16,7 @@ pub(crate) const READER: &str = "rita:demo:reader";
 pub(crate) async fn record(service: &Service, body: Value) -> String {
     let headers = [("x-auth-token", ALICE)];
     let made = service.send(Method::POST, "/v2/images", &headers, body.to_string()).await.ok(201);
-    assert_eq!(made.header("openstack-image-import-methods"), "glance-direct,web-download");
+    assert_eq!(made.header("openstack-image-import-methods"), "glance-direct,web-download,glance-download");
     made.body["id"].as_str().unwrap().to_owned()
 }
 
@@ -64,6 +64,7 @@ pub(crate) async fn work(service: &Service, ends: Result<(), Failure>) -> TaskId
                 hashes_follow: false,
                 remark: None,
                 found: Default::default(),
+                properties: Default::default(),
                 stored: StoredObject {
                     bucket: "images".into(),
                     key: image.object_key(id),
@@ -167,6 +168,60 @@ async fn a_download_into_a_record() {
     // Such tasks are made here alone.
     let asked = json!({"type": "api_image_import", "input": task["input"]});
     assert!(service.post(ALICE, &asked).await.error(400).contains("/import alone"));
+}
+
+#[tokio::test]
+async fn the_bytes_of_another_image_come_into_a_record() {
+    let service = Service::new();
+    let other = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+    let of = |region: &str| {
+        let method = json!({"name": "glance-download", "glance_region": region, "glance_image_id": other});
+        json!({"method": method})
+    };
+    let methods = service.get(ALICE, "/v2/info/import").await.ok(200).body;
+    assert_eq!(methods["import-methods"]["value"][2], "glance-download");
+    // A region's image is copied by right of its project, a Glance elsewhere asks for the caller's token.
+    for (region, kept) in [("eu-west-1", None), (GLANCE_REGION, Some(Secret::new(ALICE).unwrap()))] {
+        let id = record(&service, formats()).await;
+        import(&service, READER, &id, of(region)).await.error(403);
+        import(&service, BOB, &id, of(region)).await.error(404);
+        import(&service, ALICE, &id, of(region)).await.ok(202);
+        let tasks = service.get(ALICE, "/v2/tasks?type=api_image_import&status=pending").await.ok(200).body;
+        let task: TaskId = tasks["tasks"][0]["id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(service.store.token(task, service.clock.now()).await.unwrap(), kept);
+        let shown = service.get(ALICE, &format!("/v2/tasks/{task}")).await.ok(200).body;
+        assert_eq!(shown["input"], json!({"image_id": id, "import_req": of(region)}));
+        assert_eq!(work(&service, Ok(())).await, task);
+        assert_eq!(service.store.token(task, service.clock.now()).await.unwrap(), None);
+        assert!(import(&service, ALICE, &id, of(region)).await.error(409).contains("active"));
+    }
+    let id = record(&service, formats()).await;
+    let refused = import(&service, ALICE, &id, of("mars")).await;
+    let known = format!("us-east-1, eu-west-1, {GLANCE_REGION}");
+    assert_eq!(refused.error(400), format!("method.glance_region: must be one of {known}, not \"mars\""));
+    let misspelt = json!({"method": {"name": "glance-download", "region": "eu-west-1"}});
+    let told = import(&service, ALICE, &id, misspelt).await;
+    assert_eq!(told.error(400), format!("method.glance_region: is required: one of {known}"));
+    let bare = record(&service, json!({})).await;
+    import(&service, ALICE, &bare, of("eu-west-1")).await.error(409);
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_glance_elsewhere_need_a_token() {
+    let mut service = Service::new();
+    let id = record(&service, formats()).await;
+    service.app.identity = image_tasks_api::Identity::Iam(None);
+    let method = json!({"name": "glance-download", "glance_region": GLANCE_REGION, "glance_image_id": id});
+    let body = json!({"method": method}).to_string();
+    let mut request = http::Request::post(format!("/v2/images/{id}/import")).body(body.into()).unwrap();
+    request.extensions_mut().insert(image_tasks_api::IamPrincipal {
+        account_id: "demo".into(),
+        arn: "arn:aws:iam::123456789012:user/alice".into(),
+    });
+    let refused = service.request(request).await;
+    let told = format!("X-Auth-Token: is required to read {GLANCE}/v2/images/{id}: ");
+    assert!(refused.error(400).starts_with(&told), "{refused:?}");
+    assert!(service.executions.started().is_empty());
 }
 
 #[tokio::test]

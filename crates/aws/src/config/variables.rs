@@ -148,7 +148,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "GLANCE_ENDPOINTS",
         functions: &[Api, Function::Clone],
-        meaning: "comma-separated Glance endpoints elsewhere, `http(s)://host[:port][/path]`, that images may be cloned from; empty: none",
+        meaning: "comma-separated Glance endpoints elsewhere, `http(s)://host[:port][/path]`, that images may be copied from; `region=` before one names it for `glance-download`; empty: none",
         default: Some(""),
     },
     Variable {

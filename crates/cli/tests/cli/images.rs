@@ -17,6 +17,7 @@ pub(crate) fn publication(image: ImageId, size: u64, hashes: Option<ImageHashes>
         hashes_follow: false,
         remark: None,
         found: Default::default(),
+        properties: Default::default(),
         stored: StoredObject {
             bucket: "images".to_owned(),
             key: image.object_key(TaskId(Uuid::nil())),

@@ -37,7 +37,7 @@ fn read(record: &Value) -> Result<Image, Failure> {
 #[test]
 fn endpoints_are_beginnings_of_urls() {
     let listed = GlanceEndpoints::parse(" https://A.example/ ,http://b.example:9292/image/x,, ").unwrap();
-    assert_eq!(listed.listed(), ["https://a.example", "http://b.example:9292/image/x"]);
+    assert_eq!(listed.urls().collect::<Vec<_>>(), ["https://a.example", "http://b.example:9292/image/x"]);
     assert_eq!(GlanceEndpoints::parse("").unwrap(), GlanceEndpoints::default());
     let allowed = |url: &str| listed.allow(&Url::parse(url).unwrap());
     for url in ["https://a.example/", "https://A.example:443/v2/x", "http://b.example:9292/image/x/v2"] {
@@ -71,6 +71,23 @@ fn endpoints_are_beginnings_of_urls() {
     ] {
         let refused = GlanceEndpoints::parse(&format!("https://ok.example,{bad}")).unwrap_err();
         assert!(refused.starts_with(&format!("'{bad}' is no endpoint: ")), "{refused}");
+    }
+}
+
+#[test]
+fn an_endpoint_may_have_its_regions_name() {
+    let listed = "RegionTwo=https://a.example:9292, https://b.example/x=y, three.3=https://c.example/";
+    let listed = GlanceEndpoints::parse(listed).unwrap();
+    assert_eq!(listed.regions().collect::<Vec<_>>(), ["RegionTwo", "three.3"]);
+    let urls = ["https://a.example:9292", "https://b.example/x=y", "https://c.example"];
+    assert_eq!(listed.urls().collect::<Vec<_>>(), urls);
+    assert_eq!(listed.of_region("regiontwo"), Some("https://a.example:9292"));
+    assert_eq!(listed.of_region("three.3"), Some("https://c.example"));
+    assert_eq!((listed.of_region(""), listed.of_region("https")), (None, None));
+    let twice = GlanceEndpoints::parse("one=https://a.example,ONE=https://b.example").unwrap_err();
+    assert_eq!(twice, "region 'one' is listed twice");
+    for bad in ["=https://a.example", "a b=https://a.example", "one=a.example", "one=two=https://a.example"] {
+        GlanceEndpoints::parse(bad).unwrap_err();
     }
 }
 

@@ -121,6 +121,7 @@ impl Engine {
             hashes_follow,
             remark: plan.remark.clone(),
             found: found.clone(),
+            properties: plan.properties.clone(),
             stored: StoredObject {
                 bucket: object.at.bucket.clone(),
                 key: object.at.key.clone(),

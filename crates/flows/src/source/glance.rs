@@ -1,7 +1,7 @@
 //! An image of a Glance elsewhere: its record, fetched once and kept.
 //!
 //! Invariants:
-//! - The record is fetched, checked and kept before the task is at work: all phases go by the same.
+//! - The record is fetched and checked once, and kept: all phases go by the same.
 //! - A caller's token stands in nothing that is kept, shown or logged here: who opens a source reads it anew.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use image_tasks_domain::{GlanceEndpoints, GlanceImage, Image, TaskId};
 
 use super::remote::{Remote, TOKEN};
-use crate::error::{Flow, Stop};
+use crate::error::Flow;
 use crate::job::RemoteAsk;
 use crate::ports::Glances;
 use crate::retry::retry_source;
@@ -39,8 +39,15 @@ impl GlanceImages {
 
     /// What a task at work asks for.
     pub(crate) async fn ask(&self, stores: &Stores, id: TaskId, from: &GlanceImage) -> Flow<RemoteAsk> {
-        // None while the task is at work: somebody has just ended it.
-        let record: Image = stores.load(&stores.settings.record(id)).await?.ok_or(Stop::Ended)?;
+        let record = match stores.load(&stores.settings.record(id)).await? {
+            Some(record) => record,
+            // A task that fills a record begins before it asks; or somebody has just ended the task.
+            None => {
+                let record = self.fetch(stores, id, from).await?;
+                stores.unended(id).await?;
+                record
+            }
+        };
         Ok(RemoteAsk { input: from.import(&record)?, record: Some(record), told: None })
     }
 }

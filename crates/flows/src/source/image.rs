@@ -67,6 +67,7 @@ pub(crate) async fn plan(
         allocation: None,
         sha256: false,
         metadata: metadata(task.id, image, input.format),
+        properties: Default::default(),
         upload: None,
         remark: None,
     };

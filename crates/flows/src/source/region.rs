@@ -109,6 +109,7 @@ impl RegionImages {
             allocation,
             sha256: false,
             metadata: Default::default(),
+            properties: Default::default(),
             upload: None,
             remark: None,
         })

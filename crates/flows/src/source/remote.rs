@@ -248,6 +248,7 @@ impl Remote {
             hashing,
             sha256: checked_later && ask.given_hashes().sha256.is_some(),
             metadata: Default::default(),
+            properties: Default::default(),
             upload: None,
         })))
     }

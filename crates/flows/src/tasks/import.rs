@@ -1,11 +1,12 @@
 //! Imports: from a source that a user names, or an upload, to an image of this region.
 
 use async_trait::async_trait;
-use image_tasks_domain::image_import::ImageImport;
-use image_tasks_domain::{FailureCode, Image, ImageId, ImportInput, Task};
+use image_tasks_domain::image_import::{ImageImport, Known};
+use image_tasks_domain::regions::Regions;
+use image_tasks_domain::{GlanceEndpoints, Image, ImageId, ImportInput, Task};
 use uuid::Uuid;
 
-use super::{TaskKind, bound, forbidden, image_exists};
+use super::{TaskKind, bound, forbidden, image_exists, not_queued};
 use crate::error::{Flow, Stop};
 use crate::job::{Ask, Draft, Job, RemoteAsk, Spooled};
 use crate::sink::Sink;
@@ -22,7 +23,10 @@ pub struct Imports {
 
 impl Imports {
     fn filling(&self, task: &Task) -> Flow<ImageImport> {
-        ImageImport::parse(&task.input, &self.remote.policy.sources).map_err(forbidden)
+        // Another image's bytes are the work of clones: no region and no Glance is known here.
+        let (regions, glances) = (&Regions::default(), &GlanceEndpoints::default());
+        let known = Known { sources: &self.remote.policy.sources, regions, glances };
+        ImageImport::parse(&task.input, known).map_err(forbidden)
     }
 
     async fn input(&self, stores: &Stores, task: &Task) -> Flow<ImportInput> {
@@ -34,11 +38,6 @@ impl Imports {
         let record = stores.images.get(filling.image).await?.ok_or_else(|| not_queued(filling.image))?;
         filling.of_record(&record, &stores.settings.work_bucket).map_err(forbidden)
     }
-}
-
-fn not_queued(image: ImageId) -> Stop {
-    let why = "another task fills it, or it has its bytes, or it is gone";
-    Stop::failed(FailureCode::ImageNotQueued, format!("image {image} doesn't wait for these bytes: {why}"))
 }
 
 #[async_trait]

@@ -83,6 +83,12 @@ fn image_exists() -> Stop {
     Stop::failed(image_tasks_domain::FailureCode::ImageExists, message)
 }
 
+fn not_queued(image: ImageId) -> Stop {
+    let why = "another task fills it, or it has its bytes, or it is gone";
+    let message = format!("image {image} doesn't wait for these bytes: {why}");
+    Stop::failed(image_tasks_domain::FailureCode::ImageNotQueued, message)
+}
+
 /// What an input that was good at the POST isn't any more.
 fn forbidden(refused: image_tasks_domain::InvalidInput) -> Stop {
     Stop::failed(image_tasks_domain::FailureCode::SourceForbidden, refused.to_string())

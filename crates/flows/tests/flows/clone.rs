@@ -23,7 +23,7 @@ use crate::stores::Stores;
 use crate::world::{CUT, World, hex, pattern};
 
 const HERE: &str = "us-east-1";
-const THERE: &str = "eu-west-1";
+pub(crate) const THERE: &str = "eu-west-1";
 const SOURCE: &str = "7b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
 const RULES: CopyRules = CopyRules { whole: 1000, part: 1000 };
 const MAP: &[u8] = b"where the data is";
@@ -126,7 +126,7 @@ impl TwoRegions {
         Self { world, there, engine, bytes }
     }
 
-    async fn change(&self, change: impl FnOnce(&mut Image)) {
+    pub(crate) async fn change(&self, change: impl FnOnce(&mut Image)) {
         let mut image = self.source().await;
         change(&mut image);
         self.there.inner.put_image(image);
@@ -137,7 +137,7 @@ impl TwoRegions {
     }
 
     /// The whole life of the task, to its end.
-    async fn run(&self) -> Task {
+    pub(crate) async fn run(&self) -> Task {
         self.world.run_with(&|event| self.phase(event).boxed()).await;
         self.world.task().await
     }
@@ -147,7 +147,7 @@ impl TwoRegions {
     }
 
     /// What there is beside the source.
-    fn made(&self) -> Vec<String> {
+    pub(crate) fn made(&self) -> Vec<String> {
         let mut everything = self.world.objects.everything();
         everything.retain(|key| !key.starts_with("images-eu/"));
         everything

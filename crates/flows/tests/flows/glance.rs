@@ -25,7 +25,9 @@ use crate::sources::Script;
 use crate::world::{CUT, World, hex, pattern};
 
 const ENDPOINT: &str = "https://glance.example.org:9292";
-const SOURCE: &str = "7b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+/// The region that it is of.
+pub(crate) const ELSEWHERE: &str = "RegionTwo";
+pub(crate) const SOURCE: &str = "7b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
 const TOKEN: &str = "gAAAAABk-not-to-be-seen";
 
 fn url() -> String {
@@ -77,7 +79,7 @@ async fn with_record(script: Script, record: Option<String>, input: Value) -> Wo
     let script = Script { etag: String::new(), token: Some(TOKEN.into()), ..script };
     *world.sources.scripts.lock().unwrap() = [(format!("{}/file", url()), Arc::new(script))].into();
     let glances = Arc::new(OneImage { faults: Arc::clone(&world.faults), record });
-    world.kind = clones(glances, ENDPOINT);
+    world.kind = clones(glances, &format!("{ELSEWHERE}={ENDPOINT}"));
     let mut task = world.task().await;
     (task.task_type, task.input) = (TaskType::Clone, json!({"source_image_url": url()}));
     task.input.as_object_mut().unwrap().extend(input.as_object().unwrap().clone());

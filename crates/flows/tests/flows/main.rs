@@ -16,6 +16,7 @@ mod export_causes;
 mod faults;
 mod fills;
 mod glance;
+mod glance_download;
 mod import;
 mod late_hashes;
 mod lies;

@@ -78,7 +78,7 @@ pub(super) async fn deploy(
         format!("SourceBuckets={SOURCE_BUCKET}"),
         format!("ExportBuckets={}", export_buckets.join(",")),
         "SourceAllowNetworks=127.0.0.0/8".to_owned(),
-        format!("GlanceEndpoints=http://{}", endpoints.glance()),
+        format!("GlanceEndpoints=elsewhere=http://{}", endpoints.glance()),
         format!("Architecture={}", architecture()?),
     ];
     parameters.extend_from_slice(&placement.parameters);

@@ -104,6 +104,28 @@ async fn an_image_of_a_glance_elsewhere_is_cloned_with_the_callers_token() {
     }
     assert!(glance.requests().iter().all(|r| r.token.as_deref() == Some(TOKEN)));
 
+    // Into a record that is there, by the region's name.
+    let url = glance.serve_image(&id(9), record(&id(9), 20 * MIB).to_string(), bytes(20 * MIB), TOKEN);
+    let formats = json!({"name": "mine", "disk_format": "qcow2", "container_format": "bare"});
+    let waiting = tenant.post("/v2/images", &formats).await.body;
+    let path = format!("/v2/images/{}", waiting["id"].as_str().unwrap());
+    let method = json!({"name": "glance-download", "glance_region": "elsewhere", "glance_image_id": id(9)});
+    let asked = tenant.post(&format!("{path}/import"), &json!({"method": method})).await;
+    assert_eq!(asked.status, StatusCode::ACCEPTED, "{url}: {}", asked.body);
+    let image = loop {
+        let image = tenant.get(&path).await.body;
+        assert_eq!(image["os_glance_failed_import"], Value::Null, "{image}");
+        if image["status"] == "active" {
+            break image;
+        }
+        pause().await;
+    };
+    tenant.is_pattern(&image, SEED, 20 * MIB).await;
+    assert_eq!((&image["disk_format"], &image["os_distro"]), (&json!("raw"), &json!("debian")));
+    let tasks = tenant.get(&format!("{path}/tasks")).await.body;
+    assert_eq!(tasks["tasks"][0]["status"], "success", "{tasks}");
+    assert_eq!(kept(&tenant, &tasks["tasks"][0]).await, None);
+
     // Refused there; replaced there; not there; not active.
     let url = glance.serve_image(&id(5), record(&id(5), MIB).to_string(), bytes(MIB), "another");
     fails(&tenant, &url, &format!("SourceDenied: {url} answered 401")).await;

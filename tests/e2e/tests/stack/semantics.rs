@@ -17,7 +17,7 @@ use serde_json::Value;
 const IMAGES: &str = "https://images.example.com";
 
 /// States of tasks and images that don't last.
-const PASSING: &[&str] = &["pending", "processing", "uploading", "importing"];
+const PASSING: &[&str] = &["pending", "processing", "queued", "uploading", "importing"];
 
 /// How an answer differs from the document's.
 struct Difference {
