@@ -134,6 +134,12 @@ impl Default for Cloud {
 }
 
 impl Server {
+    /// The password of every user.
+    #[must_use]
+    pub fn password(&self) -> &'static str {
+        PASSWORD
+    }
+
     /// A user's token.
     pub async fn token(&self, user: &str, wanted: Wanted<'_>) -> String {
         let user = json!({"name": user, "domain": {"id": "default"}, "password": PASSWORD});
@@ -238,7 +244,17 @@ fn repository() -> PathBuf {
 }
 
 fn tool(name: &str) -> PathBuf {
-    let path = repository().join(".local/tools/keystone/bin").join(name);
+    installed("keystone", name)
+}
+
+/// The Python that has this package.
+#[must_use]
+pub fn python(package: &str) -> PathBuf {
+    installed(package, "python")
+}
+
+fn installed(package: &str, name: &str) -> PathBuf {
+    let path = repository().join(".local/tools").join(package).join("bin").join(name);
     assert!(path.exists(), "{} isn't there: `cargo local conformance` installs it", path.display());
     path
 }

@@ -11,14 +11,35 @@ use super::steps::{self, Stop};
 use super::terminal::Terminal;
 use super::tools;
 
-/// Names of test targets with tests that `cargo local test` ignores, and of the tools that some need. Run in this order,
-/// each whatever the one before said.
-const SUITES: [&str; 8] =
-    ["flows", "adapters", "stack", "keystone", "clients", "openstacksdk", "tempest", "schemathesis"];
+/// Names of test targets with tests that `cargo local test` ignores. Run in this order, each whatever the one before
+/// said.
+const SUITES: [&str; 9] = [
+    "flows",
+    "adapters",
+    "stack",
+    "keystone",
+    "clients",
+    "openstacksdk",
+    "gophercloud",
+    "tempest",
+    "schemathesis",
+];
 
 /// What a person may name.
 pub(super) fn names() -> PossibleValuesParser {
     SUITES.into()
+}
+
+/// What a suite needs of PyPI.
+fn tools_of(suite: &str) -> &'static [&'static str] {
+    match suite {
+        "keystone" => &["keystone", "openstacksdk"],
+        "clients" => &["clients"],
+        "openstacksdk" => &["openstacksdk"],
+        "tempest" => &["tempest"],
+        "schemathesis" => &["schemathesis"],
+        _ => &[],
+    }
 }
 
 /// Runs the named suites, all where none is named.
@@ -31,8 +52,9 @@ pub(super) async fn run(
     let mut failed = Vec::new();
     for suite in SUITES.into_iter().filter(|suite| asked.is_empty() || asked.iter().any(|name| name == suite))
     {
-        if stack.layout().infra(&format!("{suite}.txt")).exists() {
-            tools::install(stack.layout(), &[suite], terminal, stop).await?;
+        tools::install(stack.layout(), tools_of(suite), terminal, stop).await?;
+        if stack.layout().infra(&format!("install-{suite}")).exists() {
+            tools::install_programs(stack.layout(), suite, stop).await?;
         }
         terminal.line(format!("Conformance: {suite}"));
         let mut command = steps::cargo();

@@ -119,7 +119,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut stack = RunningStack::prepare(&layout, &arguments.options, tests, &terminal).await?;
     let worked = async {
         if matches!(arguments.command, Command::Test { .. }) {
-            tools::install_test_programs(&layout, &stop).await?;
+            tools::install_programs(&layout, "qemu", &stop).await?;
         }
         stack.start(tests, &stop).await?;
         match arguments.command {

@@ -1,6 +1,6 @@
 //! Python and the pinned tools: one virtual environment for each file of pins
 //! in `infra/local`, made anew when its pins change. And what tests run beside
-//! the code under test: QEMU, from Debian.
+//! the code under test: QEMU and gophercloud, from Debian.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -100,11 +100,12 @@ async fn python(layout: &Layout, terminal: &Terminal, stop: &Stop) -> Result<Pat
     find_python().await.with_context(|| format!("{WANTED}, also after apt-get install"))
 }
 
-/// Installs QEMU for the tests where it isn't there yet.
-pub(super) async fn install_test_programs(layout: &Layout, stop: &Stop) -> Result<()> {
-    let status = steps::status(Command::new(layout.infra("install-qemu")), stop).await?;
+/// Installs from Debian what tests run, such as `qemu`, where it isn't there yet.
+pub(super) async fn install_programs(layout: &Layout, name: &str, stop: &Stop) -> Result<()> {
+    let script = format!("install-{name}");
+    let status = steps::status(Command::new(layout.infra(&script)), stop).await?;
     if !status.success() {
-        bail!("QEMU, which the tests need, could not be installed: see above");
+        bail!("what the tests need could not be installed by infra/local/{script}: see above");
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what isn't there is a failed test")]
 
+mod waits;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Service {
     remembers: App,
     asks: App,
+    store: Arc<MemoryStore>,
     keystone: String,
 }
 
@@ -72,7 +75,7 @@ impl Service {
                 public_endpoint: None,
             }
         };
-        Self { remembers: app(60), asks: app(0), keystone: keystone.to_owned() }
+        Self { remembers: app(60), asks: app(0), keystone: keystone.to_owned(), store }
     }
 
     async fn post(&self, token: &str) -> Answer {
