@@ -11,9 +11,9 @@
 //!   name = "{run}-one"
 //! ```
 //!
-//! Before `$` is a user of the stack's Keystone and, behind `@`, a region that isn't the first. `openstack` and
-//! `glance` are run as they stand, the first with `-f json` where what it prints is looked at. Behind `sdk` is an
-//! expression in Python over an openstacksdk connection. Indented lines are [`Expected`]; without one of `fails` the
+//! Before `$` is a user of the stack's Keystone and, behind `@`, a region that isn't the first. `openstack`,
+//! `glance` and `curl` are run as they stand, the first with `-f json` where what it prints is looked at. Behind `sdk` is
+//! an expression in Python over an openstacksdk connection. Indented lines are [`Expected`]; without one of `fails` the
 //! command has to succeed.
 
 use anyhow::{Context as _, bail, ensure};
@@ -72,8 +72,8 @@ fn row(line: usize, text: &str) -> anyhow::Result<Row> {
     };
     let words = match command.split_once(' ') {
         Some(("sdk", expression)) => vec!["sdk".to_owned(), expression.to_owned()],
-        Some(("openstack" | "glance", _)) => words(command)?,
-        _ => bail!("{command:?} is neither openstack, glance nor sdk"),
+        Some(("openstack" | "glance" | "curl", _)) => words(command)?,
+        _ => bail!("{command:?} is neither openstack, glance, curl nor sdk"),
     };
     Ok(Row { line, user: user.to_owned(), region, words, expected: Vec::new() })
 }

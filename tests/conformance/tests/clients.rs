@@ -8,6 +8,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -27,6 +28,9 @@ const AT_ONCE: usize = 2;
 /// The disk that the clients upload, and that imports fetch.
 const DISK_BYTES: usize = 1 << 20;
 const DISK_SEED: u64 = 5;
+/// A file that is too large for one request, and where the service cuts it.
+const LARGE_BYTES: usize = 200 << 20;
+const PART_BYTES: usize = 64 << 20;
 /// A command that takes longer hangs.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 /// How often a command is repeated until it shows what it shall.
@@ -60,8 +64,17 @@ impl Terminal {
         let coordinates = Coordinates::from_env().expect("run by `cargo local conformance`");
         let mut names = names.clone();
         names.set("exports", &coordinates.export_bucket);
+        names.set("endpoint", &coordinates.deployments[0].endpoint);
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("disk.img"), pattern::bytes(DISK_SEED, 0, DISK_BYTES)).unwrap();
+        let parts = (0..LARGE_BYTES).step_by(PART_BYTES).enumerate();
+        let parts = parts.map(|(n, at)| (format!("part.{n}"), (LARGE_BYTES - at).min(PART_BYTES)));
+        for (name, bytes) in parts.chain([("five.img".to_owned(), 5_000_000)]) {
+            // Each its own beginning, and zeros that take no room on the disk.
+            let file = fs::File::create(home.path().join(&name)).unwrap();
+            file.write_all_at(name.as_bytes(), 0).unwrap();
+            file.set_len(bytes as u64).unwrap();
+        }
         let mut typist = Command::new(coordinates.tools.join("clients/bin/python"));
         typist.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("typist.py"));
         typist.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -151,6 +164,8 @@ fn sources(server: &SourceServer, names: &mut Names) {
     let raw = server
         .serve("/disk.img", Source::new(Content::Pattern { seed: DISK_SEED, length: DISK_BYTES as u64 }));
     names.set("raw", &raw);
+    let large = Content::Pattern { seed: DISK_SEED, length: LARGE_BYTES as u64 };
+    names.set("large", &server.serve("/large.img", Source::new(large)));
     let bytes = Bytes::from_static(b"<html>no image</html>");
     names.set("page", &server.serve("/page.html", Source::new(Content::Bytes(bytes))));
     // Runs on one stack don't meet each other's images.
