@@ -2,11 +2,13 @@
 //!
 //! The binary itself runs, fed over the Lambda Runtime API as Lambda feeds it, one event at a time, so a
 //! rate is that of one concurrent execution. DynamoDB is dynoxide (SQLite in memory, in this process, tables as
-//! in template.yaml); Step Functions answers at once. So the figures hold the function's own work, its SDK's and a
-//! local database's, and no network. Nothing is asserted.
+//! in template.yaml); Step Functions answers at once, and so does the Keystone that is asked about the one token. So the
+//! figures hold the function's own work, its SDK's and a local database's, and no network. Nothing is asserted.
 //!
 //! `-- --binary target/release/api` measures another build, such as the one that is deployed. Size and cold start are told
-//! of every function whose binary lies beside it.
+//! of every function whose binary lies beside it. `--beside other/api` measures that one too, in turns with the first, and
+//! prints the first's rates as ratios to it: the build of the commit before, in the same profile. `--identity development`
+//! is for builds that know no Keystone. Rows that the other build answers otherwise have no ratio.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't be set up ends")]
@@ -25,6 +27,10 @@ use runtime_api::RuntimeApi;
 
 /// Requests of a kind that are measured, after a tenth as many that are not.
 const REQUESTS: usize = 2000;
+/// Turns that two builds take with them.
+const TURNS: usize = 8;
+/// Images that there are.
+const IMAGES: usize = 60;
 /// Cold starts that are measured.
 const STARTS: usize = 11;
 /// The functions' binaries.
@@ -32,11 +38,13 @@ const FUNCTIONS: &[&str] = &["api", "import", "export", "clone", "lifecycle"];
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--binary").skip(1);
-    let binary = arguments.next().map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_api")), PathBuf::from);
+    let argument = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
+    let binary = argument("--binary").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_api")), PathBuf::from);
+    let beside = argument("--beside").map(PathBuf::from);
+    let identity = argument("--identity").unwrap_or_else(|| "keystone".to_owned());
     let dynamodb = aws::dynamodb().await;
-    let step_functions = aws::step_functions().await;
-    let bench = Bench { binary, dynamodb, step_functions };
+    let (step_functions, keystone) = (aws::step_functions().await, aws::keystone().await);
+    let bench = Bench { binary, beside, identity, dynamodb, step_functions, keystone };
 
     println!("{}, median of {STARTS} starts", bench.binary.display());
     println!("function    binary     to the first event asked for");
@@ -54,8 +62,35 @@ async fn main() {
 
 struct Bench {
     binary: PathBuf,
+    beside: Option<PathBuf>,
+    identity: String,
     dynamodb: String,
     step_functions: String,
+    keystone: String,
+}
+
+/// A build at work.
+struct Side {
+    runtime: RuntimeApi,
+    function: Child,
+}
+
+/// What requests of a kind took.
+#[derive(Default)]
+struct Measured {
+    times: Vec<Duration>,
+    /// Time of the processor.
+    cpu: Duration,
+}
+
+impl Measured {
+    fn rate(&self) -> f64 {
+        as_f64(self.times.len().try_into().unwrap()) / self.times.iter().sum::<Duration>().as_secs_f64()
+    }
+
+    fn per_cpu(&self) -> f64 {
+        as_f64(self.times.len().try_into().unwrap()) / self.cpu.as_secs_f64()
+    }
 }
 
 impl Bench {
@@ -82,7 +117,10 @@ impl Bench {
                 ("IMPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:import"),
                 ("EXPORT_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:export"),
                 ("CLONE_STATE_MACHINE_ARN", "arn:aws:states:eu-west-1:000000000000:stateMachine:clone"),
-                ("IDENTITY", "development"),
+                ("IDENTITY", self.identity.as_str()),
+                ("KEYSTONE_URL", self.keystone.as_str()),
+                ("KEYSTONE_CACHE_SECONDS", "3600"),
+                ("IMAGES_PER_PROJECT", "1000000"),
             ])
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -109,48 +147,112 @@ impl Bench {
         median(&mut starts)
     }
 
-    async fn rates(&self) {
+    async fn side(&self, binary: &Path) -> Side {
         let runtime = RuntimeApi::start().await;
-        let mut function = self.spawn(&self.binary, &runtime);
-        let pid = function.id().unwrap();
-        while_running(&mut function, Self::measure(&runtime, pid)).await;
+        let function = self.spawn(binary, &runtime);
+        Side { runtime, function }
     }
 
-    async fn measure(runtime: &RuntimeApi, pid: u32) {
-        let posted = runtime.invoke(&post()).await;
-        assert_eq!(posted["statusCode"], 201, "{posted}");
-        let task: Value = serde_json::from_str(posted["body"].as_str().unwrap()).unwrap();
-        let one = task["self"].as_str().unwrap().to_owned();
-
-        // The last figure: one Glance 33.0.0 worker on a like machine.
-        println!("\nrequest           per s   p50      p99      per CPU-second   one Glance worker, per s");
+    async fn rates(&self) {
+        let mut sides = vec![self.side(&self.binary).await];
+        if let Some(beside) = &self.beside {
+            sides.push(self.side(beside).await);
+        }
+        let first = sides.first_mut().unwrap();
+        let task = first.made(&post()).await;
+        let mut image = String::new();
+        for _ in 0..IMAGES {
+            image = first.made(&image_record()).await;
+            aws::activate(&self.dynamodb, image.rsplit('/').next().unwrap()).await;
+        }
+        // The last figure: one Glance 33.0.0 worker on a like machine, or the build beside this one.
+        println!("\nrequest            per s   p50      p99      per CPU-second   beside");
         for (name, event, status, glance) in [
             ("GET versions", get("/versions"), 200, None),
             ("POST task", post(), 201, Some(17.0)),
-            ("GET task", get(&one), 200, Some(195.0)),
+            ("GET task", get(&task), 200, Some(195.0)),
             ("GET 25 tasks", get("/v2/tasks"), 200, Some(84.0)),
             ("POST, refused", refused(), 400, None),
+            ("GET image", get(&image), 200, None),
+            ("GET 25 images", get("/v2/images"), 200, None),
+            ("GET images, none", get_with("/v2/images", "name=none"), 200, None),
+            ("POST image", image_record(), 201, None),
         ] {
-            for _ in 0..REQUESTS / 10 {
-                assert_eq!(runtime.invoke(&event).await["statusCode"], status);
+            let mut able = Vec::new();
+            for (place, side) in sides.iter_mut().enumerate() {
+                let answer = side.answer(&event).await;
+                assert!(place > 0 || answer["statusCode"] == status, "{answer}");
+                if answer["statusCode"] == status {
+                    side.ask(&event, status, REQUESTS / 10).await;
+                    able.push(side);
+                }
             }
-            let cpu = cpu_time(pid);
-            let begun = Instant::now();
-            let mut times = Vec::with_capacity(REQUESTS);
-            for _ in 0..REQUESTS {
-                let asked = Instant::now();
-                assert_eq!(runtime.invoke(&event).await["statusCode"], status);
-                times.push(asked.elapsed());
+            let mut measured: Vec<_> = able.iter().map(|_| Measured::default()).collect();
+            for turn in 0..TURNS {
+                let mut pairs: Vec<_> = able.iter_mut().zip(&mut measured).collect();
+                if turn % 2 == 1 {
+                    pairs.reverse();
+                }
+                for (side, measured) in pairs {
+                    let Measured { times, cpu } = side.ask(&event, status, REQUESTS / TURNS).await;
+                    measured.times.extend(times);
+                    measured.cpu += cpu;
+                }
             }
-            let requests = as_f64(REQUESTS.try_into().unwrap());
-            let rate = requests / begun.elapsed().as_secs_f64();
-            let per_cpu = requests / (cpu_time(pid) - cpu).as_secs_f64();
-            let peer = glance.map(|g| format!("{g} (ratio {:.0})", rate / g)).unwrap_or_default();
-            let p50 = median(&mut times);
-            let p99 = times.get(REQUESTS * 99 / 100).unwrap();
-            println!("{name:<16} {rate:>6.0}   {p50:<8.1?} {p99:<8.1?} {per_cpu:<16.0} {peer}");
+            let first = measured.first_mut().unwrap();
+            let p50 = median(&mut first.times);
+            let p99 = *first.times.get(REQUESTS * 99 / 100).unwrap();
+            let (rate, per_cpu) = (first.rate(), first.per_cpu());
+            let peer = match (measured.get(1), glance) {
+                (Some(other), _) => {
+                    format!(
+                        "ratio {:.2}, per CPU-second {:.2}",
+                        rate / other.rate(),
+                        per_cpu / other.per_cpu()
+                    )
+                }
+                (None, Some(glance)) => format!("{glance} a Glance worker (ratio {:.0})", rate / glance),
+                (None, None) => String::new(),
+            };
+            println!("{name:<17} {rate:>6.0}   {p50:<8.1?} {p99:<8.1?} {per_cpu:<16.0} {peer}");
         }
-        println!("\nmemory       {} at most", peak_memory(pid));
+        println!("\nmemory       {} at most", peak_memory(sides.first().unwrap().pid()));
+    }
+}
+
+impl Side {
+    fn pid(&self) -> u32 {
+        self.function.id().unwrap()
+    }
+
+    async fn answer(&mut self, event: &Value) -> Value {
+        let mut answer = Value::Null;
+        while_running(&mut self.function, async { answer = self.runtime.invoke(event).await }).await;
+        answer
+    }
+
+    /// Where what a POST makes is.
+    async fn made(&mut self, event: &Value) -> String {
+        let made = self.answer(event).await;
+        assert_eq!(made["statusCode"], 201, "{made}");
+        let made: Value = serde_json::from_str(made["body"].as_str().unwrap()).unwrap();
+        made["self"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks so often, one after the other.
+    async fn ask(&mut self, event: &Value, status: u16, requests: usize) -> Measured {
+        let before = cpu_time(self.pid());
+        let mut times = Vec::with_capacity(requests);
+        let work = async {
+            for _ in 0..requests {
+                let asked = Instant::now();
+                let answer = self.runtime.invoke(event).await;
+                times.push(asked.elapsed());
+                assert_eq!(answer["statusCode"], status, "{answer}");
+            }
+        };
+        while_running(&mut self.function, work).await;
+        Measured { times, cpu: cpu_time(self.pid()) - before }
     }
 }
 
@@ -190,6 +292,17 @@ fn peak_memory(pid: u32) -> String {
 
 fn get(path: &str) -> Value {
     event("GET", path, None)
+}
+
+fn get_with(path: &str, query: &str) -> Value {
+    let mut asked = get(path);
+    asked["rawQueryString"] = query.into();
+    asked
+}
+
+fn image_record() -> Value {
+    let record = json!({"name": "Debian 13", "disk_format": "qcow2", "container_format": "bare", "os_distro": "debian"});
+    event("POST", "/v2/images", Some(&record))
 }
 
 fn post() -> Value {
