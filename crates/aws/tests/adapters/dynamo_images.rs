@@ -9,7 +9,7 @@ use image_tasks_domain::conformance::{importing, pending, publication};
 use image_tasks_domain::images::{Dialect, ImageSearch, Images, Listing, Patch, Sort, SortKey};
 use image_tasks_domain::memory::{ManualClock, MemoryLinks, MemoryStore};
 use image_tasks_domain::ports::{ImageRecords, ImageStore, TaskLife, TaskStore};
-use image_tasks_domain::{Caller, Image, ImageId, ImageStatus, Timestamp, Visibility};
+use image_tasks_domain::{Caller, Image, ImageId, ImageStatus, MemberStatus, Timestamp, Visibility};
 use serde_json::json;
 
 use crate::support::{dynamodb, next_uuid};
@@ -36,10 +36,22 @@ fn use_cases(client: &Client) -> Images {
 
 #[tokio::test]
 async fn what_meets_at_one_image_all_survives() {
+    meet(20).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes: cargo local conformance"]
+async fn what_meets_at_one_image_all_survives_a_thousand_times() {
+    meet(1000).await;
+}
+
+/// Two patches, a share, a tag and the end of a task at one image, each time at another.
+async fn meet(rounds: usize) {
     let client = dynamodb().await;
     let (tasks, images) = (DynamoTasks::new(client.clone(), "tasks", "images"), use_cases(&client));
     let demo = caller("demo");
-    for round in 0..20 {
+    for round in 0..rounds {
+        let other = format!("other-{round}");
         let (task, image) = (pending("demo", 0), importing("demo", 0));
         tasks.create(&task, None, None).await.unwrap();
         tasks.begin(task.id, &image, at(1)).await.unwrap();
@@ -53,7 +65,7 @@ async fn what_meets_at_one_image_all_survives() {
         let (one, two, share, tag, end) = tokio::join!(
             images.patch(&demo, &id, &one),
             images.patch(&demo, &id, &two),
-            images.share(&demo, &id, "other"),
+            images.share(&demo, &id, &other),
             images.tag(&demo, &id, "new"),
             tasks.publish(task.id, &publication, &result, Duration::from_secs(9), at(4)),
         );
@@ -69,14 +81,11 @@ async fn what_meets_at_one_image_all_survives() {
             "round {round}"
         );
         assert_eq!((found.properties["two"].as_str(), found.tags.len()), ("2", 3), "round {round}");
-        assert_eq!(found.members.keys().collect::<Vec<_>>(), ["other"], "round {round}");
+        assert_eq!(found.members.keys().collect::<Vec<_>>(), [&other], "round {round}");
         // The share is where the other project's list finds it.
-        images
-            .answer_share(&caller("other"), &id, "other", image_tasks_domain::MemberStatus::Accepted)
-            .await
-            .unwrap();
+        images.answer_share(&caller(&other), &id, &other, MemberStatus::Accepted).await.unwrap();
         let listing = Listing { hidden: true, limit: 100, ..Listing::default() };
-        let list = images.list(&caller("other"), listing).await.unwrap();
+        let list = images.list(&caller(&other), listing).await.unwrap();
         assert!(list.images.iter().any(|listed| listed.id == image.id), "round {round}");
     }
 }
