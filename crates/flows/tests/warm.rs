@@ -64,7 +64,11 @@ impl Sources for Next {
         _: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure> {
         let bytes = self.0.lock().unwrap().clone();
-        let info = SourceInfo { size: Some(bytes.len() as u64), ranges: true, pin: SourcePin::default() };
+        let info = SourceInfo {
+            size: Some(bytes.len() as u64),
+            ranges: true,
+            pin: SourcePin { etag: Some("\"e\"".into()), ..SourcePin::default() },
+        };
         Ok(Box::new(Served { bytes, info }))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use disk_image::{ByteRange, Format, Layout, Limits, Machine, Regions, Stored, drive};
 use disk_image_fixtures::partitioned::{BIOS_BOOT, EFI_SYSTEM, Partition, efi_system, gpt, with_code};
 use image_tasks_domain::TaskStatus;
+use image_tasks_flows::bounds::Cut;
 use serde_json::{Value, json};
 
 use crate::convert::{IMAGES, image};
@@ -12,6 +13,8 @@ use crate::sources::Script;
 use crate::world::{CUT, World};
 
 const MIB: u64 = 1 << 20;
+/// Larger parts than elsewhere: a FAT32 has 33 MiB at least.
+const LARGER: Cut = Cut { part: 100_000, stage_part: 90_000, ..CUT };
 
 fn disk(partitions: &[Partition]) -> Vec<u8> {
     let disk = with_code(gpt(4 * MIB, 512, partitions));
@@ -27,7 +30,7 @@ fn bios() -> Vec<u8> {
 }
 
 async fn imported(bytes: Vec<u8>, input: Value) -> (BTreeMap<String, String>, String) {
-    let world = World::new(Script::of(bytes), input.clone(), CUT).await;
+    let world = World::new(Script::of(bytes), input.clone(), LARGER).await;
     world.run().await;
     let task = world.task().await;
     assert_eq!(task.status, TaskStatus::Success, "{input}: {}", task.message);
