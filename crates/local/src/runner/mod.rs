@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start everything, import a disk image, show the task's life, stop.
+    /// Start everything, import a disk image with image-tasks, stop.
     Demo {
         /// Leave the stack running after the import, until Ctrl-C.
         #[arg(long)]
@@ -73,16 +73,20 @@ enum Command {
     },
 }
 
+const PORT: u16 = 9292;
+const AWS_PORT: u16 = 4566;
+const S3_PORT: u16 = 4610;
+
 #[derive(Debug, Args)]
 struct Options {
     /// Port of the API in the first region; each further region takes the next one.
-    #[arg(long, global = true, default_value_t = 9292)]
+    #[arg(long, global = true, default_value_t = PORT)]
     port: u16,
     /// Port of MiniStack; 0 takes a free one.
-    #[arg(long, global = true, default_value_t = 4566)]
+    #[arg(long, global = true, default_value_t = AWS_PORT)]
     aws_port: u16,
     /// Port of LocalStack's S3; 0 takes a free one.
-    #[arg(long, global = true, default_value_t = 4610)]
+    #[arg(long, global = true, default_value_t = S3_PORT)]
     s3_port: u16,
     /// Port of Keystone; 0 takes a free one.
     #[arg(long, global = true, default_value_t = 0)]
@@ -102,6 +106,22 @@ impl Options {
             ([], true) => vec!["us-east-1".to_owned(), "eu-west-1".to_owned()],
             (asked, _) => asked.to_vec(),
         }
+    }
+
+    /// A command of the runner with the ports of these options.
+    fn command(&self, name: &str) -> String {
+        let mut text = "cargo local".to_owned();
+        let ports = [
+            ("port", self.port, PORT),
+            ("aws-port", self.aws_port, AWS_PORT),
+            ("s3-port", self.s3_port, S3_PORT),
+        ];
+        for (flag, port, usual) in ports {
+            if port != usual {
+                text.push_str(&format!(" --{flag} {port}"));
+            }
+        }
+        text + " " + name
     }
 }
 
@@ -124,7 +144,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         stack.start(tests, &stop).await?;
         match arguments.command {
             Command::Demo { keep, size } => {
-                demo::run(&stack, size, &terminal, &stop).await?;
+                let up = (!keep).then(|| arguments.options.command("up"));
+                demo::run(&stack, size, up.as_deref(), &terminal, &stop).await?;
                 if keep {
                     stay(&stack, &terminal, &stop).await;
                 }
