@@ -111,7 +111,8 @@ fn image_elsewhere(method: &Members<'_>, known: Known<'_>) -> Checked<CloneSourc
         return method.missing(IMAGE, "is required", &[IMAGE], METHOD_KEYS);
     };
     let Ok(image) = id.parse::<ImageId>() else {
-        return method.refuse(IMAGE, format!("must name an image by its id, a UUID, not {}", quoted(id)));
+        // In the words that Glance has for it, which clients look for.
+        return method.refuse(IMAGE, format!("image id does not look like a UUID: {}", quoted(id)));
     };
     if let Some(other) = method.string(INTERFACE)?.filter(|interface| *interface != PUBLIC) {
         let told = format!("must be {PUBLIC}, not {}: no other endpoints are known here", quoted(other));
