@@ -374,7 +374,7 @@ mod tests {
             ("glance_region", json!("mars"), "one of us-east-1, eu-west-1, RegionTwo, not \"mars\""),
             ("glance_region", json!("https://unnamed.example"), "must be one of"),
             ("glance_image_id", json!(null), "is required"),
-            ("glance_image_id", json!("cirros"), "a UUID, not \"cirros\""),
+            ("glance_image_id", json!("cirros"), "image id does not look like a UUID: \"cirros\""),
             ("glance_image_id", json!(7), "string"),
             ("glance_service_interface", json!("internal"), "must be public, not \"internal\""),
         ] {
