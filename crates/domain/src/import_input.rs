@@ -147,20 +147,7 @@ impl ImportInput {
             return members.missing("os_hash_value", told, &["os_hash_value"], KEYS);
         }
         let (sha256, sha512) = if is_sha512 { (None, value) } else { (value, None) };
-        let mut remarks = remarks(&members, "input.", KEYS);
-        let is_checked = checksum.is_some() || sha256.is_some() || sha512.is_some();
-        // A list that comes by the same way can be changed on it, too.
-        let is_listed = checksums_from.as_ref().is_some_and(|from| !policy.is_exposed(from));
-        if std::iter::once(&source).chain(&mirrors).any(|from| policy.is_exposed(from))
-            && !is_checked
-            && !is_listed
-        {
-            remarks.push(EXPOSED.to_owned());
-        }
-        if headers.is_some() && matches!(&source, SourceLocation::Http(url) if url.scheme() == "http") {
-            remarks.push(format!("{} are sent unencrypted, over http.", source_headers::KEY));
-        }
-        Ok(Self {
+        let mut input = Self {
             source,
             mirrors,
             headers,
@@ -171,8 +158,25 @@ impl ImportInput {
             sha256,
             sha512,
             checksums_from,
-            remarks,
-        })
+            remarks: remarks(&members, "input.", KEYS),
+        };
+        if input.is_exposed(policy) {
+            input.remarks.push(EXPOSED.to_owned());
+        }
+        if input.headers.is_some()
+            && matches!(&input.source, SourceLocation::Http(url) if url.scheme() == "http")
+        {
+            input.remarks.push(format!("{} are sent unencrypted, over http.", source_headers::KEY));
+        }
+        Ok(input)
+    }
+
+    /// Whether somebody on the way could change the image unseen.
+    fn is_exposed(&self, policy: &SourcePolicy) -> bool {
+        let is_checked = self.checksum.is_some() || self.sha256.is_some() || self.sha512.is_some();
+        // A list that comes by the same way can be changed on it, too.
+        let is_listed = self.checksums_from.as_ref().is_some_and(|from| !policy.is_exposed(from));
+        self.locations().any(|from| policy.is_exposed(from)) && !is_checked && !is_listed
     }
 
     /// Where the image is, all places, in the order in which they are tried.

@@ -51,7 +51,7 @@ impl ProgressStore for DynamoTasks {
     }
 
     async fn told(&self, id: TaskId) -> StoreResult<Progress> {
-        self.item(progress_id(id)).await?.as_ref().map_or_else(|| Ok(Progress::default()), progress)
+        progress(self.item(progress_id(id)).await?.as_ref())
     }
 
     async fn shown(&self, id: TaskId) -> StoreResult<Option<Task>> {
@@ -68,24 +68,25 @@ impl ProgressStore for DynamoTasks {
 
 /// The task among what was found; `left` are the keys that DynamoDB was too busy for.
 fn with_progress(id: TaskId, found: &[Item], left: &[Item]) -> StoreResult<Option<Task>> {
-    let of = |items: &[Item], key: &str| {
-        items.iter().find(|item| item.get("id").is_some_and(|id| *id == text(key))).cloned()
-    };
-    if of(left, &id.to_string()).is_some() {
+    let key = text(id);
+    if with_key(left, &key).is_some() {
         return Err(StoreError::Unavailable("DynamoDB was too busy to read a task".into()));
     }
-    let Some(shown) = of(found, &id.to_string()).as_ref().map(task).transpose()? else { return Ok(None) };
-    let progress = match of(found, &progress_id(id)) {
-        Some(item) => progress(&item).unwrap_or_else(|error| {
-            tracing::warn!(task_id = %id, error = &error as &dyn std::error::Error, "no progress to show");
-            Progress::default()
-        }),
-        None => Progress::default(),
-    };
+    let Some(shown) = with_key(found, &key).map(task).transpose()? else { return Ok(None) };
+    let progress = progress(with_key(found, &text(progress_id(id)))).unwrap_or_else(|error| {
+        tracing::warn!(task_id = %id, error = &error as &dyn std::error::Error, "no progress to show");
+        Progress::default()
+    });
     Ok(Some(Task { progress, ..shown }))
 }
 
-fn progress(item: &Item) -> StoreResult<Progress> {
+fn with_key<'a>(items: &'a [Item], key: &AttributeValue) -> Option<&'a Item> {
+    items.iter().find(|item| item.get("id") == Some(key))
+}
+
+/// What an item tells; none tells nothing.
+fn progress(item: Option<&Item>) -> StoreResult<Progress> {
+    let Some(item) = item else { return Ok(Progress::default()) };
     let meter = |step| {
         let (done, total) = meter_names(step);
         StoreResult::Ok(Meter { done: unsigned(item, done)?, total: unsigned(item, total)? })
