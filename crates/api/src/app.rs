@@ -141,7 +141,7 @@ impl App {
             (Route::ImageReactivate(id), Method::POST) => images::reactivate(&self.images, call, id).await,
             (Route::Usage, Method::GET) => {
                 let usage = self.images.usage(&call.caller).await?;
-                Ok(reply::json(StatusCode::OK, &info::usage(usage, self.images.quota)))
+                Ok(reply::json(StatusCode::OK, &info::usage(usage, self.images.quota.most)))
             }
             (Route::ImportInfo, Method::GET) => Ok(reply::json(StatusCode::OK, &info::import())),
             (Route::Stores, Method::GET) => Ok(reply::json(StatusCode::OK, &info::stores(&call.store))),

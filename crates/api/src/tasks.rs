@@ -251,7 +251,7 @@ impl<'a> TaskRow<'a> {
             created_at: task.created_at,
             updated_at: task.updated_at,
             expires_at: task.expires_at,
-            image_id: task.image_id,
+            image_id: task.of_image(),
             self_link: path_of(task),
             schema: "/v2/schemas/task",
         }

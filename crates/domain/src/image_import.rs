@@ -46,6 +46,8 @@ pub enum ImportMethod {
     WebDownload(SourceLocation),
     /// From another image: of a region of this cloud, or of a Glance elsewhere.
     GlanceDownload(CloneSource),
+    /// From another image at a place that isn't known here. As with Glance, the request is taken and its task fails.
+    UnknownGlance(InvalidInput),
 }
 
 /// What a request may name: what the operator allows, and knows by name.
@@ -72,7 +74,7 @@ impl ImportMethod {
         let method = Members::of(method, "method", "method.")?;
         match method.one_of("name", METHODS)? {
             Some(STAGED) => Ok(Self::GlanceDirect),
-            Some(GLANCE) => image_elsewhere(&method, known).map(Self::GlanceDownload),
+            Some(GLANCE) => image_elsewhere(&method, known),
             Some(_) => {
                 let Some(uri) = method.string("uri")? else {
                     return method.missing("uri", format!("is required: {SUPPORTED}"), &["uri"], METHOD_KEYS);
@@ -101,7 +103,7 @@ impl ImportMethod {
 }
 
 /// The image that a `glance-download` names.
-fn image_elsewhere(method: &Members<'_>, known: Known<'_>) -> Checked<CloneSource> {
+fn image_elsewhere(method: &Members<'_>, known: Known<'_>) -> Checked<ImportMethod> {
     let regions =
         || known.regions.names().into_iter().chain(known.glances.regions()).collect::<Vec<_>>().join(", ");
     let Some(name) = method.string(REGION)? else {
@@ -114,15 +116,20 @@ fn image_elsewhere(method: &Members<'_>, known: Known<'_>) -> Checked<CloneSourc
         // In the words that Glance has for it, which clients look for.
         return method.refuse(IMAGE, format!("image id does not look like a UUID: {}", quoted(id)));
     };
+    let unknown = |why| Ok(ImportMethod::UnknownGlance(why));
+    let downloaded = |source| Ok(ImportMethod::GlanceDownload(source));
     if let Some(other) = method.string(INTERFACE)?.filter(|interface| *interface != PUBLIC) {
         let told = format!("must be {PUBLIC}, not {}: no other endpoints are known here", quoted(other));
-        return method.refuse(INTERFACE, told);
+        return method.refuse(INTERFACE, told).or_else(unknown);
     }
     let here = known.regions.names().into_iter().find(|region| region.eq_ignore_ascii_case(name));
     match (here, known.glances.of_region(name)) {
-        (Some(region), _) => Ok(CloneSource::Region { region: region.to_owned(), image }),
-        (None, Some(endpoint)) => Ok(CloneSource::Glance(GlanceImage::new(endpoint, image))),
-        (None, None) => method.refuse(REGION, format!("must be one of {}, not {}", regions(), quoted(name))),
+        (Some(region), _) => downloaded(CloneSource::Region { region: region.to_owned(), image }),
+        (None, Some(endpoint)) => downloaded(CloneSource::Glance(GlanceImage::new(endpoint, image))),
+        (None, None) => {
+            let told = format!("must be one of {}, not {}", regions(), quoted(name));
+            method.refuse(REGION, told).or_else(unknown)
+        }
     }
 }
 
@@ -204,6 +211,11 @@ impl ImageImport {
         input.pointer("/import_req/method/name").is_some_and(|name| name == GLANCE)
     }
 
+    /// The image whose record such a task is to fill.
+    pub(crate) fn filled_by(input: &Value) -> Option<ImageId> {
+        input.get("image_id")?.as_str()?.parse().ok()
+    }
+
     /// Which upload the input of such a task names, whatever the operator allows by now.
     pub fn staged_by(input: &Value) -> Option<StagedBytes> {
         input.get("staged")?.as_str()?.parse().ok().map(StagedBytes)
@@ -233,6 +245,7 @@ impl ImageImport {
             (ImportMethod::GlanceDirect, None) => return members.refuse("staged", "is required"),
             (ImportMethod::WebDownload(source), _) => ImportedFrom::Web(source),
             (ImportMethod::GlanceDownload(source), _) => ImportedFrom::Image(source),
+            (ImportMethod::UnknownGlance(why), _) => return Err(why),
         };
         Ok(Self { image, from })
     }
@@ -369,21 +382,26 @@ mod tests {
         let mut public = of_glance("RegionTwo");
         public["method"]["glance_service_interface"] = json!("public");
         assert_eq!(method(&public).unwrap(), ImportMethod::GlanceDownload(there));
-        for (key, value, told) in [
-            ("glance_region", json!(null), "is required: one of us-east-1, eu-west-1, RegionTwo"),
-            ("glance_region", json!("mars"), "one of us-east-1, eu-west-1, RegionTwo, not \"mars\""),
-            ("glance_region", json!("https://unnamed.example"), "must be one of"),
-            ("glance_image_id", json!(null), "is required"),
-            ("glance_image_id", json!("cirros"), "image id does not look like a UUID: \"cirros\""),
-            ("glance_image_id", json!(7), "string"),
-            ("glance_service_interface", json!("internal"), "must be public, not \"internal\""),
+        for (key, value, told, taken) in [
+            ("glance_region", json!(null), "is required: one of us-east-1, eu-west-1, RegionTwo", false),
+            ("glance_region", json!("mars"), "one of us-east-1, eu-west-1, RegionTwo, not \"mars\"", true),
+            ("glance_region", json!("https://unnamed.example"), "must be one of", true),
+            ("glance_image_id", json!(null), "is required", false),
+            ("glance_image_id", json!("cirros"), "image id does not look like a UUID: \"cirros\"", false),
+            ("glance_image_id", json!(7), "string", false),
+            ("glance_service_interface", json!("internal"), "must be public, not \"internal\"", true),
         ] {
             let mut body = of_glance("RegionTwo");
             match value.is_null() {
                 true => drop(body["method"].as_object_mut().unwrap().remove(key)),
                 false => body["method"][key] = value,
             }
-            let refused = method(&body).unwrap_err();
+            let refused = match (method(&body), taken) {
+                (Ok(ImportMethod::UnknownGlance(why)), true) | (Err(why), false) => why,
+                (other, _) => panic!("{body}: {other:?}"),
+            };
+            let task = json!({"image_id": ID, "import_req": body});
+            assert_eq!(input(&task).unwrap_err().message, refused.message, "{body}");
             assert_eq!(refused.parameter, format!("method.{key}"), "{body}");
             assert!(refused.message.contains(told), "{body}: {}", refused.message);
         }

@@ -20,8 +20,7 @@ pub use patch::{Dialect, Patch};
 pub use search::{
     Comparison, Condition, ImageSearch, Listing, NumberAttribute, Sort, SortKey, TextAttribute, TimeAttribute,
 };
-pub use usage::Usage;
-pub(crate) use usage::check_quota;
+pub use usage::{ImageQuota, Usage};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +60,7 @@ pub struct Images {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Most images of a project.
-    pub quota: usize,
+    pub quota: ImageQuota,
 }
 
 impl Images {

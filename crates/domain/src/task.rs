@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::failure::{Failure, FailureCode};
 use crate::image::{Image, ImageId, Publication};
+use crate::image_import::ImageImport;
 use crate::progress::Progress;
 use crate::time::Timestamp;
 
@@ -227,7 +228,7 @@ pub struct Task {
     pub updated_at: Timestamp,
     /// When the task (not its product) is deleted; only in end states.
     pub expires_at: Option<Timestamp>,
-    /// The image it makes or works on, once bound.
+    /// The image it makes or works on, once bound, which is when its work begins.
     pub image_id: Option<ImageId>,
     /// How far it is: what a caller who asks for this task is told beside it.
     pub progress: Progress,
@@ -273,6 +274,13 @@ impl Task {
     /// Whether readers must not see it any more, whatever the table still holds.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// The image among whose tasks it is: the one that it is bound to, and from its acceptance the one whose record it is
+    /// to fill, since its caller was allowed to. The image of an export may be another project's until it is bound.
+    pub fn of_image(&self) -> Option<ImageId> {
+        let filled = self.task_type.fills_image().then_some(&self.input);
+        self.image_id.or_else(|| ImageImport::filled_by(filled?))
     }
 
     /// The image that this task gives its bytes, once bound.
@@ -358,6 +366,8 @@ impl Task {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -392,6 +402,17 @@ mod tests {
             let failure = Failure::new(FailureCode::Internal, text);
             task.fail(&failure, Duration::from_secs(1), task.created_at).unwrap();
             assert_eq!(task.message.len(), len);
+        }
+    }
+
+    #[test]
+    fn a_task_is_of_the_image_that_it_is_to_fill_before_it_is_bound_to_it() {
+        let image = "0b5b7b0e-6d5c-4a3b-9a55-3d9c7d6f1a2b";
+        let names = json!({"image_id": image, "image_uuid": image});
+        for task_type in TaskType::ALL {
+            let task = Task::pending(*task_type, "demo", names.clone(), Timestamp::from_epoch(0));
+            let of = (*task_type == TaskType::ApiImageImport).then(|| image.parse().unwrap());
+            assert_eq!((task.of_image(), task.made_image()), (of, None), "{task_type:?}");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::export_input::{ExportInput, ExportPolicy};
 use crate::failure::{Failure, FailureCode};
 use crate::glance::GlanceEndpoints;
 use crate::image::ImageId;
-use crate::images;
+use crate::images::ImageQuota;
 use crate::import_input::ImportInput;
 use crate::input::InvalidInput;
 use crate::policy;
@@ -65,7 +65,7 @@ pub struct Tasks {
     /// From a task's end to its expiry.
     pub ttl: Duration,
     /// Most images of a project.
-    pub quota: usize,
+    pub quota: ImageQuota,
 }
 
 /// A task that is asked for.
@@ -322,7 +322,7 @@ impl Tasks {
         let import = ImportInput::parse(input, &self.sources)?;
         import.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(import.image.id).await?;
-        images::check_quota(&*self.images, &caller.project, self.quota).await?;
+        self.quota.check(&*self.images, &caller.project, self.clock.now()).await?;
         Ok((import.remarks.join(" "), import.headers.and_then(|headers| headers.kept())))
     }
 
@@ -338,7 +338,7 @@ impl Tasks {
         let token = token_for(&clone.source, token)?;
         clone.check_permitted(caller).map_err(Rejection::Forbidden)?;
         self.check_unused(clone.image.id).await?;
-        images::check_quota(&*self.images, &caller.project, self.quota).await?;
+        self.quota.check(&*self.images, &caller.project, self.clock.now()).await?;
         Ok((clone.remarks.join(" "), token))
     }
 

@@ -84,20 +84,20 @@ impl Uploads<'_> {
         check_stores(body, self.tasks.regions.here())?;
         let staged = match (&method, image.status, image.staged) {
             (ImportMethod::GlanceDirect, ImageStatus::Uploading, Some(staged)) => Some(staged),
-            (ImportMethod::WebDownload(_) | ImportMethod::GlanceDownload(_), ImageStatus::Queued, _) => None,
             (ImportMethod::GlanceDirect, ..) if image.upload.is_some() => return Err(has_bytes(&image)),
             (ImportMethod::GlanceDirect, ..) => {
                 let told = format!("Image {id} is {}; stage its bytes first", image.status.name());
                 return Err(Rejection::Conflict(told));
             }
-            (ImportMethod::WebDownload(_) | ImportMethod::GlanceDownload(_), ..) => {
-                return Err(has_bytes(&image));
-            }
+            (_, ImageStatus::Queued, _) => None,
+            _ => return Err(has_bytes(&image)),
         };
         check_formats(&image)?;
         let token = match &method {
             ImportMethod::GlanceDownload(source) => tasks::token_for(source, token)?,
-            ImportMethod::GlanceDirect | ImportMethod::WebDownload(_) => None,
+            ImportMethod::GlanceDirect | ImportMethod::WebDownload(_) | ImportMethod::UnknownGlance(_) => {
+                None
+            }
         };
         self.start(caller, (image.id, staged), body, request_id, token).await
     }

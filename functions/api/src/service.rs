@@ -6,7 +6,7 @@ use image_tasks_api::{App, Identity, Keystone, MappedPrincipals};
 use image_tasks_aws::{
     ApiConfig, Clients, ProjectsParameter, S3Images, StepFunctions, SystemClock, keystone,
 };
-use image_tasks_domain::images::Images;
+use image_tasks_domain::images::{ImageQuota, Images};
 use image_tasks_domain::tasks::Tasks;
 use lambda_http::Error;
 
@@ -22,6 +22,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> Result<App, Error> {
     let objects = clients.objects();
     let bytes = Arc::new(S3Images::new(objects.clone(), config.work_bucket));
     let clock = Arc::new(SystemClock);
+    let quota = ImageQuota::new(config.images_per_project);
     let tasks = Tasks {
         store: records.clone(),
         progress: records.clone(),
@@ -34,7 +35,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> Result<App, Error> {
         regions: config.regions,
         glances: config.glances,
         ttl: stores.task_ttl,
-        quota: config.images_per_project,
+        quota: quota.clone(),
     };
     let images = Images {
         store: images,
@@ -42,7 +43,7 @@ pub(crate) fn build(config: ApiConfig, clients: Clients) -> Result<App, Error> {
         bytes: bytes.clone(),
         tasks: records,
         clock,
-        quota: config.images_per_project,
+        quota,
     };
     Ok(App {
         staging: bytes.clone(),

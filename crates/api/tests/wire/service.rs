@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use image_tasks_api::{App, IamPrincipal, Identity, Keystone, MappedPrincipals};
 use image_tasks_domain::export_input::ExportPolicy;
-use image_tasks_domain::images::Images;
+use image_tasks_domain::images::{ImageQuota, Images};
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryIdentity, MemoryLinks, MemoryStore};
 use image_tasks_domain::regions::{Region, Regions};
 use image_tasks_domain::source::SourcePolicy;
@@ -98,7 +98,7 @@ impl Service {
             receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
             glances: GlanceEndpoints::parse(&format!("{GLANCE_REGION}={GLANCE}")).unwrap(),
             ttl: TTL,
-            quota: QUOTA,
+            quota: ImageQuota::new(QUOTA),
         };
         let images = Images {
             store: store.clone(),
@@ -106,7 +106,7 @@ impl Service {
             bytes: store.clone(),
             tasks: store.clone(),
             clock: clock.clone(),
-            quota: QUOTA,
+            quota: ImageQuota::new(QUOTA),
         };
         let app = App {
             staging: store.clone(),

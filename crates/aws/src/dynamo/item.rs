@@ -73,7 +73,11 @@ pub fn task_item(task: &Task) -> Item {
     let mut set =
         |name: &str, value: Option<AttributeValue>| item.extend(value.map(|v| (name.to_owned(), v)));
     set("result", task.result.as_ref().map(text));
-    set("image_id", task.image_id.map(text));
+    // The key of an index, so a task that has yet to be bound has it as well.
+    let of_image = task.of_image();
+    set("image_id", of_image.map(text));
+    let unbound = of_image.is_some() && task.image_id.is_none();
+    set("unbound", unbound.then_some(AttributeValue::Bool(true)));
     set("cancelled_by", task.cancelled_by.as_ref().map(text));
     let expires = task.expires_at.map(|at| number(at.epoch()));
     let settled = task.status.is_end() && task.unsettled.is_none();
@@ -105,6 +109,7 @@ pub(super) fn task(item: &Item) -> StoreResult<Task> {
         updated_at: read_time(item, "updated_at")?,
         expires_at: given(item, "expires_at", integer)?.map(Timestamp::from_epoch),
         image_id: given(item, "image_id", string)?
+            .filter(|_| !item.contains_key("unbound"))
             .map(|id| id.parse().map_err(|_| broken("image_id", id)))
             .transpose()?,
         progress: Progress::default(),

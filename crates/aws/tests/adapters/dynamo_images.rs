@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use image_tasks_aws::{DynamoImages, DynamoTasks};
 use image_tasks_domain::conformance::{importing, pending, publication};
-use image_tasks_domain::images::{Dialect, ImageSearch, Images, Listing, Patch, Sort, SortKey};
+use image_tasks_domain::images::{Dialect, ImageQuota, ImageSearch, Images, Listing, Patch, Sort, SortKey};
 use image_tasks_domain::memory::{ManualClock, MemoryLinks, MemoryStore};
 use image_tasks_domain::ports::{ImageRecords, ImageStore, TaskLife, TaskStore};
 use image_tasks_domain::{Caller, Image, ImageId, ImageStatus, MemberStatus, Timestamp, Visibility};
@@ -30,7 +30,7 @@ fn use_cases(client: &Client) -> Images {
         bytes: Arc::new(MemoryStore::default()),
         tasks: Arc::new(DynamoTasks::new(client.clone(), "tasks", "images")),
         clock: Arc::new(ManualClock::at(at(5))),
-        quota: 1000,
+        quota: ImageQuota::new(1000),
     }
 }
 

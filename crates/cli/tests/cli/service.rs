@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use image_tasks_api::{App, IamPrincipal, Identity};
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::image::MultipartUpload;
-use image_tasks_domain::images::Images;
+use image_tasks_domain::images::{ImageQuota, Images};
 use image_tasks_domain::memory::{ManualClock, MemoryExecutions, MemoryStore};
 use image_tasks_domain::ports::{
     ImageLinks, Joined, MultipartUploads, StagedObject, StagedPart, StoreResult, TaskStore,
@@ -173,7 +173,7 @@ impl Server {
             receivers: ExportPolicy { buckets: [("exports".to_owned(), None)].into() },
             glances: GlanceEndpoints::parse("https://glance.example.org").unwrap(),
             ttl: TTL,
-            quota: 5000,
+            quota: ImageQuota::new(5000),
         };
         let images = Images {
             store: store.clone(),
@@ -181,7 +181,7 @@ impl Server {
             bytes: store.clone(),
             tasks: store.clone(),
             clock,
-            quota: 5000,
+            quota: ImageQuota::new(5000),
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,8 +1,9 @@
 //! [`ImageRecords`] and [`ImageTasks`]: records change by what differs, ids are used once, lists hold what they should.
 
+use serde_json::json;
 use uuid::Uuid;
 
-use super::{active, assert_conflict, at, importing, pending, stored};
+use super::{HOUR, active, assert_conflict, at, failure, importing, pending, stored};
 use crate::caller::Caller;
 use crate::image::{Image, ImageId, ImageStatus, Visibility};
 use crate::images::{
@@ -12,6 +13,7 @@ use crate::images::{
 use crate::member::{Member, MemberStatus};
 use crate::policy::Shown;
 use crate::ports::{ImageRecords, ImageTasks, TaskLife, TaskStore};
+use crate::task::{Task, TaskType};
 
 /// [`ImageRecords`].
 pub async fn image_records(tasks: &dyn TaskStore, life: &dyn TaskLife, images: &dyn ImageRecords) {
@@ -26,6 +28,24 @@ pub async fn image_tasks(tasks: &dyn TaskStore, life: &dyn TaskLife, of: &dyn Im
     let image = importing("of-image", 0);
     assert_eq!(of.tasks_of(image.id, 10).await.expect("none"), []);
     let mut made = Vec::new();
+    // One that is to fill the image's record is its task before it is bound to it, and where it never was.
+    let input = json!({"image_id": image.id, "import_req": {}});
+    for (n, fails) in [(5, true), (6, false)] {
+        let fills =
+            Task { task_type: TaskType::ApiImageImport, input: input.clone(), ..pending("of-image", n) };
+        tasks.create(&fills, None, None).await.expect("create");
+        if fails {
+            life.fail(fills.id, &failure(), HOUR, at(9)).await.expect("fail");
+        }
+        let stored = stored(tasks, fills.id).await;
+        assert_eq!((stored.image_id, stored.of_image()), (None, Some(image.id)));
+        assert_eq!(
+            of.tasks_of(image.id, 1).await.expect("tasks"),
+            std::slice::from_ref(&stored),
+            "fails: {fails}"
+        );
+        made.push(stored);
+    }
     for n in 0..4 {
         let task = pending("of-image", n);
         tasks.create(&task, None, None).await.expect("create");
@@ -36,12 +56,13 @@ pub async fn image_tasks(tasks: &dyn TaskStore, life: &dyn TaskLife, of: &dyn Im
             2 => continue,
             _ => life.begin_on(task.id, image.id, at(9)).await.expect("begin"),
         }
-        made.push(stored(tasks, task.id).await);
+        if n != 1 {
+            made.push(stored(tasks, task.id).await);
+        }
     }
-    let (first, last) = (made.remove(0), made.pop());
-    let both: Vec<_> = last.clone().into_iter().chain([first]).collect();
-    assert_eq!(of.tasks_of(image.id, 10).await.expect("tasks"), both, "newest first");
-    assert_eq!(of.tasks_of(image.id, 1).await.expect("tasks"), last.into_iter().collect::<Vec<_>>());
+    made.sort_by_key(|task| std::cmp::Reverse(task.created_at));
+    assert_eq!(of.tasks_of(image.id, 10).await.expect("tasks"), made, "newest first");
+    assert_eq!(of.tasks_of(image.id, 1).await.expect("tasks"), made[..1]);
 }
 
 /// A record without bytes, of that project.

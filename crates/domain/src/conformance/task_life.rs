@@ -142,6 +142,15 @@ async fn fills_a_record_that_is_there(
         };
         assert_eq!(images.get(expected.id).await.expect("get"), Some(expected));
     }
+    // The failure of another one that was to fill it, and never began, leaves it to the one at work.
+    let (id, image) = (task().await, record(ImageStatus::Queued, None).await);
+    life.begin_filling(id, image.id, None, at(3)).await.expect("begin");
+    let input = json!({"image_id": image.id, "import_req": {}});
+    let late = Task { task_type: TaskType::ApiImageImport, input, ..pending("life", 0) };
+    store.create(&late, None, None).await.expect("create");
+    life.fail(late.id, &failure(), HOUR, at(4)).await.expect("fail");
+    let kept = images.get(image.id).await.expect("get").map(|image| image.status);
+    assert_eq!(kept, Some(ImageStatus::Importing));
     // One whose record is gone meanwhile fails all the same.
     let (id, image) = (task().await, record(ImageStatus::Queued, None).await);
     life.begin_filling(id, image.id, None, at(3)).await.expect("begin");

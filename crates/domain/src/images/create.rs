@@ -3,7 +3,7 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Images, check_quota, check_size, patch};
+use super::{Images, check_size, patch};
 use crate::caller::Caller;
 use crate::image::{Image, ImageId};
 use crate::image_properties::ImageProperties;
@@ -37,15 +37,14 @@ impl Images {
         let said = ImageProperties::of(&members)?;
         let owner = said.owner.as_deref().unwrap_or(&caller.project);
         policy::check_owner(caller, owner)?;
+        let now = self.clock.now();
         let id = said.id.unwrap_or_else(|| ImageId(Uuid::new_v4()));
-        let nothing_said = Image {
-            disk_format: said.disk_format.map(str::to_owned),
-            ..Image::queued(id, owner, self.clock.now())
-        };
+        let nothing_said =
+            Image { disk_format: said.disk_format.map(str::to_owned), ..Image::queued(id, owner, now) };
         let image = said.describe(nothing_said);
         policy::check_visibility(caller, image.visibility)?;
         check_size(&image)?;
-        check_quota(&*self.store, &image.owner, self.quota).await?;
+        self.quota.check(&*self.store, &image.owner, now).await?;
         match self.store.add(&image).await {
             Ok(()) => Ok(image),
             Err(StoreError::Conflict) => {

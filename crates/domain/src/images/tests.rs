@@ -79,7 +79,7 @@ fn images(store: &Arc<MemoryStore>) -> Images {
         links: Arc::new(MemoryLinks),
         bytes: store.clone(),
         tasks: store.clone(),
-        quota: 10,
+        quota: ImageQuota::new(10),
         clock: Arc::new(ManualClock::at(at(5))),
     }
 }
@@ -160,4 +160,36 @@ async fn who_deletes_while_others_change_deletes() {
     );
     assert_eq!(ImageStore::get(&*store, image.id).await.unwrap(), None);
     assert!(store.is_taken(image.id).await.unwrap());
+}
+
+#[tokio::test]
+async fn one_process_alone_keeps_to_the_quota_however_seldom_it_counts() {
+    for most in [0, 1, 2, 10, 100] {
+        let (store, quota) = (MemoryStore::default(), ImageQuota::new(most));
+        for _ in 0..most {
+            quota.check(&store, "demo", at(0)).await.unwrap();
+            store.put_image(importing("demo", 1));
+        }
+        assert!(matches!(quota.check(&store, "demo", at(0)).await, Err(Rejection::TooLarge(_))), "{most}");
+        quota
+            .check(&store, "other", at(0))
+            .await
+            .map_or_else(|_| assert_eq!(most, 0), |()| assert!(most > 0));
+    }
+}
+
+#[tokio::test]
+async fn what_others_made_is_counted_when_the_room_or_the_time_is_over() {
+    const MOST: usize = 100;
+    for (seconds, without_a_count) in [(9, 25), (10, 0)] {
+        let (store, quota) = (MemoryStore::default(), ImageQuota::new(MOST));
+        quota.check(&store, "demo", at(0)).await.unwrap();
+        for _ in 0..MOST {
+            store.put_image(importing("demo", 1));
+        }
+        for n in 0..without_a_count {
+            assert!(quota.check(&store, "demo", at(seconds)).await.is_ok(), "{n} at {seconds} s");
+        }
+        assert!(quota.check(&store, "demo", at(seconds)).await.is_err(), "{seconds} s");
+    }
 }

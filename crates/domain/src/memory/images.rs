@@ -111,7 +111,7 @@ impl ImageRecords for MemoryStore {
 impl ImageTasks for MemoryStore {
     async fn tasks_of(&self, image: ImageId, most: usize) -> StoreResult<Vec<Task>> {
         let tables = self.tables();
-        let mut tasks: Vec<_> = tables.tasks.values().filter(|task| task.image_id == Some(image)).collect();
+        let mut tasks: Vec<_> = tables.tasks.values().filter(|task| task.of_image() == Some(image)).collect();
         tasks.sort_by_key(|task| std::cmp::Reverse((task.created_at, task.id)));
         Ok(tasks.into_iter().take(most).cloned().collect())
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use image_tasks_domain::images::ImageQuota;
 use image_tasks_domain::ports::{ExecutionStatus, Executions as _};
 use image_tasks_domain::rejection::Rejection;
 use image_tasks_domain::tasks::Tasks;
@@ -47,7 +48,7 @@ pub(crate) fn tasks(play: &Play) -> Tasks {
         receivers: Default::default(),
         regions: Default::default(),
         glances: Default::default(),
-        quota: 1000,
+        quota: ImageQuota::new(1000),
         ttl: Duration::from_secs(48 * 3600),
     }
 }

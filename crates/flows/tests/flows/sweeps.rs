@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use image_tasks_domain::images::ImageQuota;
 use image_tasks_domain::ports::{Clock as _, ExecutionStatus, Executions as _, TaskLife as _, TaskStore};
 use image_tasks_domain::rejection::Rejection;
 use image_tasks_domain::source::SourcePolicy;
@@ -32,7 +33,7 @@ fn tasks(world: &World) -> Tasks {
         receivers: Default::default(),
         regions: Default::default(),
         glances: Default::default(),
-        quota: 1000,
+        quota: ImageQuota::new(1000),
         ttl: world.settings.task_ttl,
     }
 }

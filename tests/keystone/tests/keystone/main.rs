@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use image_tasks_api::{App, Identity, Keystone};
 use image_tasks_aws::SystemClock;
-use image_tasks_domain::images::Images;
+use image_tasks_domain::images::{ImageQuota, Images};
 use image_tasks_domain::memory::{MemoryExecutions, MemoryLinks, MemoryStore};
 use image_tasks_domain::tasks::Tasks;
 use image_tasks_test_keystone::{Cloud, Server, Wanted};
@@ -55,7 +55,7 @@ impl Service {
                 regions: Default::default(),
                 glances: Default::default(),
                 ttl: Duration::from_secs(3600),
-                quota: 100,
+                quota: ImageQuota::new(100),
             };
             let images = Images {
                 store: store.clone(),
@@ -63,7 +63,7 @@ impl Service {
                 bytes: store.clone(),
                 tasks: store.clone(),
                 clock,
-                quota: 100,
+                quota: ImageQuota::new(100),
             };
             App {
                 staging: store.clone(),
