@@ -1,6 +1,6 @@
 //! The versions document: what discovery reads first.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// Highest minor version of Images v2 whose shapes are followed; Glance takes `/v2.0` to this in paths too.
 pub(crate) const MINOR: u32 = 17;
@@ -25,19 +25,35 @@ pub(crate) fn is_version(segment: &str) -> bool {
     })
 }
 
+/// The document.
+#[derive(Serialize)]
+pub(crate) struct Versions {
+    versions: Vec<Version>,
+}
+
+#[derive(Serialize)]
+struct Version {
+    id: String,
+    status: &'static str,
+    links: Vec<Link>,
+}
+
+#[derive(Serialize)]
+struct Link {
+    rel: &'static str,
+    href: String,
+}
+
 /// The document. Every minor version is listed: python-glanceclient offers what a listed one brought, and no more.
-pub(crate) fn document(endpoint: &str) -> Value {
+pub(crate) fn document(endpoint: &str) -> Versions {
     let version = |minor: u32| {
-        let mut links = vec![json!({"rel": "self", "href": format!("{endpoint}/v2/")})];
+        let mut links = vec![Link { rel: "self", href: format!("{endpoint}/v2/") }];
         if minor == MINOR {
             // RFC 8631: where a machine reads what the API takes and answers.
-            links.push(json!({"rel": "service-desc", "href": format!("{endpoint}/v2/openapi.json")}));
+            links.push(Link { rel: "service-desc", href: format!("{endpoint}/v2/openapi.json") });
         }
-        json!({
-            "id": format!("v2.{minor}"),
-            "status": if minor == MINOR { "CURRENT" } else { "SUPPORTED" },
-            "links": links,
-        })
+        let status = if minor == MINOR { "CURRENT" } else { "SUPPORTED" };
+        Version { id: format!("v2.{minor}"), status, links }
     };
-    json!({"versions": (0..=MINOR).rev().map(version).collect::<Vec<_>>()})
+    Versions { versions: (0..=MINOR).rev().map(version).collect() }
 }

@@ -8,11 +8,14 @@
 //!   reads than a bound is given up, and says so.
 //! - Memory is bounded by one page and one answer of DynamoDB.
 
+use std::sync::{Mutex, PoisonError};
+
 use aws_sdk_dynamodb::types::AttributeValue;
-use image_tasks_domain::Visibility;
+use futures::future::try_join;
 use image_tasks_domain::images::{Condition, ImageSearch, Offer, Page, TextAttribute};
 use image_tasks_domain::policy::Shown;
 use image_tasks_domain::ports::{FoundImages, ImageStore as _, StoreResult};
+use image_tasks_domain::{Image, Visibility};
 
 use super::DynamoImages;
 use super::item::{NAME_KEY, created_sort, image, string, text};
@@ -94,18 +97,26 @@ impl DynamoImages {
     /// Offers what is in reach, until no other could be on the page.
     async fn look(&self, search: &ImageSearch, page: &mut Page<'_>) -> StoreResult<Each> {
         let reach = Reach::of(search);
-        let mut shared = Each::NOTHING;
-        if reach.shared {
+        let page = Mutex::new(page);
+        let offer = |image| page.lock().unwrap_or_else(PoisonError::into_inner).offer(image);
+        let shared = async {
+            if !reach.shared {
+                return Ok(Each::NOTHING);
+            }
             let of = (search.caller.project.as_str(), search.listing.member_status);
             let offer = |image| {
-                page.offer(image);
+                offer(image);
             };
-            shared = self.each_shared(of, offer).await?;
-        }
-        let others = match search.by_creation() {
-            Some(descending) => self.newest(search, &reach, descending, page).await?,
-            None => self.each(search, &reach, page).await?,
+            self.each_shared(of, offer).await
         };
+        let others = async {
+            match search.by_creation() {
+                Some(descending) => self.newest(search, &reach, descending, &offer).await,
+                None => self.each(search, &reach, &offer).await,
+            }
+        };
+        // Side by side: what is read second only makes the page that the first was held against fuller.
+        let (shared, others) = try_join(shared, others).await?;
         Ok(shared.and(others))
     }
 
@@ -115,7 +126,7 @@ impl DynamoImages {
         search: &ImageSearch,
         reach: &Reach,
         descending: bool,
-        page: &mut Page<'_>,
+        offer: &(impl Fn(Image) -> Offer + Sync),
     ) -> StoreResult<Each> {
         let mut merge = Merge {
             client: &self.client,
@@ -136,7 +147,7 @@ impl DynamoImages {
             }
             for item in found.items {
                 merge.behind = Some(string(&item, "created_sort")?.to_owned());
-                if page.offer(image(item)?) == Offer::Later {
+                if offer(image(item)?) == Offer::Later {
                     return Ok(Each { read, whole: true });
                 }
             }
@@ -147,7 +158,12 @@ impl DynamoImages {
     }
 
     /// Offers every image in reach, in no order.
-    async fn each(&self, search: &ImageSearch, reach: &Reach, page: &mut Page<'_>) -> StoreResult<Each> {
+    async fn each(
+        &self,
+        search: &ImageSearch,
+        reach: &Reach,
+        offer: &(impl Fn(Image) -> Offer + Sync),
+    ) -> StoreResult<Each> {
         let mut looked = Each::NOTHING;
         for partition in reach.partitions() {
             let of_owner = partition.is_of("owner");
@@ -169,7 +185,7 @@ impl DynamoImages {
                     let image = image(item)?;
                     // It was offered with its owner's, maybe as it was a moment before or after.
                     if of_owner || reach.owner.as_ref() != Some(&image.owner) {
-                        page.offer(image);
+                        offer(image);
                     }
                     Ok(())
                 })

@@ -8,7 +8,7 @@
 //! `-- --binary target/release/api` measures another build, such as the one that is deployed. Size and cold start are told
 //! of every function whose binary lies beside it. `--beside other/api` measures that one too, in turns with the first, and
 //! prints the first's rates as ratios to it: the build of the commit before, in the same profile. `--identity development`
-//! is for builds that know no Keystone. Rows that the other build answers otherwise have no ratio.
+//! is for builds that know no Keystone. `--row "GET task"` measures that row alone. Rows that the other build answers otherwise have no ratio.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't be set up ends")]
@@ -42,9 +42,10 @@ async fn main() {
     let binary = argument("--binary").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_api")), PathBuf::from);
     let beside = argument("--beside").map(PathBuf::from);
     let identity = argument("--identity").unwrap_or_else(|| "keystone".to_owned());
+    let row = argument("--row");
     let dynamodb = aws::dynamodb().await;
     let (step_functions, keystone) = (aws::step_functions().await, aws::keystone().await);
-    let bench = Bench { binary, beside, identity, dynamodb, step_functions, keystone };
+    let bench = Bench { binary, beside, identity, row, dynamodb, step_functions, keystone };
 
     println!("{}, median of {STARTS} starts", bench.binary.display());
     println!("function    binary     to the first event asked for");
@@ -64,6 +65,7 @@ struct Bench {
     binary: PathBuf,
     beside: Option<PathBuf>,
     identity: String,
+    row: Option<String>,
     dynamodb: String,
     step_functions: String,
     keystone: String,
@@ -178,6 +180,9 @@ impl Bench {
             ("GET images, none", get_with("/v2/images", "name=none"), 200, None),
             ("POST image", image_record(), 201, None),
         ] {
+            if self.row.as_ref().is_some_and(|row| row != name) {
+                continue;
+            }
             let mut able = Vec::new();
             for (place, side) in sides.iter_mut().enumerate() {
                 let answer = side.answer(&event).await;
