@@ -173,7 +173,7 @@ fn at(
         Ok(SourceLocation::Http(_)) | Err(SourceRefused::UserInfo | SourceRefused::Fragment) => {
             return members.refuse(URL, "must have no user, password, query or fragment");
         }
-        Ok(SourceLocation::S3 { .. } | SourceLocation::Staged { .. }) | Err(_) => {
+        Ok(SourceLocation::S3 { .. } | SourceLocation::Oci(_) | SourceLocation::Staged { .. }) | Err(_) => {
             return members.refuse(URL, format!("must be <endpoint>{PATH}<id>, not {}", quoted(text)));
         }
     };

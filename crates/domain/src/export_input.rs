@@ -170,7 +170,7 @@ fn receiver(
                 members.refuse(LOCATION, format!("below {PROJECTS} only keys below {own} are this project's"))
             }
             Ok(SourceLocation::S3 { bucket, key }) => Ok((bucket, key)),
-            Ok(SourceLocation::Http(_) | SourceLocation::Staged { .. }) => {
+            Ok(SourceLocation::Http(_) | SourceLocation::Oci(_) | SourceLocation::Staged { .. }) => {
                 members.refuse(LOCATION, "must be s3://bucket/key")
             }
             Err(e) => Err(InvalidInput::new(LOCATION, e.to_string())),

@@ -81,6 +81,10 @@ impl ImportMethod {
                 };
                 let refused = |e| InvalidInput::new("method.uri", format!("{e}"));
                 let source = SourceLocation::parse(uri).map_err(refused)?;
+                if let SourceLocation::Oci(_) = source {
+                    return method
+                        .refuse("uri", "can't be an oci:// address; a task of type import takes one");
+                }
                 known.sources.check(&source).map_err(refused)?;
                 Ok(Self::WebDownload(source))
             }

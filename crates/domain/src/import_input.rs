@@ -8,7 +8,7 @@ mod places;
 
 use serde_json::Value;
 
-use self::places::{headers, sources};
+use self::places::{check_hashes, headers, location, sources};
 use crate::caller::Caller;
 use crate::image::{HASH_ALGORITHM, Visibility};
 use crate::image_properties::ImageProperties;
@@ -146,6 +146,7 @@ impl ImportInput {
             let told = "is required where os_hash_algo is given";
             return members.missing("os_hash_value", told, &["os_hash_value"], KEYS);
         }
+        check_hashes(&members, &source)?;
         let (sha256, sha512) = if is_sha512 { (None, value) } else { (value, None) };
         let mut input = Self {
             source,
@@ -169,19 +170,6 @@ impl ImportInput {
             input.remarks.push(format!("{} are sent unencrypted, over http.", source_headers::KEY));
         }
         Ok(input)
-    }
-
-    /// Whether somebody on the way could change the image unseen.
-    fn is_exposed(&self, policy: &SourcePolicy) -> bool {
-        let is_checked = self.checksum.is_some() || self.sha256.is_some() || self.sha512.is_some();
-        // A list that comes by the same way can be changed on it, too.
-        let is_listed = self.checksums_from.as_ref().is_some_and(|from| !policy.is_exposed(from));
-        self.locations().any(|from| policy.is_exposed(from)) && !is_checked && !is_listed
-    }
-
-    /// Where the image is, all places, in the order in which they are tried.
-    pub fn locations(&self) -> impl Iterator<Item = &SourceLocation> {
-        std::iter::once(&self.source).chain(&self.mirrors)
     }
 
     /// Whether this caller may ask for it.
@@ -222,15 +210,6 @@ fn member(members: &Members<'_>, declared: Option<&str>, wanted: Option<&str>) -
 fn is_possible(found: &str, wanted: &str) -> bool {
     let both_opaque = OPAQUE.contains(&found) && OPAQUE.contains(&wanted);
     found == wanted || both_opaque || CONVERTIBLE.contains(&wanted)
-}
-
-/// A place that the operator allows.
-fn location(members: &Members<'_>, key: &str, policy: &SourcePolicy) -> Checked<Option<SourceLocation>> {
-    let Some(text) = members.string(key)? else { return Ok(None) };
-    let refused = |e| InvalidInput::new(key, format!("{e}"));
-    let location = SourceLocation::parse(text).map_err(refused)?;
-    policy.check(&location).map_err(refused)?;
-    Ok(Some(location))
 }
 
 #[cfg(test)]
@@ -287,6 +266,11 @@ mod tests {
             (most(9), "not 9"),
             (json!({"import_from": ["https://a.example/x", 5]}), "number 2 of the list: must be a string"),
             (json!({"import_from": ["https://a.example/x", "http://10.0.0.1/x"]}), "number 2 of the list: "),
+            (json!({"import_from": ["https://a.example/x", "oci://a.example/x:1"]}), "oci:// stands alone"),
+            (
+                json!({"import_from": vec!["oci://a.example/x:1"; 2]}),
+                "number 1 of the list: oci:// stands alone",
+            ),
         ] {
             let refused = parse(input.clone()).unwrap_err();
             assert_eq!(refused.parameter, "import_from", "{input}");
@@ -301,7 +285,11 @@ mod tests {
         let one = with(json!(["https://a.example/x", "https://A.example:443/y"])).unwrap();
         assert!(one.headers.is_some() && one.remarks.is_empty());
         assert!(with(json!("http://a.example/x")).unwrap().remarks.concat().contains("unencrypted"));
-        for from in [json!("s3://sources/x"), json!(["https://a.example/x", "https://b.example/x"])] {
+        for from in [
+            json!("s3://sources/x"),
+            json!("oci://a.example/x:1"),
+            json!(["https://a.example/x", "https://b.example/x"]),
+        ] {
             assert_eq!(with(from).unwrap_err().parameter, "import_from_headers");
         }
     }
@@ -325,11 +313,15 @@ mod tests {
     fn refusals_name_the_parameter() {
         let url = "https://example.com/a";
         for (input, parameter, part) in [
-            (json!({}), "import_from", "is required: http://, https://, s3://bucket/key, container/object"),
+            (
+                json!({}),
+                "import_from",
+                "is required: http://, https://, s3://bucket/key, container/object, oci://",
+            ),
             (
                 json!({"import_frm": url}),
                 "import_from",
-                "container/object; \"import_frm\" is not known, did you mean import_from?",
+                "repository:tag; \"import_frm\" is not known, did you mean import_from?",
             ),
             (
                 json!({"import_from": url, "os_hash_algo": "sha512", "os_hash_val": "00"}),
@@ -373,6 +365,17 @@ mod tests {
                 json!({"import_from": url, "import_from_member": "a", "image_properties": {"disk_format": "vmdk"}}),
                 "import_from_member",
                 "raw or qcow2, not as vmdk",
+            ),
+            (
+                json!({"import_from": "oci://quay.io/a:b", "checksum": "0".repeat(32)}),
+                "checksum",
+                "pin the image, as oci://registry/repository@sha256:",
+            ),
+            (json!({"import_from": "oci://10.0.0.1/a:b"}), "import_from", "10.0.0.1"),
+            (
+                json!({"import_from": url, "checksums_from": "oci://quay.io/a:b"}),
+                "checksums_from",
+                "https://",
             ),
             (json!({"import_from": url, "checksums_from": 5}), "checksums_from", "a string"),
             (json!({"import_from": url, "checksums_from": "s3://others/x"}), "checksums_from", "'others'"),

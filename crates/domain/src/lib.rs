@@ -28,6 +28,7 @@ pub mod keystone;
 pub mod member;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
+pub mod oci;
 pub mod policy;
 pub mod ports;
 pub mod progress;

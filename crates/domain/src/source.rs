@@ -17,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 use crate::address::{AddressPolicy, AddressRefused};
+use crate::oci::OciLocation;
 
 /// What a location may begin with; what a user is told.
-pub const SUPPORTED: &str = "http://, https://, s3://bucket/key, container/object";
+pub const SUPPORTED: &str =
+    "http://, https://, s3://bucket/key, container/object, oci://registry/repository:tag";
 
 /// Longest URL taken, bytes: what servers take too (RFC 9110, section 4.1, asks for 8000).
 const MAX_URL: usize = 8000;
@@ -39,6 +41,8 @@ pub enum SourceLocation {
         /// Key.
         key: String,
     },
+    /// Something that an OCI registry has.
+    Oci(Box<OciLocation>),
     /// An upload in staging. Nobody writes this: [`SourceLocation::parse`] never gives it.
     Staged {
         /// The work bucket.
@@ -87,6 +91,17 @@ pub enum SourceRefused {
     /// No key, or one that is too long or may be read in two ways.
     #[error("the object's key is empty, longer than {MAX_KEY} bytes or has '.' or '..' as a segment")]
     BadKey,
+    /// Not a registry's name of something.
+    #[error(
+        "it must be oci://registry/repository:tag or oci://registry/repository@sha256:digest, in lower case"
+    )]
+    BadReference,
+    /// No digest that is verified here.
+    #[error("the digest after '@' must be sha256: or sha512: and so many lower-case hexadecimal digits")]
+    BadDigest,
+    /// Nothing that says which of a repository's images is meant.
+    #[error("it names no tag and no digest; say which image of the repository is meant, such as :latest")]
+    NoTag,
     /// A bucket that the operator has not allowed.
     #[error("bucket '{0}' is not among those that images may be imported from")]
     BucketNotAllowed(String),
@@ -109,6 +124,11 @@ impl SourceLocation {
         };
         match scheme.to_ascii_lowercase().as_str() {
             "http" | "https" => http_url(text, rest),
+            "oci" | "oci+http" => {
+                let scheme = if scheme.len() == 3 { "https" } else { "http" };
+                let rest = rest.strip_prefix("//").ok_or(SourceRefused::NoHost)?;
+                OciLocation::parse(scheme, rest).map(|location| Self::Oci(Box::new(location)))
+            }
             "s3" => s3_object(rest.strip_prefix("//").ok_or(SourceRefused::NotALocation)?),
             other => Err(SourceRefused::Scheme(other.to_owned())),
         }
@@ -121,6 +141,7 @@ impl fmt::Display for SourceLocation {
         match self {
             Self::Http(url) => f.write_str(&shown(url)),
             Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
+            Self::Oci(location) => location.fmt(f),
             Self::Staged { .. } => f.write_str("the upload"),
         }
     }
@@ -151,31 +172,38 @@ impl SourcePolicy {
             SourceLocation::Staged { .. } => Ok(()),
             SourceLocation::S3 { bucket, .. } if self.buckets.contains(bucket) => Ok(()),
             SourceLocation::S3 { bucket, .. } => Err(SourceRefused::BucketNotAllowed(bucket.clone())),
-            SourceLocation::Http(url) => {
-                let port = url.port_or_known_default().unwrap_or(0);
-                match url.host().ok_or(SourceRefused::NoHost)? {
-                    Host::Ipv4(ip) => self.addresses.check(ip.into(), port)?,
-                    Host::Ipv6(ip) => self.addresses.check(ip.into(), port)?,
-                    Host::Domain(_) => self.addresses.check_name_port(port)?,
-                }
-                Ok(())
-            }
+            SourceLocation::Http(url) => self.check_host(url),
+            SourceLocation::Oci(location) => self.check_host(&location.registry),
         }
+    }
+
+    fn check_host(&self, url: &Url) -> Result<(), SourceRefused> {
+        let port = url.port_or_known_default().unwrap_or(0);
+        match url.host().ok_or(SourceRefused::NoHost)? {
+            Host::Ipv4(ip) => self.addresses.check(ip.into(), port)?,
+            Host::Ipv6(ip) => self.addresses.check(ip.into(), port)?,
+            Host::Domain(_) => self.addresses.check_name_port(port)?,
+        }
+        Ok(())
     }
 }
 
 impl SourcePolicy {
     /// Whether others may change its bytes on their way. What lies in the operator's networks is the operator's.
     pub fn is_exposed(&self, location: &SourceLocation) -> bool {
-        match location {
-            SourceLocation::Http(url) if url.scheme() == "https" => false,
-            SourceLocation::Http(url) => match url.host() {
+        let url = match location {
+            SourceLocation::Http(url) => url,
+            SourceLocation::Oci(location) if !location.is_pinned() => &location.registry,
+            SourceLocation::Oci(_) | SourceLocation::S3 { .. } | SourceLocation::Staged { .. } => {
+                return false;
+            }
+        };
+        url.scheme() != "https"
+            && match url.host() {
                 Some(Host::Ipv4(ip)) => !self.addresses.is_own(ip.into()),
                 Some(Host::Ipv6(ip)) => !self.addresses.is_own(ip.into()),
                 Some(Host::Domain(_)) | None => true,
-            },
-            SourceLocation::S3 { .. } | SourceLocation::Staged { .. } => false,
-        }
+            }
     }
 }
 
@@ -217,6 +245,15 @@ fn http_url(text: &str, rest: &str) -> Result<SourceLocation, SourceRefused> {
         }
         Some(_) => Ok(SourceLocation::Http(url)),
         None => Err(SourceRefused::NoHost),
+    }
+}
+
+/// `scheme://host[:port]`, by the rules of all URLs.
+pub(crate) fn origin(scheme: &str, host: &str) -> Result<Url, SourceRefused> {
+    let rest = format!("//{host}/");
+    match http_url(&format!("{scheme}:{rest}"), &rest)? {
+        SourceLocation::Http(url) if url.path() == "/" && url.query().is_none() => Ok(url),
+        _ => Err(SourceRefused::NoHost),
     }
 }
 

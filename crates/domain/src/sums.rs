@@ -255,6 +255,8 @@ fn path(source: &SourceLocation) -> Vec<u8> {
     match source {
         SourceLocation::Http(url) => percent_decode_str(url.path()).collect(),
         SourceLocation::S3 { key, .. } | SourceLocation::Staged { key, .. } => key.clone().into_bytes(),
+        // Told by a digest of its own.
+        SourceLocation::Oci(location) => location.repository.clone().into_bytes(),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::error::{Flow, Stop};
 use crate::ports::{Metadata, ObjectError, ObjectRef, SourceInfo, UploadId};
 use crate::recipe::Recipe;
 use crate::sink::{Sink, one};
+use crate::source::oci::Layer;
 use crate::source::read::whole;
 use crate::source::{Origin, Pinned, StoredSource};
 use crate::stores::Stores;
@@ -59,6 +60,8 @@ pub(crate) struct RemoteAsk {
     pub(crate) record: Option<Image>,
     /// What the file of checksums that the input names tells of the source.
     pub(crate) told: Option<SourceHash>,
+    /// Of a registry's image, the layer that is brought in.
+    pub(crate) layer: Option<Layer>,
 }
 
 impl RemoteAsk {

@@ -93,6 +93,11 @@ impl Settings {
         self.work(id, "sums.json")
     }
 
+    /// The layer of a registry's image that is the disk.
+    pub(crate) fn layer(&self, id: TaskId) -> ObjectRef {
+        self.work(id, "layer.json")
+    }
+
     /// Something that one call makes for a plan. A call beside it makes its own, and the plan that is saved first names which.
     pub(crate) fn attempt(&self, id: TaskId, attempt: Uuid, name: &str) -> ObjectRef {
         self.work(id, &format!("{attempt}/{name}"))

@@ -34,5 +34,6 @@ pub use kit::Stack;
 #[cfg(feature = "kit")]
 pub use s3::{Disturbance, Disturbed, S3Request};
 pub use source::{
-    AskedRange, Content, Cut, EntityTag, Lie, RangeSupport, Revision, SeenRequest, Source, SourceServer,
+    AskedRange, Bearer, Content, Cut, EntityTag, Lie, RangeSupport, Revision, SeenRequest, Source,
+    SourceServer,
 };

@@ -55,8 +55,9 @@ fn import_input() -> Value {
         "required": ["import_from"],
         "properties": {
             "import_from": {
-                "description": "Where the image is: http(s)://, s3://bucket/key, or container/object; or a list of \
-                                such places that have the same bytes",
+                "description": "Where the image is: http(s)://, s3://bucket/key, container/object, or \
+                                oci://registry/repository:tag; or a list of such places, without oci://, that have \
+                                the same bytes",
                 "oneOf": [
                     {"type": "string"},
                     {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_SOURCES},

@@ -86,7 +86,10 @@ fn inputs() -> Vec<(Value, &'static str)> {
     let url = "https://example.com/a";
     let image = |properties: Value| json!({"import_from": url, "image_properties": properties});
     vec![
-        (json!({}), "import_from: is required: http://, https://, s3://bucket/key, container/object"),
+        (
+            json!({}),
+            "import_from: is required: http://, https://, s3://bucket/key, container/object, oci://registry/repository:tag",
+        ),
         (json!({"import_frm": url}), "\"import_frm\" is not known, did you mean import_from?"),
         (json!({"import_from": 5}), "import_from: must be a string, not a number"),
         (json!({"import_from": null}), "import_from: must be a string, not null"),

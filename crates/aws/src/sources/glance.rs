@@ -20,7 +20,7 @@ impl Glances for AllowedSources {
         let invalid = |why: &str| Failure::new(FailureCode::SourceInvalid, format!("{what} {why}"));
         let url = match SourceLocation::parse(&what) {
             Ok(SourceLocation::Http(url)) => url,
-            Ok(SourceLocation::S3 { .. } | SourceLocation::Staged { .. }) => {
+            Ok(SourceLocation::S3 { .. } | SourceLocation::Oci(_) | SourceLocation::Staged { .. }) => {
                 return Err(invalid("is no web address"));
             }
             Err(refused) => return Err(forbidden(&what, &refused)),

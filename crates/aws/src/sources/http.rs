@@ -42,6 +42,12 @@ impl HttpSource {
         Ok(Self { way, server: Mutex::new(Arc::new(server)), info })
     }
 
+    /// What the server at the way's very beginning has answered to a request for the first byte.
+    pub(super) async fn at(way: Way, server: Server, answer: Response) -> Result<Self, Failure> {
+        let info = server.info(answer).await?;
+        Ok(Self { way, server: Mutex::new(Arc::new(server)), info })
+    }
+
     /// Asks the server, at an address of now where that of its mirror has expired.
     async fn ask<F: Future<Output = Result<Body, Failure>>>(
         &self,
@@ -165,6 +171,13 @@ impl Server {
         let login = login.collect::<Option<_>>();
         let login = login.ok_or_else(|| Failure::new(FailureCode::Internal, "a login that is no header"))?;
         Ok(Self { client, url: url.clone(), what: shown(url), login, is_token, patience: terms.patience })
+    }
+
+    /// The same, with another header in every request.
+    #[must_use]
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.login.insert(name, value);
+        self
     }
 
     /// A failure for an answer that can't be read.
@@ -291,7 +304,7 @@ impl Server {
                 Err(Failure::new(FailureCode::SourceForbidden, message))
             }
             Ok(SourceLocation::Http(next)) => Ok(next),
-            Ok(SourceLocation::S3 { .. } | SourceLocation::Staged { .. }) => {
+            Ok(SourceLocation::S3 { .. } | SourceLocation::Oci(_) | SourceLocation::Staged { .. }) => {
                 let message = format!("{what} redirects to a bucket");
                 Err(Failure::new(FailureCode::SourceForbidden, message))
             }

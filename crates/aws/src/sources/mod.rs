@@ -16,6 +16,7 @@ mod connect;
 mod glance;
 mod http;
 mod object;
+mod oci;
 mod way;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use reqwest::{Certificate, Client, Url};
 
 use self::http::HttpSource;
 use self::object::ObjectSource;
+use self::oci::OciSource;
 use self::way::Way;
 use crate::config::{ConfigError, invalid};
 
@@ -128,12 +130,15 @@ impl Sources for AllowedSources {
         login: Option<&Login>,
         pin: Option<&SourcePin>,
     ) -> Result<Box<dyn Source>, Failure> {
-        let source = match location {
+        let source: Box<dyn Source> = match location {
             SourceLocation::Http(url) => {
                 let own = self.addresses(url, login)?;
                 let (url, login, others) = (url.clone(), login.cloned(), self.policy.addresses.clone());
-                let way = Way { url, login, own, others, terms: self.terms.clone() };
+                let way = Way { url, login, accept: None, own, others, terms: self.terms.clone() };
                 return Ok(Box::new(HttpSource::open(way, pin).await?));
+            }
+            SourceLocation::Oci(location) => {
+                Box::new(OciSource::open(location, &self.policy.addresses, &self.terms).await?)
             }
             SourceLocation::S3 { bucket, key } | SourceLocation::Staged { bucket, key } => {
                 self.policy.check(location).map_err(|refused| forbidden(&location.to_string(), &refused))?;

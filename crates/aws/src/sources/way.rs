@@ -13,6 +13,7 @@ use image_tasks_domain::source::{SourceLocation, shown};
 use image_tasks_domain::{Failure, FailureCode, Login};
 use image_tasks_flows::ports::{SourceInfo, SourcePin};
 use reqwest::Url;
+use reqwest::header::{ACCEPT, HeaderValue};
 
 use super::http::Server;
 use super::{Terms, agrees, changed};
@@ -24,6 +25,8 @@ const REDIRECTS: usize = 5;
 pub(super) struct Way {
     pub(super) url: Url,
     pub(super) login: Option<Login>,
+    /// What every server is asked for, where that isn't anything.
+    pub(super) accept: Option<&'static str>,
     /// Addresses that may be connected to for the URL's own origin.
     pub(super) own: AddressPolicy,
     /// Those for all others.
@@ -85,6 +88,9 @@ impl Way {
             let (login, policy) =
                 if is_away { (None, &self.others) } else { (self.login.as_ref(), &self.own) };
             let mut server = Server::at(&url, login, policy, &self.terms).await?;
+            if let Some(accept) = self.accept {
+                server = server.with(ACCEPT, HeaderValue::from_static(accept));
+            }
             if is_away {
                 server.what = format!("{} (where {} leads)", shown(&url), shown(&self.url));
             }

@@ -14,6 +14,7 @@ mod glance;
 mod identity;
 mod many;
 mod mirrors;
+mod oci;
 mod reach;
 mod s3;
 mod s3_strict;

@@ -13,7 +13,7 @@ use super::key_value;
     image-tasks import disk.qcow2 --name debian\n  \
     image-tasks import https://example.com/disk.qcow2 --no-wait --output json")]
 pub(crate) struct Import {
-    /// https://..., http://..., s3://bucket/key, or a file, which is uploaded (see upload)
+    /// https://..., http://..., s3://bucket/key, oci://registry/repository:tag, or a file, which is uploaded (see upload)
     pub(crate) source: String,
     /// What the source must be; say raw where it is, any other format is found
     #[arg(long, value_name = "FORMAT")]

@@ -48,6 +48,6 @@ impl GlanceImages {
                 record
             }
         };
-        Ok(RemoteAsk { input: from.import(&record)?, record: Some(record), told: None })
+        Ok(RemoteAsk { input: from.import(&record)?, record: Some(record), told: None, layer: None })
     }
 }

@@ -4,7 +4,9 @@
 
 pub(crate) mod glance;
 pub(crate) mod image;
+pub(crate) mod layer;
 pub(crate) mod mirrors;
+pub(crate) mod oci;
 pub(crate) mod patient;
 pub(crate) mod press;
 pub(crate) mod read;

@@ -13,6 +13,7 @@ use image_tasks_domain::progress::size as shown;
 use image_tasks_domain::{Failure, FailureCode, ImageHashes};
 use tokio::sync::mpsc;
 
+use super::layer::Disk;
 use super::unpack::{Ahead, advice, unpacked};
 use crate::bounds::CHUNK;
 use crate::digests::{Found, Hasher};
@@ -29,12 +30,23 @@ pub(crate) struct Pressed {
     pub(crate) allocation: AllocationMap,
 }
 
+/// What is done to the bytes that come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unpacking {
+    /// Nothing.
+    Nothing,
+    /// A compressed stream is unpacked.
+    Stream,
+    /// That, and the disk is taken out of the layer that comes then.
+    Layer,
+}
+
 /// Hashes what comes, unpacks it if it is a compressed stream and is to be unpacked, hashes that, and sends it on.
 pub(crate) fn press(
     input: mpsc::Receiver<Result<Bytes, Failure>>,
     output: &mpsc::Sender<Bytes>,
     most: u64,
-    unpack: bool,
+    unpacking: Unpacking,
     sha256: bool,
 ) -> Result<Pressed, Failure> {
     let failure = Arc::new(Mutex::new(None));
@@ -42,7 +54,7 @@ pub(crate) fn press(
     let reader =
         Chunks { input, now: Bytes::new(), failure: Arc::clone(&failure), hasher: Arc::clone(&hasher) };
     let mut output = Output { to: output, most, total: 0, scanner: AllocationScanner::default() };
-    let result = pass(reader, &mut output, unpack);
+    let result = pass(reader, &mut output, unpacking);
     // The source's own failure comes before what the decoder made of it.
     if let Some(failure) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(failure);
@@ -63,25 +75,37 @@ struct Output<'a> {
 }
 
 /// The hashes of what came out, where that isn't what came in.
-fn pass(reader: Chunks, output: &mut Output<'_>, unpack: bool) -> Result<Option<ImageHashes>, Failure> {
+fn pass(
+    reader: Chunks,
+    output: &mut Output<'_>,
+    unpacking: Unpacking,
+) -> Result<Option<ImageHashes>, Failure> {
     let mut whole = Ahead::new(reader);
     let broken = |e: io::Error| Failure::transient(e.to_string());
     // As much as an inspection sees, so that both take it for the same.
     let head = whole.peek(usize::try_from(HEAD).unwrap_or(CHUNK)).map_err(broken)?;
-    let Some(compression) = Compression::of(head).filter(|_| unpack) else {
+    let compression = Compression::of(head).filter(|_| unpacking != Unpacking::Nothing);
+    if compression.is_none() && unpacking != Unpacking::Layer {
         copy(whole, output, None).map_err(|e| told(e, None))?;
         return Ok(None);
-    };
+    }
     let mut hasher = Hasher::new(false);
-    let copied = unpacked(compression, whole).and_then(|stream| copy(stream, output, Some(&mut hasher)));
-    copied.map_err(|e| told(e, Some(compression)))?;
+    let stream: io::Result<Box<dyn Read>> = match compression {
+        Some(compression) => unpacked(compression, whole),
+        None => Ok(Box::new(whole)),
+    };
+    let copied = stream.and_then(|stream| match unpacking {
+        Unpacking::Layer => copy(Disk::new(stream), output, Some(&mut hasher)),
+        Unpacking::Stream | Unpacking::Nothing => copy(stream, output, Some(&mut hasher)),
+    });
+    copied.map_err(|e| told(e, compression))?;
     Ok(Some(hasher.found().hashes))
 }
 
 /// A failure that passes through a decoder's `io::Error`.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-struct Carried(Failure);
+pub(super) struct Carried(pub(super) Failure);
 
 fn copy(mut from: impl Read, output: &mut Output<'_>, mut hasher: Option<&mut Hasher>) -> io::Result<()> {
     loop {

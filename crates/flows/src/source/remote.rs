@@ -12,6 +12,7 @@ use image_tasks_domain::{Failure, FailureCode, ImportInput, Login, Secret, Sourc
 
 use super::mirrors::{Mirrors, is_of_place};
 use super::patient::{Patient, Waits};
+use super::press::Unpacking;
 use super::read::{Unused, drive, walk};
 use super::{Origin, Pinned, StoredSource};
 use crate::bounds::{MIRRORS, TINY};
@@ -156,11 +157,14 @@ impl Remote {
             let source = self.open(stores, id, ask, (location, ask.pin().as_ref())).await?;
             let mut info = source.info().clone();
             let is_mirror = info.pin.mirror.is_some();
-            info.size = info.size.or(ask.record.as_ref().and_then(|record| record.size));
+            info.size = info.size.or(ask.pin().and_then(|pin| pin.size));
             if let Some(size) = info.size {
                 self.check_quota(size)?;
             }
-            if !info.ranges || info.size.is_none() || self.spools_unpinned(ask, location, &info) {
+            // A file in an archive is no image of its own before it is taken out.
+            let is_inside = ask.layer.as_ref().is_some_and(|layer| layer.holds_files);
+            if !info.ranges || info.size.is_none() || is_inside || self.spools_unpinned(ask, location, &info)
+            {
                 return Ok(Draft::Spool(Box::new(SpoolOrder { info, location: Some(location.clone()) })));
             }
             let origin = Origin::Remote { location: location.clone(), pin: info.pin };
@@ -377,13 +381,24 @@ fn is_unpinned(ask: &RemoteAsk, location: &SourceLocation, pin: &SourcePin) -> b
 
 impl RemoteAsk {
     /// Whether a compressed stream holds the image, and isn't the image itself.
-    pub(crate) fn unpacks(&self) -> bool {
+    fn unpacks(&self) -> bool {
         self.record.is_none() && !said_to_be(&self.input).is_some_and(Format::is_boot_file)
     }
 
+    /// What is done to the bytes while they are spooled.
+    pub(crate) fn unpacking(&self) -> Unpacking {
+        match &self.layer {
+            Some(layer) if layer.holds_files => Unpacking::Layer,
+            _ if self.unpacks() => Unpacking::Stream,
+            _ => Unpacking::Nothing,
+        }
+    }
+
     /// What is known of the source before it is opened. Glance has no ETag: its record's size and hashes identify the bytes.
+    /// A layer is identified by size and digest.
     fn pin(&self) -> Option<SourcePin> {
-        let size = self.record.as_ref()?.size?;
+        let layer = self.layer.as_ref().map(|layer| layer.size);
+        let size = layer.or(self.record.as_ref().and_then(|record| record.size))?;
         Some(SourcePin { size: Some(size), ..SourcePin::default() })
     }
 }

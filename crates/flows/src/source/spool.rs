@@ -60,7 +60,7 @@ impl Remote {
         let body = source.stream().await?;
         let (chunks_in, input) = mpsc::channel(QUEUE);
         let (output, mut chunks_out) = mpsc::channel(QUEUE);
-        let (most, unpack) = (self.policy.max_image_bytes, ask.unpacks());
+        let (most, unpack) = (self.policy.max_image_bytes, ask.unpacking());
         let sha256 = ask.given_hashes().sha256.is_some();
         let pressing = tokio::task::spawn_blocking(move || press(input, &output, most, unpack, sha256));
         let mut writer = attempt.writer("spooled");

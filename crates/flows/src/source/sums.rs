@@ -18,23 +18,31 @@ impl Remote {
     /// Reads the file that an import names, if it names one, and keeps the source's hash.
     pub(crate) async fn keep_sums(&self, stores: &Stores, id: TaskId, input: &ImportInput) -> Flow<()> {
         let Some(from) = &input.checksums_from else { return Ok(()) };
-        let file = retry_source(|| self.small_file(from)).await?;
+        let file = retry_source(|| self.file_of_sums(from)).await?;
         let hash = sums::find(&file, &input.source).map_err(|refused| unusable(from, &refused))?;
         check_given(input, from, &hash)?;
         stores.save_once(&stores.settings.sums(id), &hash).await.map(drop)
     }
 
+    async fn file_of_sums(&self, from: &SourceLocation) -> Result<Vec<u8>, Failure> {
+        self.small_file(from, MAX_SUMS, &|| unusable(from, &SumsRefused::TooLong)).await
+    }
+
     /// A file that is small if it is what it is said to be.
-    async fn small_file(&self, from: &SourceLocation) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn small_file(
+        &self,
+        from: &SourceLocation,
+        most: usize,
+        too_long: &(dyn Fn() -> Failure + Sync),
+    ) -> Result<Vec<u8>, Failure> {
         let source = self.sources.open(from, None, None).await?;
-        let too_long = || unusable(from, &SumsRefused::TooLong);
-        if source.info().size.is_some_and(|size| size > MAX_SUMS as u64) {
+        if source.info().size.is_some_and(|size| size > most as u64) {
             return Err(too_long());
         }
         let (mut file, mut body) = (Vec::new(), source.stream().await?);
         while let Some(chunk) = body.next().await {
             let chunk = chunk?;
-            if file.len().saturating_add(chunk.len()) > MAX_SUMS {
+            if file.len().saturating_add(chunk.len()) > most {
                 return Err(too_long());
             }
             file.extend_from_slice(&chunk);

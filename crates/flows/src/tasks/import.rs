@@ -12,7 +12,7 @@ use crate::job::{Ask, Draft, Job, RemoteAsk, Spooled};
 use crate::sink::Sink;
 use crate::sink::image::ImageSink;
 use crate::source::remote::Remote;
-use crate::source::sums;
+use crate::source::{oci, sums};
 use crate::stores::Stores;
 
 /// Imports, and where they come from.
@@ -51,6 +51,7 @@ impl TaskKind for Imports {
         }
         let input = self.input(stores, task).await?;
         self.remote.keep_sums(stores, task.id, &input).await?;
+        self.remote.keep_layer(stores, task.id, &input).await?;
         let said = input.image;
         let id = said.id.unwrap_or_else(|| ImageId(Uuid::new_v4()));
         let image = said.describe(Image::importing(id, &task.owner, now));
@@ -67,9 +68,16 @@ impl TaskKind for Imports {
 
     async fn job(&self, stores: &Stores, task: Task) -> Flow<Job> {
         let sink = ImageSink::new(bound(&task)?, task.id, &stores.objects, &stores.settings);
-        let input = self.input(stores, &task).await?;
-        let told = sums::kept(stores, task.id, &input).await?;
-        let ask = Ask::Remote(Box::new(RemoteAsk { input, record: None, told }));
+        let mut input = self.input(stores, &task).await?;
+        let layer = oci::kept(stores, task.id, &input).await?;
+        let told = match &layer {
+            Some(layer) => {
+                input.source = layer.location();
+                Some(layer.digest.clone())
+            }
+            None => sums::kept(stores, task.id, &input).await?,
+        };
+        let ask = Ask::Remote(Box::new(RemoteAsk { input, record: None, told, layer }));
         Ok(Job { task, ask, sink: Sink::Image(sink) })
     }
 

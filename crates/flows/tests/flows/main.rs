@@ -24,6 +24,7 @@ mod lifecycle;
 mod mirrors;
 mod nested;
 mod objects;
+mod oci;
 mod outlive;
 mod patience;
 mod progress;

@@ -23,6 +23,8 @@ pub(super) async fn answer(
     let asked = text(request.headers(), &header::RANGE).as_deref().and_then(parse_range);
     let if_match = text(request.headers(), &header::IF_MATCH);
     let token = text(request.headers(), &TOKEN);
+    let authorization = text(request.headers(), &header::AUTHORIZATION);
+    let accept = text(request.headers(), &header::ACCEPT);
     let answer = lock(&shared.sources)
         .get(&path)
         .cloned()
@@ -37,6 +39,8 @@ pub(super) async fn answer(
         range: asked,
         if_match,
         token,
+        authorization,
+        accept,
         status: answer.status().as_u16(),
     });
     Ok(answer)
@@ -55,6 +59,12 @@ fn respond(
     }
     if source.token.is_some() && source.token != text(request.headers(), &TOKEN) {
         return Ok(plain(StatusCode::UNAUTHORIZED));
+    }
+    if let Some(bearer) = &source.bearer
+        && text(request.headers(), &header::AUTHORIZATION) != Some(format!("Bearer {}", bearer.token))
+    {
+        let builder = Response::builder().status(401).header(header::WWW_AUTHENTICATE, &bearer.challenge);
+        return Ok(build(builder, body::empty()));
     }
     if source.ranges == RangeSupport::Refused && asked.is_some() {
         return Ok(plain(StatusCode::BAD_REQUEST));

@@ -50,6 +50,17 @@ pub struct Source {
     pub redirect: Option<String>,
     /// Answers 401 without this `X-Auth-Token`.
     pub token: Option<String>,
+    /// Answers 401 without this `Authorization`.
+    pub bearer: Option<Bearer>,
+}
+
+/// A token that a registry wants, and how it says so.
+#[derive(Debug, Clone)]
+pub struct Bearer {
+    /// The token.
+    pub token: String,
+    /// `WWW-Authenticate` of the answer to whoever hasn't got it.
+    pub challenge: String,
 }
 
 /// How `Range` is treated.
@@ -122,6 +133,7 @@ impl Source {
             status: None,
             redirect: None,
             token: None,
+            bearer: None,
         }
     }
 }
@@ -139,6 +151,10 @@ pub struct SeenRequest {
     pub if_match: Option<String>,
     /// `X-Auth-Token`.
     pub token: Option<String>,
+    /// `Authorization`.
+    pub authorization: Option<String>,
+    /// `Accept`.
+    pub accept: Option<String>,
     /// Status of the answer.
     pub status: u16,
 }

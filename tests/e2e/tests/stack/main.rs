@@ -16,6 +16,7 @@ mod lambda;
 mod lies;
 mod memory;
 mod regions;
+mod registry;
 mod relay;
 mod same_id;
 mod semantics;
