@@ -55,10 +55,10 @@ async fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> {
     let session = identity::session(&arguments.global, &environment).await?;
     let service = Service::new(session)?;
     match &arguments.command {
-        Command::Import(asked) if tasks::is_file(&asked.source) => {
-            upload::import(&service, output, &environment, asked).await
-        }
-        Command::Import(asked) => tasks::import(&service, output, asked).await,
+        Command::Import(asked) => match tasks::file(asked)? {
+            Some(file) => upload::import(&service, output, &environment, file, asked).await,
+            None => tasks::import(&service, output, asked).await,
+        },
         Command::Upload(asked) => upload::run(&service, output, &environment, asked).await,
         Command::Export(asked) => tasks::export(&service, output, asked).await,
         Command::Clone(asked) => tasks::clone(&service, output, asked).await,

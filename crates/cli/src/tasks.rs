@@ -1,10 +1,11 @@
 //! Commands that ask for tasks, and those about tasks that are there.
 
+use std::fs;
 use std::path::Path;
 
 use clap::ValueEnum;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use url::form_urlencoded::Serializer;
 use uuid::Uuid;
 
@@ -12,25 +13,63 @@ use crate::arguments::{CloneImage, Export, Import, TaskCommand, TaskFilter, Wait
 use crate::failure::Failure;
 use crate::images;
 use crate::output::{Output, text_of};
+use crate::secret::Secret;
 use crate::service::{Call, Service};
 use crate::wait::{Interrupts, until_ended};
 
-/// Whether an import's source is a file here: one that is there, or one that is written as only a file is.
-pub(crate) fn is_file(source: &str) -> bool {
+/// The file here that an import is of, if it is of one.
+pub(crate) fn file(asked: &Import) -> Result<Option<&Path>, Failure> {
+    match asked.sources.as_slice() {
+        [source] => Ok(is_file(source).then_some(Path::new(source))),
+        several => match several.iter().find(|source| is_file(source)) {
+            Some(file) => Err(Failure::Usage(format!("{file} is a file here: it is imported by itself"))),
+            None => Ok(None),
+        },
+    }
+}
+
+/// One that is there, or one that is written as only a file is.
+fn is_file(source: &str) -> bool {
     let path = Path::new(source);
     !source.contains("://")
         && (path.exists() || path.is_absolute() || path.starts_with(".") || path.starts_with(".."))
 }
 
+/// `import_from_headers`. No failure shows one: it may be a password.
+fn headers(said: &[Secret]) -> Result<Map<String, Value>, Failure> {
+    let mut headers = Map::new();
+    for said in said {
+        let lines = match said.expose().strip_prefix('@') {
+            Some(file) => fs::read_to_string(file)
+                .map_err(|error| Failure::Usage(format!("--header: {file} can't be read: {error}")))?,
+            None => said.expose().to_owned(),
+        };
+        for line in lines.lines().filter(|line| !line.trim().is_empty()) {
+            let told = "--header: a header is NAME: VALUE, such as \"Authorization: Bearer ...\"";
+            let (name, value) = line.split_once(':').ok_or_else(|| Failure::Usage(told.to_owned()))?;
+            if headers.insert(name.trim().to_owned(), json!(value.trim())).is_some() {
+                return Err(Failure::Usage(format!("--header: {} is there twice", name.trim())));
+            }
+        }
+    }
+    Ok(headers)
+}
+
 /// `image-tasks import` of what lies elsewhere.
 pub(crate) async fn import(service: &Service, output: Output, asked: &Import) -> Result<(), Failure> {
-    let source = &asked.source;
     let mut properties = asked.properties.members();
     let formats = [("disk_format", &asked.disk_format), ("container_format", &asked.container_format)];
     properties.extend(
         formats.into_iter().filter_map(|(name, said)| Some((name.to_owned(), json!(said.as_ref()?)))),
     );
-    let mut input = json!({"import_from": source});
+    let mut input = match asked.sources.as_slice() {
+        [source] => json!({"import_from": source}),
+        several => json!({"import_from": several}),
+    };
+    let headers = headers(&asked.headers)?;
+    if !headers.is_empty() {
+        input["import_from_headers"] = Value::Object(headers);
+    }
     let texts = [
         ("import_from_format", &asked.from_format),
         ("import_from_member", &asked.member),

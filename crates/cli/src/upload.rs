@@ -11,7 +11,7 @@ mod file;
 mod parts;
 mod state;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -91,13 +91,17 @@ pub(crate) async fn import(
     service: &Service,
     output: Output,
     environment: &Environment,
+    file: &Path,
     asked: &Import,
 ) -> Result<(), Failure> {
-    let file = LocalFile::open(&PathBuf::from(&asked.source))?;
+    let file = LocalFile::open(file)?;
     let of_addresses = [
         ("--member", asked.member.is_some()),
         ("--sha512", asked.sha512.is_some()),
+        ("--sha256", asked.sha256.is_some()),
         ("--md5", asked.md5.is_some()),
+        ("--checksums-from", asked.checksums_from.is_some()),
+        ("--header", !asked.headers.is_empty()),
         ("--idempotency-key", asked.waiting.idempotency_key.is_some()),
     ];
     if let Some((option, _)) = of_addresses.into_iter().find(|(_, given)| *given) {

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::key_value;
+use crate::secret::Secret;
 
 /// Import an image from an address on the web, an object in S3 or a file here, and print its id
 #[derive(Args)]
@@ -11,10 +12,17 @@ use super::key_value;
     image-tasks import https://example.com/disk.qcow2 --name debian --disk-format raw\n  \
     image-tasks import s3://my-images/disk.img --from-format raw --property os_distro=debian\n  \
     image-tasks import disk.qcow2 --name debian\n  \
+    image-tasks import https://example.com/disk.qcow2 --header @login.txt\n  \
     image-tasks import https://example.com/disk.qcow2 --no-wait --output json")]
 pub(crate) struct Import {
-    /// https://..., http://..., s3://bucket/key, oci://registry/repository:tag, or a file, which is uploaded (see upload)
-    pub(crate) source: String,
+    /// https://..., http://..., s3://bucket/key, oci://registry/repository:tag, or a file, which is uploaded (see
+    /// upload); several addresses where each has the same bytes
+    #[arg(value_name = "SOURCE", required = true)]
+    pub(crate) sources: Vec<String>,
+    /// A header that the sources' web server wants, or @FILE with a header a line, since others on this machine can read
+    /// an argument; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<Secret>,
     /// What the source must be; say raw where it is, any other format is found
     #[arg(long, value_name = "FORMAT")]
     pub(crate) from_format: Option<String>,

@@ -126,6 +126,30 @@ async fn without_waiting_the_tasks_id_is_the_result() {
 }
 
 #[tokio::test]
+async fn several_places_and_what_their_server_wants_to_know() {
+    let server = Server::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("login.txt");
+    std::fs::write(&file, "Authorization: Basic YTpi\n\nX-Of-File:1:2\n").unwrap();
+    let file = format!("@{}", file.display());
+    let places = ["https://a.example/x", "https://a.example/y"];
+    let arguments =
+        [&["import", "--no-wait"], &places[..], &["--header", "Cookie: s3cret", "--header", &file]];
+    server.run(&arguments.concat()).await.ends(0);
+    let asked = server.seen_of(&Method::POST, "/v2/tasks").pop().unwrap().body;
+    let headers = json!({"Cookie": "s3cret", "Authorization": "Basic YTpi", "X-Of-File": "1:2"});
+    assert_eq!(asked["input"], json!({"import_from": places, "import_from_headers": headers}));
+    for (said, words) in [
+        (&["s3cret"][..], "--header: a header is NAME: VALUE"),
+        (&["@/nowhere/s"], "--header: /nowhere/s can't be read: "),
+        (&["Cookie: s3cret", "--header", "Cookie: other"], "--header: Cookie is there twice"),
+    ] {
+        let refused = server.run(&[&["import", SOURCE, "--header"], said].concat()).await.ends(2);
+        assert!(refused.last_words().contains(words) && !refused.stderr.contains("s3cret"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_that_stumbles_is_asked_again_for_one_task() {
     let server = Server::start().await;
     server.fail_next(&[503, 502]);

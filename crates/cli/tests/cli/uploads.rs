@@ -110,6 +110,18 @@ async fn what_cannot_be_uploaded_is_said_before_anything_is_made() {
         (&["upload", "empty"], 1, "is empty"),
         (&["upload", "/dev/null"], 1, "is no regular file"),
         (&["import", "disk.img", "--sha512", "ab"], 2, "--sha512 is for what is imported from an address"),
+        (&["import", "disk.img", "--sha256", "ab"], 2, "--sha256 is for what is imported from an address"),
+        (
+            &["import", "disk.img", "--checksums-from", "https://a.example/b"],
+            2,
+            "--checksums-from is for what",
+        ),
+        (&["import", "disk.img", "--header", "a: b"], 2, "--header is for what is imported from an address"),
+        (
+            &["import", "https://a.example/b", "disk.img"],
+            2,
+            "disk.img is a file here: it is imported by itself",
+        ),
         (
             &["import", "disk.qcow2", "--from-format", "qcow2", "--disk-format", "raw"],
             2,
