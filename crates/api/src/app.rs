@@ -43,6 +43,18 @@ pub struct App {
     pub public_endpoint: Option<String>,
 }
 
+/// What a request is known by before it comes here: in its extensions, so that one id leads through all logs. Without one it
+/// gets a new one.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// None where that is no UUID.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+}
+
 /// A request on its way through the handlers.
 pub(crate) struct Call {
     pub(crate) caller: Caller,
@@ -68,7 +80,8 @@ impl App {
 
     /// Answers one request. With [`Identity::Iam`] the request's extensions hold the principal.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Bytes> {
-        let request_id = format!("req-{}", Uuid::new_v4());
+        let known = request.extensions().get::<RequestId>().map(|id| id.0);
+        let request_id = format!("req-{}", known.unwrap_or_else(Uuid::new_v4));
         let span = tracing::info_span!(
             "request", request_id, method = %request.method(), path = request.uri().path()
         );

@@ -23,5 +23,5 @@ mod schemas;
 mod tasks;
 mod versions;
 
-pub use app::App;
+pub use app::{App, RequestId};
 pub use identity::{IamPrincipal, Identity, Keystone, MappedPrincipals};

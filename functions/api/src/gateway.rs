@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Request, Response};
-use image_tasks_api::IamPrincipal;
+use image_tasks_api::{IamPrincipal, RequestId};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
 use lambda_http::request::{LambdaRequest, RequestContext};
-use lambda_http::{Body, LambdaEvent};
+use lambda_http::{Body, LambdaEvent, RequestExt as _};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -52,9 +52,14 @@ pub(crate) fn in_uri_form(mut event: LambdaEvent<LambdaRequest>) -> LambdaEvent<
     event
 }
 
-/// The request as the API takes it, with the IAM principal, if API Gateway found one, in its extensions.
+/// The request as the API takes it. In its extensions: the IAM principal, if API Gateway found one, and the invocation's id,
+/// which Lambda's own log lines and API Gateway's access log have too.
 pub(crate) fn plain(request: lambda_http::Request) -> Request<Bytes> {
+    let id = request.lambda_context_ref().and_then(|context| RequestId::parse(&context.request_id));
     let (mut parts, body) = request.into_parts();
+    if let Some(id) = id {
+        parts.extensions.insert(id);
+    }
     let body = match body {
         Body::Text(text) => text.into(),
         Body::Binary(bytes) => bytes.into(),
@@ -136,6 +141,19 @@ mod tests {
         let mut event = event("/", "", Value::Null, false);
         event["requestContext"]["authorizer"] = Value::Null;
         assert!(request(&event).extensions().get::<IamPrincipal>().is_none());
+    }
+
+    #[test]
+    fn a_request_is_known_by_its_invocation() {
+        let id = "7f6a2bd0-3c3e-4a1f-9a57-0d6b3f0e8f11";
+        for (id, is_known) in [(id, true), ("", false), ("a\r\nb", false)] {
+            let mut context = Context::default();
+            context.request_id = id.to_owned();
+            let event: LambdaRequest =
+                serde_json::from_str(&event("/", "", Value::Null, false).to_string()).unwrap();
+            let request = plain(lambda_http::Request::from(event).with_lambda_context(context));
+            assert_eq!(request.extensions().get::<RequestId>().is_some(), is_known, "{id:?}");
+        }
     }
 
     #[test]

@@ -154,7 +154,7 @@ fn usage() -> Value {
 pub(super) fn headers() -> Value {
     let header = |description: &str| json!({"description": description, "required": true, "schema": text()});
     json!({
-        "x-openstack-request-id": header("What the service's log knows the request by: req-<uuid>"),
+        "x-openstack-request-id": header("What the service's logs know the request by: req-<uuid>"),
         "Location": header("Where what was asked for is"),
         "OpenStack-image-import-methods": header("How bytes come into the record"),
         "WWW-Authenticate": header("How to authenticate: for a token, at which Keystone"),

@@ -1,6 +1,8 @@
 //! Versions, schemas, and paths that lead nowhere.
 
-use http::Method;
+use bytes::Bytes;
+use http::{Method, Request};
+use image_tasks_api::RequestId;
 use image_tasks_domain::regions::Regions;
 use serde_json::json;
 
@@ -198,4 +200,14 @@ async fn paths_that_lead_nowhere() {
         assert!(missing.error(404).contains(path), "{path}");
         assert_eq!(service.send(Method::GET, path, &[], "").await.status.as_u16(), 401, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_has_an_id_keeps_it() {
+    let service = Service::new();
+    let id = "7f6a2bd0-3c3e-4a1f-9a57-0d6b3f0e8f11";
+    let request = Request::get("/versions").extension(RequestId::parse(id).unwrap());
+    let answer = service.request(request.body(Bytes::new()).unwrap()).await;
+    assert_eq!(answer.header("x-openstack-request-id"), format!("req-{id}"));
+    assert_ne!(service.get(ALICE, "/versions").await.header("x-openstack-request-id"), format!("req-{id}"));
 }

@@ -120,3 +120,17 @@ fn what_costs_by_the_month_is_there_only_for_who_wants_to_be_told() {
     let told = format!("${}.{:02} a month", cents / 100, cents % 100);
     assert!(readme.contains(&told), "README.md does not say {told}");
 }
+
+#[test]
+fn the_access_log_knows_a_request_as_its_client_does() {
+    let template = Template::load();
+    let format = template.at("/Resources/ApiStage/Properties/AccessLogSettings/Format").as_str().unwrap();
+    let line: Value = serde_json::from_str(format).expect("a line is JSON");
+    // The function answers `x-openstack-request-id: req-{its invocation's id}`.
+    assert_eq!(line["request_id"], "req-$context.awsEndpointRequestId");
+    // What a caller may keep secret is in none of them.
+    for variable in line.as_object().unwrap().values() {
+        let variable = variable.as_str().unwrap();
+        assert!(!variable.contains("authorizer") && !variable.contains("queryString"), "{variable}");
+    }
+}
