@@ -13,11 +13,12 @@ use super::tools;
 
 /// Names of test targets with tests that `cargo local test` ignores. Run in this order, each whatever the one before
 /// said.
-const SUITES: [&str; 9] = [
+const SUITES: [&str; 10] = [
     "flows",
     "adapters",
     "stack",
     "keystone",
+    "pages",
     "clients",
     "openstacksdk",
     "gophercloud",
@@ -34,7 +35,7 @@ pub(super) fn names() -> PossibleValuesParser {
 fn tools_of(suite: &str) -> &'static [&'static str] {
     match suite {
         "keystone" => &["keystone", "openstacksdk"],
-        "clients" => &["clients"],
+        "clients" | "pages" => &["clients"],
         "openstacksdk" => &["openstacksdk"],
         "tempest" => &["tempest"],
         "schemathesis" => &["schemathesis"],

@@ -14,7 +14,8 @@ const USER: &str = "demo";
 /// Lines for a shell after which stock clients need no flags.
 pub(super) fn openrc(keystone: &str, region: &str) -> Result<String> {
     let grant = Grant::of(USER).context("the user of the examples is known to Keystone")?;
-    let mut text = String::new();
+    // What a shell has said to image-tasks: clients would take it for a part of this login.
+    let mut text = "unset OS_TOKEN OS_CLOUD\n".to_owned();
     for (name, value) in grant.environment(keystone, region) {
         let _infallible = writeln!(text, "export {name}={value}");
     }
