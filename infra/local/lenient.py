@@ -41,6 +41,29 @@ def take_parts_without_checksums() -> None:
     provider.S3Provider.upload_part = with_checksum
 
 
+def complete_an_upload_once() -> None:
+    """Calls that complete the same upload side by side: S3 makes one object of all its parts. LocalStack joins the parts
+    for each call, and the call that comes second finds none any more and empties the object.
+    """
+    from localstack.services.s3 import provider
+
+    guard, locks = threading.Lock(), {}
+    complete = provider.S3Provider.complete_multipart_upload
+
+    @functools.wraps(complete)
+    def alone(self, context, *arguments, upload_id, **named):
+        with guard:
+            lock = locks.setdefault(upload_id, threading.Lock())
+        with lock:
+            # Who comes second is told that the upload is gone, as who comes later.
+            answer = complete(self, context, *arguments, upload_id=upload_id, **named)
+        with guard:
+            locks.pop(upload_id, None)
+        return answer
+
+    provider.S3Provider.complete_multipart_upload = alone
+
+
 def leave_paths_to_apis() -> None:
     """MiniStack is a registry of container images too, and answers its paths whatever host is asked. On AWS a registry has
     hosts of its own, and `/v2` of an API is the API's.
