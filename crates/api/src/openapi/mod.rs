@@ -83,4 +83,6 @@ fn reference(kind: &str, name: &str) -> Value {
 }
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! The document by itself; that it is true is for the wire tests.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 use super::*;
 
@@ -72,4 +74,16 @@ fn every_reference_leads_to_a_component_and_every_component_is_used() {
 fn where_the_service_is_seen_is_where_it_is_documented_to_be() {
     assert_eq!(document("https://images.example")["servers"], json!([{"url": "https://images.example"}]));
     assert_eq!(document("")["servers"], json!([{"url": "/"}]));
+}
+
+/// Where it isn't, it is written anew, to be looked at and committed.
+#[test]
+fn the_reference_page_is_made_of_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
+    let page = page::page(&document(""));
+    if fs::read_to_string(&path).is_ok_and(|there| there == page) {
+        return;
+    }
+    fs::write(&path, page).unwrap();
+    panic!("docs/api.md wasn't what the document says. It is written anew: look at it, and commit it");
 }
