@@ -110,11 +110,10 @@ impl Event {
                 AtCall::Storm(_) | AtCall::Cancelled | AtCall::Stopped => false,
             },
             Self::Invocation(_, at) => match at {
-                AtInvocation::Throttled(calls) => calls <= 8,
-                AtInvocation::Unreached | AtInvocation::Loses | AtInvocation::Twice(_) => true,
+                AtInvocation::Throttled(_) | AtInvocation::Unreached | AtInvocation::Loses | AtInvocation::Twice(_) => true,
                 AtInvocation::OtherVersion => false,
             },
-            Self::Once(once) => !matches!(once, Once::Quota(_)),
+            Self::Once(_) => true,
         }
     }
 
