@@ -35,14 +35,22 @@ impl Metrics {
         }
     }
 
-    /// The lifecycle function has answered. A sweep's answer says at how many tasks it looked: those that wait, are at
-    /// work, or left something to do. None tells nothing: a metric costs only in hours in which it is told.
+    /// The lifecycle function has answered. None in the queue tells nothing: a metric costs only in hours in which it is
+    /// told.
     pub fn swept(&self, answer: &Value) {
-        let open = answer["checked"].as_u64().filter(|open| *open > 0);
-        if let (Some(namespace), Some(open)) = (&self.namespace, open) {
+        let open = open(answer);
+        if let Some(namespace) = self.namespace.as_ref().filter(|_| open > 0) {
             say(&queue(namespace, open, SystemClock.now()));
         }
     }
+}
+
+/// Tasks that wait or are at work, or whose hashes are to be made, as a sweep's answer tells. What has ended and is only to
+/// be cleaned up is no queue.
+fn open(answer: &Value) -> u64 {
+    let [checked, waiting, cleaned] =
+        ["checked", "waiting", "cleaned"].map(|name| answer[name].as_u64().unwrap_or(0));
+    checked.saturating_sub(waiting.saturating_add(cleaned))
 }
 
 fn queue(namespace: &str, open: u64, now: Timestamp) -> Value {
@@ -115,6 +123,12 @@ mod tests {
         let told = ["Type", "Outcome", "Tasks", "Seconds", "Bytes"].map(|name| line[name].clone());
         assert_eq!(told, [json!("import"), json!("success"), json!(1), json!(42), json!(5_u64 << 30)]);
         assert_eq!((&line["level"], &line["timestamp"]), (&json!("INFO"), &json!("2026-11-18T11:07:22Z")));
+    }
+
+    #[test]
+    fn what_has_ended_is_not_in_the_queue() {
+        let answer = json!({"checked": 9, "started": 1, "failed": 1, "waiting": 3, "cleaned": 2});
+        assert_eq!((open(&answer), open(&json!({}))), (4, 0));
     }
 
     #[test]

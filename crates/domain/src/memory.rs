@@ -1,18 +1,18 @@
 //! The ports in memory: the reference that every adapter's conformance suite is
 //! held against, and what tests of flows and of the wire run on.
 
+mod clock;
 mod executions;
 mod identity;
 mod images;
 mod multipart;
 
+pub use clock::ManualClock;
 pub use executions::MemoryExecutions;
 pub use identity::{Fault, MemoryIdentity};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::image::{Image, ImageHashes, ImageId, ImageStatus, Publication, StagedBytes};
 use crate::policy;
 use crate::ports::{
-    Clock, Created, Credentials, IdempotencyKey, ImageLinks, ImagePage, ImageQuery, ImageStore, OpenTask,
+    Created, Credentials, IdempotencyKey, ImageLinks, ImagePage, ImageQuery, ImageStore, OpenTask,
     ProgressStore, StoreError, StoreResult, TOKEN_LIFE, TaskLife, TaskPage, TaskQuery, TaskStore,
 };
 use crate::progress::{Progress, Report};
@@ -349,6 +349,14 @@ impl TaskLife for MemoryStore {
         }
     }
 
+    async fn end_hashing(&self, id: TaskId, now: Timestamp) -> StoreResult<()> {
+        let mut tables = self.tables();
+        let task = tables.task(id)?;
+        let Some(Unsettled::Hashing { .. }) = task.unsettled else { return Err(StoreError::Conflict) };
+        task.clean_later(now);
+        Ok(())
+    }
+
     async fn settle(&self, id: TaskId) -> StoreResult<()> {
         let mut tables = self.tables();
         let task = tables.task(id)?;
@@ -410,44 +418,6 @@ impl ImageStore for MemoryStore {
         image.set_hashes(hashes.clone());
         image.updated_at = now;
         Ok(())
-    }
-}
-
-/// A clock that stands until it is set.
-#[derive(Debug)]
-pub struct ManualClock(Mutex<Timestamp>);
-
-impl ManualClock {
-    /// A clock at that instant.
-    pub fn at(now: Timestamp) -> Self {
-        Self(Mutex::new(now))
-    }
-
-    /// Moves it forward.
-    pub fn advance(&self, by: Duration) {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = now.plus(by);
-    }
-}
-
-#[async_trait]
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes no time: the clock is moved, and who else has something to do does it.
-    async fn sleep(&self, time: Duration) {
-        self.advance(time);
-        let mut others = true;
-        poll_fn(|context| {
-            if !std::mem::take(&mut others) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
     }
 }
 

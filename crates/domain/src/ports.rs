@@ -280,6 +280,9 @@ pub trait TaskLife: Send + Sync {
     /// Counts an execution that is about to be started to make an ended task's hashes; its number.
     /// Conflict unless `begun` were counted so far.
     async fn count_hashing(&self, id: TaskId, begun: u32) -> StoreResult<u32>;
+    /// Its hashes are made, or given up: to be settled after [`CLEAN_AFTER`](crate::task::CLEAN_AFTER). Conflict unless
+    /// they were to be made.
+    async fn end_hashing(&self, id: TaskId, now: Timestamp) -> StoreResult<()>;
     /// An ended task has nothing left to do: it may expire. Conflict unless ended; again is the same as once.
     async fn settle(&self, id: TaskId) -> StoreResult<()>;
 }

@@ -70,7 +70,7 @@ impl FromStr for ExecutionName {
     }
 }
 
-/// From a task's failure until what workers that outlived it may have made is removed once more. A call lives at most
+/// From a task's end until what workers that outlived it may have made is removed once more. A call lives at most
 /// 15 minutes (AWS Lambda developer guide, "Lambda quotas").
 pub const CLEAN_AFTER: Duration = Duration::from_secs(20 * 60);
 
@@ -89,7 +89,8 @@ fn cut(message: String) -> String {
 /// What is still to be done for an ended task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsettled {
-    /// What it made is removed once more at that time: a worker that outlived it may have made something since.
+    /// What it left beside its product is removed once more at that time: a worker that outlived it may have made
+    /// something since. Of a failure that is all that it made.
     Cleaning {
         /// Not before.
         after: Timestamp,
@@ -314,6 +315,7 @@ impl Task {
         self.become_status(TaskStatus::Success, now)?;
         self.result = Some(result);
         self.expires_at = Some(now.plus(ttl));
+        self.clean_later(now);
         Ok(())
     }
 
@@ -334,7 +336,9 @@ impl Task {
         for remark in remarks {
             self.message = cut(format!("{} {remark}", self.message).trim().to_owned());
         }
-        self.unsettled = publication.hashes_follow.then_some(Unsettled::Hashing { executions: 0 });
+        if publication.hashes_follow {
+            self.unsettled = Some(Unsettled::Hashing { executions: 0 });
+        }
         Ok(())
     }
 
@@ -346,8 +350,13 @@ impl Task {
         self.become_status(TaskStatus::Failure, now)?;
         self.message = cut(failure.to_string());
         self.expires_at = Some(now.plus(ttl));
-        self.unsettled = Some(Unsettled::Cleaning { after: now.plus(CLEAN_AFTER) });
+        self.clean_later(now);
         Ok(())
+    }
+
+    /// Its end is behind it, or the making of its hashes: what comes is the cleaning.
+    pub(crate) fn clean_later(&mut self, now: Timestamp) {
+        self.unsettled = Some(Unsettled::Cleaning { after: now.plus(CLEAN_AFTER) });
     }
 
     fn demand_uncancelled(&self, to: TaskStatus) -> Result<(), BadTransition> {

@@ -164,7 +164,9 @@ pub struct Swept {
     pub started: usize,
     /// Tasks ended whose execution had ended.
     pub failed: usize,
-    /// Failed tasks whose remains were removed once more.
+    /// Tasks that have ended, and whose remains are to be removed once more.
+    pub waiting: usize,
+    /// Those of which they were removed.
     pub cleaned: usize,
     /// Executions started to make the hashes of images that are active.
     pub hashing: usize,

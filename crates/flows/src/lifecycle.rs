@@ -52,6 +52,7 @@ enum Looked {
     Nothing,
     Started,
     Failed,
+    Waits,
     Cleaned,
     Hashing,
 }
@@ -156,8 +157,8 @@ impl Lifecycle {
             }
             all = self.look_at_all(now, &mut swept, &mut reached) => all.map_err(told)?,
         }
-        let Swept { checked, started, failed, cleaned, hashing, errors } = swept;
-        tracing::info!(checked, started, failed, cleaned, hashing, errors, "swept");
+        let Swept { checked, started, failed, waiting, cleaned, hashing, errors } = swept;
+        tracing::info!(checked, started, failed, waiting, cleaned, hashing, errors, "swept");
         Ok(swept)
     }
 
@@ -194,12 +195,15 @@ impl Lifecycle {
         let Some(task) = self.stores.tasks.get(id).await? else { return Ok(Looked::Nothing) };
         match task.unsettled {
             Some(Unsettled::Cleaning { after }) if after <= now => {
-                self.undo().failed(&task).await?;
+                match task.status {
+                    TaskStatus::Success => self.undo().succeeded(&task).await?,
+                    _ => self.undo().failed(&task).await?,
+                }
                 self.stores.life.settle(id).await?;
                 return Ok(Looked::Cleaned);
             }
             Some(Unsettled::Hashing { executions }) => return self.look_at_hashing(&task, executions).await,
-            _ if task.status.is_end() => return Ok(Looked::Nothing),
+            _ if task.status.is_end() => return Ok(Looked::Waits),
             _ => {}
         }
         let status = self.executions.status(&task, 0).await?;
@@ -238,7 +242,7 @@ impl Lifecycle {
             ExecutionStatus::NotFound if executions > 0 => executions,
             _ if executions >= HASHING_AT_MOST => {
                 tracing::error!(task_id = %task.id, executions, "an image stays without hashes");
-                self.stores.life.settle(task.id).await?;
+                self.stores.end_hashing(task.id).await?;
                 self.undo().succeeded(task).await?;
                 return Ok(Looked::Cleaned);
             }
@@ -260,6 +264,7 @@ impl Swept {
             Ok(Looked::Nothing) => {}
             Ok(Looked::Started) => self.started += 1,
             Ok(Looked::Failed) => self.failed += 1,
+            Ok(Looked::Waits) => self.waiting += 1,
             Ok(Looked::Cleaned) => self.cleaned += 1,
             Ok(Looked::Hashing) => self.hashing += 1,
             // One task's trouble must not keep the others waiting; the next sweep comes soon.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use image_tasks_domain::ports::{Clock, ImageStore, TaskLife, TaskStore};
+use image_tasks_domain::ports::{Clock, ImageStore, StoreError, StoreResult, TaskLife, TaskStore};
 use image_tasks_domain::{Task, TaskId, Unsettled};
 
 use crate::error::{Flow, Stop};
@@ -41,6 +41,14 @@ impl Stores {
         match self.tasks.get(id).await? {
             Some(task @ Task { unsettled: Some(Unsettled::Hashing { .. }), .. }) => Ok(task),
             task => unended(task),
+        }
+    }
+
+    /// A task's hashes are made, or given up; a call beside this one may have found so before.
+    pub(crate) async fn end_hashing(&self, id: TaskId) -> StoreResult<()> {
+        match self.life.end_hashing(id, self.clock.now()).await {
+            Err(StoreError::Conflict) => Ok(()),
+            done => done,
         }
     }
 }

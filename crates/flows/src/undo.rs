@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Each step may be repeated, by anybody, at any time after the task's end. A worker that outlives its task can make
-//!   something again; so a task that failed is undone once more when no worker can live any longer.
+//!   something again; so each task is cleaned up once more when no worker can live any longer.
 //! - Everything that is removed carries the task's id, in its key or in its metadata.
 
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use image_tasks_domain::ports::{ImageStore as _, StoreError, StoreResult, TaskLife};
+use image_tasks_domain::task::CLEAN_AFTER;
 use image_tasks_domain::{
     Failure, Image, ImageId, ImageStatus, Publication, StagedBytes, Task, TaskId, TaskStatus, Timestamp,
 };
@@ -165,6 +166,18 @@ impl TaskLife for DynamoTasks {
             .expression_attribute_values(":begun", number(begun))
             .expression_attribute_values(":next", number(next));
         update(count).await.map(|()| next)
+    }
+
+    async fn end_hashing(&self, id: TaskId, now: Timestamp) -> StoreResult<()> {
+        let ended = self
+            .client
+            .update_item()
+            .table_name(&self.tasks)
+            .key("id", text(id))
+            .update_expression("SET clean_after = :after REMOVE hash_executions")
+            .condition_expression("attribute_exists(hash_executions)")
+            .expression_attribute_values(":after", number(now.plus(CLEAN_AFTER).epoch()));
+        update(ended).await
     }
 
     async fn settle(&self, id: TaskId) -> StoreResult<()> {

@@ -7,7 +7,7 @@ use super::{HOUR, PutImage, assert_conflict, at, failure, importing, pending, pu
 use crate::failure::Failure;
 use crate::image::{Image, ImageId, ImageStatus, Publication};
 use crate::ports::{ImageStore, TaskLife, TaskStore};
-use crate::task::{Task, TaskStatus, TaskType, Unsettled};
+use crate::task::{CLEAN_AFTER, Task, TaskStatus, TaskType, Unsettled};
 
 fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
@@ -51,9 +51,12 @@ pub(super) async fn publishes_exactly_its_fields(
             image.publish(&publication, at(2));
             assert_eq!((image.min_disk, image.updated_at), (min_disk, at(9)));
             assert_eq!(images.get(image.id).await.expect("get"), Some(image));
-            let unsettled = hashes_follow.then_some(Unsettled::Hashing { executions: 0 });
             let ended = stored(store, task.id).await;
-            assert_eq!(ended.unsettled, unsettled);
+            let unsettled = match hashes_follow {
+                true => Unsettled::Hashing { executions: 0 },
+                false => Unsettled::Cleaning { after: at(2).plus(CLEAN_AFTER) },
+            };
+            assert_eq!(ended.unsettled, Some(unsettled));
             assert!(ended.message.contains("architecture is \"aarch64\""), "{}", ended.message);
         }
     }

@@ -53,26 +53,37 @@ pub(super) async fn finds_what_is_unsettled(store: &dyn TaskStore, life: &dyn Ta
     life.succeed_alone(alone.id, &json!({}), HOUR, at(0)).await.expect("succeed");
     life.fail(failed.id, &failure(), HOUR, at(0)).await.expect("fail");
     life.fail_unbegun(unbegun.id, &failure(), HOUR, at(0)).await.expect("fail");
+    let cleaning = |seconds| Some(Unsettled::Cleaning { after: at(seconds).plus(CLEAN_AFTER) });
     for (task, unsettled) in [
         (goes_on, None),
-        (ended, None),
-        (alone, None),
+        (ended, cleaning(0)),
+        (alone, cleaning(0)),
         (hashes, Some(Unsettled::Hashing { executions: 0 })),
-        (failed, Some(Unsettled::Cleaning { after: at(0).plus(CLEAN_AFTER) })),
-        (unbegun, Some(Unsettled::Cleaning { after: at(0).plus(CLEAN_AFTER) })),
+        (failed, cleaning(0)),
+        (unbegun, cleaning(0)),
     ] {
         assert_eq!(stored(store, task.id).await.unsettled, unsettled);
     }
     let without = |gone: &[&Task]| -> Vec<OpenTask> {
         open.iter().copied().filter(|open| gone.iter().all(|task| task.id != open.id)).collect()
     };
-    assert_eq!(found(100, None, 100).await, without(&[ended, alone]));
+    assert_eq!(found(100, None, 100).await, open, "each end leaves something to do");
 
     counts_executions_that_hash(store, life, hashes, failed).await;
+    for task in [goes_on, ended, failed] {
+        assert_conflict(life.end_hashing(task.id, at(5)).await, "no hashes follow");
+    }
+    assert_conflict(life.end_hashing(pending("unsettled", 0).id, at(5)).await, "unknown");
+    let before = stored(store, hashes.id).await;
+    life.end_hashing(hashes.id, at(5)).await.expect("end hashing");
+    assert_eq!(stored(store, hashes.id).await, Task { unsettled: cleaning(5), ..before });
+    assert_conflict(life.end_hashing(hashes.id, at(6)).await, "they are made");
+    assert_conflict(life.count_hashing(hashes.id, 2).await, "they are made");
+    assert_eq!(found(100, None, 100).await, open, "it is to be cleaned");
     assert_conflict(life.settle(goes_on.id).await, "not ended");
     assert_conflict(life.settle(tasks[1].id).await, "not begun");
     assert_conflict(life.settle(pending("unsettled", 0).id).await, "unknown");
-    // Again is the same as once, also for one that was never unsettled.
+    // Again is the same as once.
     for task in [hashes, failed, failed, unbegun, ended, alone] {
         let before = stored(store, task.id).await;
         life.settle(task.id).await.expect("settle");

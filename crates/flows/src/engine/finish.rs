@@ -247,7 +247,7 @@ impl Engine {
                 tracing::error!(task_id = %task.id, "the plan is gone before the hashes were made")
             }
         }
-        stores.life.settle(task.id).await?;
+        stores.end_hashing(task.id).await?;
         self.undo().succeeded(task).await?;
         Ok(Next::Done)
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use image_tasks_domain::export_input::ExportPolicy;
 use image_tasks_domain::ports::TaskStore;
-use image_tasks_domain::{ExportInput, Failure, FailureCode, TaskId, Unsettled};
+use image_tasks_domain::{ExportInput, Failure, FailureCode, TaskId, TaskStatus};
 
 use super::metadata::TASK;
 use super::one;
@@ -157,7 +157,7 @@ impl BucketSink {
     async fn is_remains(&self, metadata: &Metadata) -> Flow<bool> {
         let Some(Ok(id)) = metadata.get(TASK).map(|id| id.parse()) else { return Ok(false) };
         let task = self.tasks.get(id).await?;
-        Ok(task.is_some_and(|task| matches!(task.unsettled, Some(Unsettled::Cleaning { .. }))))
+        Ok(task.is_some_and(|task| task.status == TaskStatus::Failure && task.unsettled.is_some()))
     }
 
     /// Removes all that the task may have made here, and its claim.

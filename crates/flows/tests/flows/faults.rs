@@ -86,12 +86,22 @@ pub(crate) async fn die() {
     pending::<()>().await;
 }
 
+/// What is behind a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Service {
+    DynamoDb,
+    S3,
+    Source,
+}
+
 /// How a port says what a fault is.
 pub(crate) trait Told {
+    const SERVICE: Service;
     fn told(kind: Kind) -> Self;
 }
 
 impl Told for StoreError {
+    const SERVICE: Service = Service::DynamoDb;
     fn told(kind: Kind) -> Self {
         match kind {
             Kind::Transient | Kind::Conflict => Self::Unavailable("made unreachable".into()),
@@ -101,6 +111,7 @@ impl Told for StoreError {
 }
 
 impl Told for ObjectError {
+    const SERVICE: Service = Service::S3;
     fn told(kind: Kind) -> Self {
         match kind {
             Kind::Transient => Self::Transient("made unreachable".into()),
@@ -112,6 +123,7 @@ impl Told for ObjectError {
 }
 
 impl Told for Failure {
+    const SERVICE: Service = Service::Source;
     fn told(kind: Kind) -> Self {
         match kind {
             Kind::Transient | Kind::Conflict => Self::transient("made unreachable"),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use image_tasks_domain::TaskStatus;
 use image_tasks_domain::ports::ExecutionStatus;
+use image_tasks_domain::{TaskStatus, Unsettled};
 use image_tasks_flows::ports::{ObjectRef, Objects as _};
 use serde_json::json;
 
@@ -108,6 +108,9 @@ async fn hashes_whose_execution_was_lost_are_taken_up_again() {
     assert_eq!(phase(&world, json!({"phase": "plan"})).await.unwrap()["next"], "next");
     assert_eq!(finish(&world).await, "done");
     world.check_ended(&pattern(SIZE), "hashed by another execution").await;
+    assert_eq!(sweep().await["cleaned"], 0, "a worker may live still");
+    world.clock.advance(Duration::from_secs(20 * 60));
+    assert_eq!(sweep().await["cleaned"], 1);
     assert_eq!(world.task().await.unsettled, None);
     assert_eq!(sweep().await["checked"], 0);
 }
@@ -118,7 +121,7 @@ async fn hashes_that_never_come_about_are_given_up() {
     world.machines.inner.set_status(world.id, ExecutionStatus::TimedOut);
     world.clock.advance(Duration::from_secs(600));
     let mut swept = 0;
-    while world.task().await.unsettled.is_some() {
+    while let Some(Unsettled::Hashing { .. }) = world.task().await.unsettled {
         world.invoke_lifecycle(json!({"phase": "sweep"}), 1).await.unwrap();
         let run = world.machines.inner.last_run(world.id).unwrap();
         world.machines.inner.set_run_status(world.id, run, ExecutionStatus::TimedOut);
@@ -126,6 +129,7 @@ async fn hashes_that_never_come_about_are_given_up() {
         assert!(swept < 20);
     }
     assert_eq!(world.machines.inner.last_run(world.id), Some(10));
+    world.settle().await;
     world.may_lack_hashes = true;
     world.check_ended(&pattern(SIZE), "given up").await;
 }

@@ -250,7 +250,7 @@ async fn a_relay_that_was_lost_goes_on_in_an_execution_of_its_own() {
     let read_then = world.objects.read_from("images", &key) - read;
     assert!(read_then <= SIZE as u64 - (begun - 1) * 300 + 3 * 300, "{read_then} bytes, from {left} on");
     world.check_ended(&pattern(SIZE), "by another execution").await;
-    assert_eq!(world.task().await.unsettled, None);
+    world.settle().await;
 }
 
 #[tokio::test(start_paused = true)]

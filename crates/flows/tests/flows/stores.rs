@@ -78,6 +78,9 @@ impl Stores {
 
     /// A failure, and what is broken behind it.
     async fn fails(&self, id: TaskId, write: impl Future<Output = StoreResult<()>>) -> StoreResult<()> {
+        if let Some(chaos) = self.faults.chaos.get() {
+            chaos.fails().await;
+        }
         self.transacts(id, async {
             let reopen = |task: &mut Task| task.status = TaskStatus::Processing;
             self.bend(id, Mutation::FailsEnded, reopen).await;
@@ -204,7 +207,12 @@ impl TaskLife for Stores {
         now: Timestamp,
     ) -> StoreResult<()> {
         self.bend(id, Mutation::PublishesCancelled, |task| task.cancelled_by = None).await;
-        self.transacts(id, self.inner.succeed_alone(id, result, ttl, now)).await
+        self.transacts(id, async {
+            self.inner.succeed_alone(id, result, ttl, now).await?;
+            self.bend(id, Mutation::SettlesSuccessAtOnce, |task| task.unsettled = None).await;
+            Ok(())
+        })
+        .await
     }
     async fn publish(
         &self,
@@ -223,6 +231,9 @@ impl TaskLife for Stores {
         self.transacts(id, async {
             self.bend(id, Mutation::PublishesCancelled, |task| task.cancelled_by = None).await;
             self.inner.publish(id, &publication, result, ttl, now).await?;
+            if !publication.hashes_follow {
+                self.bend(id, Mutation::SettlesSuccessAtOnce, |task| task.unsettled = None).await;
+            }
             if let Some((token, until)) = token {
                 self.inner.put_token(id, token, until);
             }
@@ -250,6 +261,9 @@ impl TaskLife for Stores {
     }
     async fn count_hashing(&self, id: TaskId, begun: u32) -> StoreResult<u32> {
         self.transacts(id, self.inner.count_hashing(id, begun)).await
+    }
+    async fn end_hashing(&self, id: TaskId, now: Timestamp) -> StoreResult<()> {
+        self.transacts(id, self.inner.end_hashing(id, now)).await
     }
     async fn settle(&self, id: TaskId) -> StoreResult<()> {
         self.transacts(id, self.inner.settle(id)).await

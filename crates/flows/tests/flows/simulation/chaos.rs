@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::mutations::Mutation;
-use super::script::{AtCall, Event, Random, Script};
-use crate::faults::{DIES, Kind, Told};
+use super::script::{AtCall, Event, Once, Random, Script};
+use crate::faults::{DIES, Kind, Service, Told};
 
 /// What somebody asks for while a task is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(crate) enum Order {
     Cancel,
     /// An operator, to stop the execution.
     Stop,
+    /// Somebody else, to write an object of the name that an export makes.
+    Write,
     /// An execution was begun or stopped.
     Look,
 }
@@ -61,6 +63,11 @@ pub(crate) struct Chaos {
     calls: AtomicU64,
     at: BTreeMap<u64, AtCall>,
     storm: AtomicU64,
+    slow_failures: Option<Duration>,
+    /// Calls that a service takes in a second, where that is less than anybody makes.
+    room: Vec<(Service, u64)>,
+    /// The last second in which one was called, and how often.
+    taken: Mutex<BTreeMap<Service, (u64, u64)>>,
     seed: u64,
     /// Threads take part: time passes while they work, and waits are short.
     threads: bool,
@@ -98,6 +105,18 @@ impl Chaos {
             calls: AtomicU64::new(0),
             at: script.calls(),
             storm: AtomicU64::new(0),
+            slow_failures: script.once().find_map(|once| match once {
+                Once::SlowFailures(time) => Some(time),
+                _ => None,
+            }),
+            room: script
+                .once()
+                .filter_map(|once| match once {
+                    Once::Slows(service, most) => Some((service, most)),
+                    _ => None,
+                })
+                .collect(),
+            taken: Mutex::default(),
             seed: script.seed,
             threads,
             clock: Arc::clone(clock),
@@ -152,6 +171,19 @@ impl Chaos {
         if self.threads { time / 500 } else { time }
     }
 
+    /// Whether a service takes no more calls in this second.
+    fn is_full(&self, service: Service) -> bool {
+        let Some((_, most)) = self.room.iter().find(|(slow, _)| *slow == service) else { return false };
+        let now = self.start.elapsed().as_secs();
+        let mut taken = self.taken.lock().unwrap();
+        let (second, calls) = taken.entry(service).or_default();
+        if *second != now {
+            (*second, *calls) = (now, 0);
+        }
+        *calls += 1;
+        *calls > *most
+    }
+
     /// A call of a port.
     pub(crate) async fn around<T, E: Told>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         if self.is_over.load(Ordering::SeqCst) {
@@ -163,7 +195,7 @@ impl Chaos {
             sleep(Duration::from_millis(time)).await;
         }
         self.sync();
-        if number < self.storm.load(Ordering::SeqCst) {
+        if number < self.storm.load(Ordering::SeqCst) || self.is_full(E::SERVICE) {
             return Err(E::told(Kind::Transient));
         }
         let Some(at) = self.at.get(&number) else { return call.await };
@@ -206,10 +238,26 @@ impl Chaos {
                 self.storm.store(number + calls, Ordering::SeqCst);
                 Err(E::told(Kind::Transient))
             }
-            AtCall::Cancelled | AtCall::Stopped => {
-                self.order(if *at == AtCall::Cancelled { Order::Cancel } else { Order::Stop });
+            AtCall::Cancelled => {
+                self.order(Order::Cancel);
                 call.await
             }
+            AtCall::Stopped => {
+                self.order(Order::Stop);
+                call.await
+            }
+            AtCall::Written => {
+                self.order(Order::Write);
+                call.await
+            }
+        }
+    }
+
+    /// Somebody is about to fail the task, as they have read it.
+    pub(crate) async fn fails(&self) {
+        if let Some(time) = self.slow_failures {
+            sleep(self.long(time)).await;
+            self.sync();
         }
     }
 

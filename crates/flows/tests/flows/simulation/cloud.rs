@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use image_tasks_domain::ports::{
-    Credentials as _, ExecutionStatus, Executions as _, IdempotencyKey, ImageQuery, ImageStore, TaskStore,
+    Credentials as _, ExecutionStatus, Executions as _, IdempotencyKey, TaskStore,
 };
 use image_tasks_domain::tasks::NewTask;
-use image_tasks_domain::{ExecutionName, ImageStatus, Task, TaskStatus};
+use image_tasks_domain::{ExecutionName, Task, TaskStatus};
 use image_tasks_flows::Deadline;
 use image_tasks_flows::events::LifecycleEvent;
 use image_tasks_test_bench::asl::{Machine, Outcome, Thrown};
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::chaos::{Answer, Chaos, INVOCATION, Invocation, Order};
 use super::mutations::Mutation;
-use super::script::{AtInvocation, Event, Once, Script};
+use super::script::{AtInvocation, Event, Once, Random, Script};
 use crate::cancels::{caller, tasks};
 use crate::cases::{Case, Play};
 use crate::faults::DIES;
@@ -34,6 +34,9 @@ const SWEEP: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_secs(3 * 24 * 3600);
 /// An asynchronous invocation that fails is made again after these (Lambda developer guide, "Error handling").
 const ASYNC_RETRIES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
+
+/// What somebody else writes.
+pub(super) const TAKEN: &[u8] = b"somebody else's";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Function {
@@ -54,10 +57,10 @@ impl Function {
 }
 
 pub(crate) struct Cloud {
-    play: Play,
+    pub(super) play: Play,
     machine: Arc<Machine>,
     pub(crate) chaos: Arc<Chaos>,
-    script: Script,
+    pub(super) script: Script,
     at: BTreeMap<u64, AtInvocation>,
     invocations: AtomicU64,
     throttled: AtomicU64,
@@ -68,7 +71,9 @@ pub(crate) struct Cloud {
     panicked: Mutex<Option<String>>,
     /// The task as it was when it expired.
     gone: Mutex<Option<Task>>,
-    cancelled: AtomicBool,
+    pub(super) cancelled: AtomicBool,
+    /// Somebody else has written an object of the name that the task makes.
+    pub(super) taken: AtomicBool,
     quiet: Notify,
     events_lost: bool,
     event_twice: Option<Duration>,
@@ -97,10 +102,6 @@ pub(crate) struct Ran {
     pub(crate) status: TaskStatus,
     pub(crate) met: std::collections::BTreeSet<(String, &'static str)>,
     pub(crate) calls: u64,
-    /// Things below `work/`, and uploads in our buckets, that a success left to the buckets' rules.
-    pub(crate) left_to_rules: usize,
-    /// Uploads that a success left in a user's bucket.
-    pub(crate) left_abroad: usize,
 }
 
 /// Runs a task of a case as the script says. The error says what isn't as it must be.
@@ -139,6 +140,7 @@ pub(crate) async fn run(
         panicked: Mutex::default(),
         gone: Mutex::default(),
         cancelled: AtomicBool::new(false),
+        taken: AtomicBool::new(false),
         quiet: Notify::new(),
         events_lost: once.contains(&Once::EventLost),
         event_twice: seconds(twice),
@@ -167,6 +169,7 @@ impl Cloud {
                 Some(order) = orders.recv() => match order {
                     Order::Cancel => self.cancel(),
                     Order::Stop => self.stop(),
+                    Order::Write => self.take_name(),
                     Order::Look => {}
                 },
                 Some((run, outcome)) = ends.recv() => self.ended(run, &outcome).await,
@@ -243,6 +246,15 @@ impl Cloud {
         }
     }
 
+    /// Somebody else writes an object of the name that an export makes, if that isn't taken.
+    fn take_name(&self) {
+        if let Some(at) = self.play.exported_to()
+            && self.play.objects().somebody_puts(&at, TAKEN)
+        {
+            self.taken.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// Begins executions that were asked for, and drops those that were stopped.
     async fn look(
         self: &Arc<Self>,
@@ -316,7 +328,9 @@ impl Cloud {
         }
         let name = ExecutionName { task: self.play.id(), run }.to_string();
         let event = json!({"detail": {"name": name, "status": status, "error": error, "cause": cause}});
-        for late in std::iter::once(Duration::from_secs(1)).chain(self.event_twice) {
+        // EventBridge's own time: about half a second.
+        let soon = Duration::from_millis(Random::new(self.script.seed).below(2000));
+        for late in std::iter::once(soon).chain(self.event_twice) {
             let (cloud, event, busy) = (Arc::clone(self), event.clone(), Busy::new(self));
             tokio::spawn(async move {
                 sleep(late).await;
@@ -446,52 +460,5 @@ impl Cloud {
     async fn task(&self) -> Task {
         let there = TaskStore::get(self.play.store(), self.play.id()).await.unwrap();
         there.or_else(|| self.gone.lock().unwrap().clone()).unwrap()
-    }
-
-    /// All that must hold once nothing is on its way.
-    async fn check(self: &Arc<Self>, case: &Case, task: Task) -> Result<Ran, String> {
-        self.chaos.end();
-        // As it was when it expired.
-        self.play.store().put_task(task.clone());
-        // Nobody looks after a success once more.
-        let (left_to_rules, abroad) = match task.status {
-            TaskStatus::Success => self.play.objects().expire(),
-            _ => (0, Vec::new()),
-        };
-        let context = "at the end";
-        let checked = AssertUnwindSafe(self.play.check(&case.made, context)).catch_unwind().await;
-        let status = checked.map_err(|panic| {
-            let told = panic.downcast_ref::<String>().cloned();
-            told.or_else(|| panic.downcast_ref::<&str>().map(|told| (*told).to_owned())).unwrap_or_default()
-        })?;
-        let mut wrong = self.chaos.wrong();
-        if self.cancelled.load(Ordering::SeqCst) && status == TaskStatus::Success {
-            wrong.push("a cancel was answered 202, and the task is a success".into());
-        }
-        // A start that is refused is told to who asked for it.
-        let refused = task.message.starts_with("StartFailed: ");
-        if self.script.must_succeed() && status != TaskStatus::Success && !refused {
-            wrong.push(format!("what went wrong passes, and the task failed: {}", task.message));
-        }
-        let store = self.play.store();
-        if store.token(task.id, task.created_at).await.unwrap().is_some() {
-            wrong.push("the caller's token outlives its task".into());
-        }
-        let all = ImageQuery { visible_to: None, limit: 100, after: None };
-        for image in ImageStore::list(store, &all).await.unwrap().images {
-            if image.status == ImageStatus::Importing {
-                wrong.push(format!("image {} is importing for ever", image.id));
-            }
-        }
-        match wrong.first() {
-            Some(first) => Err(first.clone()),
-            None => Ok(Ran {
-                status,
-                met: self.chaos.met(),
-                calls: self.chaos.calls(),
-                left_to_rules,
-                left_abroad: abroad.len(),
-            }),
-        }
     }
 }

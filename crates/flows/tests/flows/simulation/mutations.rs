@@ -34,6 +34,8 @@ pub(crate) enum Mutation {
     FailsEnded,
     /// A failed task counts as settled at once: its late cleaning is dropped.
     SettlesAtOnce,
+    /// So does a task that went well.
+    SettlesSuccessAtOnce,
     /// A task is deleted when it expires, whether it is settled or not.
     ExpiresUnsettled,
     /// The sweep isn't scheduled.
@@ -66,6 +68,7 @@ impl Mutation {
         Self::ForgetsMarks,
         Self::FailsEnded,
         Self::SettlesAtOnce,
+        Self::SettlesSuccessAtOnce,
         Self::ExpiresUnsettled,
         Self::NeverSweeps,
         Self::OverlooksPending,

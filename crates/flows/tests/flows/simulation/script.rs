@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::faults::Kind;
+use crate::faults::{Kind, Service};
 
 /// Numbers from a seed, by SplitMix64.
 pub(crate) struct Random(u64);
@@ -56,6 +56,8 @@ pub(crate) enum AtCall {
     Cancelled,
     /// An operator stops the execution.
     Stopped,
+    /// Somebody else writes an object of the name that an export makes.
+    Written,
 }
 
 /// What happens at an invocation of a function.
@@ -88,6 +90,10 @@ pub(crate) enum Once {
     Quota(u64),
     /// Tasks expire that soon after their end.
     ExpiresSoon,
+    /// Who fails the task has read it so long before.
+    SlowFailures(Duration),
+    /// A partition of DynamoDB, or a prefix of S3, takes so many calls a second; more are refused for now.
+    Slows(Service, u64),
 }
 
 /// Something that goes wrong.
@@ -107,10 +113,13 @@ impl Event {
                 AtCall::Loses | AtCall::Dies { .. } | AtCall::Lingers { .. } => true,
                 // What takes nearly all of a call's time is too slow.
                 AtCall::Slow(time) => time.as_secs() <= 600,
-                AtCall::Storm(_) | AtCall::Cancelled | AtCall::Stopped => false,
+                AtCall::Storm(_) | AtCall::Cancelled | AtCall::Stopped | AtCall::Written => false,
             },
             Self::Invocation(_, at) => match at {
-                AtInvocation::Throttled(_) | AtInvocation::Unreached | AtInvocation::Loses | AtInvocation::Twice(_) => true,
+                AtInvocation::Throttled(_)
+                | AtInvocation::Unreached
+                | AtInvocation::Loses
+                | AtInvocation::Twice(_) => true,
                 AtInvocation::OtherVersion => false,
             },
             Self::Once(_) => true,
@@ -135,6 +144,7 @@ impl Event {
                 AtCall::Storm(_) => "fails with all behind it",
                 AtCall::Cancelled => "is cancelled",
                 AtCall::Stopped => "is stopped",
+                AtCall::Written => "finds its name taken",
             },
             Self::Invocation(_, at) => match at {
                 AtInvocation::Throttled(_) => "is throttled",
@@ -150,6 +160,9 @@ impl Event {
                 Once::SweepsLost(_) => "the schedule fails",
                 Once::Quota(_) => "the quota is small",
                 Once::ExpiresSoon => "expires soon",
+                Once::SlowFailures(_) => "is failed late",
+                Once::Slows(Service::S3, _) => "S3 slows down",
+                Once::Slows(Service::DynamoDb | Service::Source, _) => "DynamoDB throttles",
             },
         }
     }
@@ -197,7 +210,7 @@ impl Script {
     fn event(random: &mut Random, calls: u64) -> Event {
         let call = random.below(calls);
         let after = random.below(2) == 1;
-        match random.below(20) {
+        match random.below(21) {
             0..2 => Event::Call(call, AtCall::Fails(Kind::Transient)),
             2 => {
                 let kinds = [Kind::Fatal, Kind::Conflict, Kind::Elsewhere, Kind::Crash];
@@ -220,13 +233,16 @@ impl Script {
                 };
                 Event::Invocation(random.below(9), at)
             }
-            _ => Event::Once(match random.below(7) {
+            18 => Event::Call(call, AtCall::Written),
+            _ => Event::Once(match random.below(10) {
                 0 => Once::StartLost,
                 1..3 => Once::EventLost,
                 3 => Once::EventTwice(random.seconds(LONG)),
                 4 => Once::SweepsLost(Duration::from_secs(3600)),
                 5 => Once::Quota(random.of(&[1, 2, 10])),
-                _ => Once::ExpiresSoon,
+                6 => Once::ExpiresSoon,
+                7 => Once::SlowFailures(random.seconds(&[1, 10, 60])),
+                _ => Once::Slows(random.of(&[Service::DynamoDb, Service::S3]), random.of(&[10, 30])),
             }),
         }
     }
