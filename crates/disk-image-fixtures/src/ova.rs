@@ -4,7 +4,7 @@ mod dialects;
 
 use disk_image::{ByteRange, Code, Format};
 
-use crate::{Hostile, Sound, Sparse, vmdk};
+use crate::{Hostile, Sound, Sparse, qcow2, vdi, vhd, vhdx, vmdk};
 
 const NAME: u64 = 0;
 const SIZE: u64 = 124;
@@ -111,8 +111,26 @@ pub(crate) fn sound() -> Vec<Sound> {
         h.with(SIZE, &[0x80, 0, 0, 0]).be64(SIZE + 4, len)
     });
     let own = [("ova", sound_one()), ("ova-dotted-name", dotted), ("ova-size-in-base-256", base_256)];
-    let all = own.into_iter().chain(dialects::sound());
+    let all = own.into_iter().chain(dialects::sound()).chain(of_other_formats());
     all.map(|(name, file)| Sound { name, format: Format::Ova, file }).collect()
+}
+
+/// What oVirt, XenServer and others put inside.
+fn of_other_formats() -> Vec<(&'static str, Sparse)> {
+    let names = [
+        ("ova-of-qcow2", qcow2::sound()),
+        ("ova-of-vhd", vhd::sound()),
+        ("ova-of-vhdx", vhdx::sound()),
+        ("ova-of-vdi", vdi::sound()),
+    ];
+    let smallest = |disks: Vec<Sound>| disks.into_iter().map(|disk| disk.file).min_by_key(Sparse::len);
+    names
+        .into_iter()
+        .filter_map(|(name, disks)| {
+            let disk = smallest(disks)?;
+            Some((name, ova(&[("disk", &disk.read(ByteRange { start: 0, end: disk.len() }))])))
+        })
+        .collect()
 }
 
 pub(crate) fn hostile() -> Vec<Hostile> {
@@ -164,6 +182,12 @@ fn members() -> Vec<Case> {
         ("pax-record-of-length-0", in_front(&[(b"x", b"0 path=a.vmdk\n")]), BadArchive),
         ("pax-global-name", in_front(&[(b"g", b"9 path=a\n")]), BadArchive),
         ("extension-too-large", in_front(&[(b"x", &[b' '; (64 << 10) + 1])]), Code::TableTooLarge),
+        ("sparse-of-runs-in-no-order", sparse("disk.raw", &[(600, 5), (0, 5)], 1000), BadArchive),
+        ("sparse-of-runs-that-overlap", sparse("disk.raw", &[(0, 10), (9, 10)], 1000), BadArchive),
+        ("sparse-beyond-its-disk", sparse("disk.raw", &[(995, 10)], 1000), BadArchive),
+        ("sparse-of-other-bytes", sparse("disk.raw", &[(0, 10), (20, 11)], 1000), BadArchive),
+        ("sparse-of-another-name", sparse("box.img", &[(0, 10), (990, 10)], 1000), BadArchive),
+        ("sparse-too-large", sparse("disk.raw", &[(0, 20)], 1 << 62), Code::TooLarge),
         ("disk-as-a-link", headed(|h| h.with(KIND, b"2").with(157, b"/etc/shadow")), BadArchive),
     ]
 }
@@ -175,6 +199,17 @@ fn in_front(headers: &[(&'static [u8; 1], &[u8])]) -> Sparse {
         archive.changed("PaxHeaders/a.vmdk", bytes, |header| header.with(KIND, *kind))
     };
     headers.iter().fold(start, add).member("a.vmdk", &disk()).end()
+}
+
+/// An archive of one sparse file with 20 bytes, as GNU tar writes it.
+fn sparse(name: &str, runs: &[(u64, u64)], size: u64) -> Sparse {
+    let number = |n: u64| [&[0x80, 0, 0, 0][..], &n.to_be_bytes()].concat();
+    let places: Vec<u8> = runs.iter().flat_map(|(at, len)| [number(*at), number(*len)].concat()).collect();
+    let change = |header: Sparse| {
+        let header = header.with(MAGIC, b"ustar  \0").with(KIND, b"S");
+        header.with(386, &places).with(483, &number(size))
+    };
+    Archive::new().changed(name, &[7; 20], change).end()
 }
 
 fn archives() -> Vec<Case> {
@@ -257,9 +292,6 @@ fn files() -> Vec<Case> {
         described(move |xml| xml.replace("ovf:href=\"a.vmdk\"", &format!("ovf:href=\"{to}\"")))
     };
     let attribute = |add: &'static str| described(move |xml| xml.replace("<File ", &format!("<File {add} ")));
-    let several = with_descriptor(&descriptor(&["a.vmdk", "b.vmdk"]))
-        .member("a.vmdk", &disk())
-        .member("b.vmdk", &disk());
     vec![
         ("href-absolute", href("/etc/shadow"), UnsafeName),
         ("href-url", href("http://169.254.169.254/latest"), UnsafeName),
@@ -286,7 +318,6 @@ fn files() -> Vec<Case> {
             described(|xml| xml.replace("<Disk ", "<Disk ovf:parentRef=\"d0\" ")),
             BackingFile,
         ),
-        ("several-disks", several.end(), BadArchive),
     ]
 }
 
@@ -311,10 +342,17 @@ fn disks() -> Vec<Case> {
     vec![
         ("disk-of-zeros", inside(&[0; 4096]), Code::UnknownFormat),
         ("disk-empty", inside(&[]), Code::UnknownFormat),
-        ("disk-qcow2", inside(&[b"QFI\xfb\0\0\0\x03", &[0; 1000][..]].concat()), Code::FormatMismatch),
+        ("disk-qcow2", inside(&[b"QFI\xfb\0\0\0\x03", &[0; 1000][..]].concat()), Code::BadHeader),
+        ("disk-gzip-inside", inside(b"\x1f\x8b\x08\0\0\0\0\0"), Code::UnsupportedFormat),
+        (
+            "disk-archive",
+            inside(&in_front(&[]).read(ByteRange { start: 0, end: 4096 })),
+            Code::FormatMismatch,
+        ),
+        ("disk-encrypted", inside(b"LUKS\xba\xbe\0\x01"), Code::Encrypted),
         ("disk-with-vhd-footer", inside(&[&disk()[..], b"conectix", &[0; 504]].concat()), Code::Polyglot),
         ("disk-with-partition-table", inside(&marked()), Code::Polyglot),
-        ("disk-text-descriptor", inside(b"# Disk DescriptorFile\nversion=1\n"), Code::FormatMismatch),
+        ("disk-text-descriptor", inside(b"# Disk DescriptorFile\nversion=1\n"), Code::ExternalData),
         ("disk-with-parent-cid", inside(&text("ffffffff", "fffffffe")), Code::BackingFile),
         ("disk-of-flat-extent", inside(&text("SPARSE", "VMFSRA")), Code::ExternalData),
         ("disk-cut", inside(&disk()[..40 * 512]), Code::Truncated),

@@ -19,11 +19,33 @@ pub enum Error {
     Refused(#[from] Refusal),
 }
 
+impl Refusal {
+    /// The sentence, with what to do: its own advice, which follows a semicolon, or the code's.
+    pub fn advice(&self) -> String {
+        if self.message.contains("; ") {
+            return self.message.clone();
+        }
+        format!("{}; {}", self.message, self.code.remedy())
+    }
+}
+
 impl Error {
     /// A refusal with a code and a sentence that says what and where.
     pub fn refused(code: Code, message: impl Into<String>) -> Self {
         Self::Refused(Refusal { code, message: message.into() })
     }
+}
+
+/// What a part of a file says of itself, said of the file: the part begins at `base` and is called `name`.
+pub(crate) fn of_part<T>(result: Result<T>, base: u64, name: &str) -> Result<T> {
+    result.map_err(|error| match error {
+        Error::Need(ranges) => Error::Need(
+            ranges.into_iter().map(|r| ByteRange { start: base + r.start, end: base + r.end }).collect(),
+        ),
+        Error::Refused(Refusal { code, message }) => {
+            Error::refused(code, format!("in the archive, \"{}\": {message}", name.escape_default()))
+        }
+    })
 }
 
 /// An image that will not be taken: a stable code and what is wrong, where.
@@ -57,6 +79,42 @@ macro_rules! codes {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(self.name()) }
         }
     };
+}
+
+impl Code {
+    /// What the image's owner can do where the refusal's own sentence doesn't say it, in the imperative.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::UnknownFormat => "if it is a raw disk, say import_from_format \"raw\"",
+            Self::UnsupportedFormat | Self::UnsupportedFeature | Self::ExternalData | Self::TableTooLarge => {
+                "convert it (qemu-img convert -O qcow2) and send that"
+            }
+            Self::FormatMismatch => "correct import_from_format, or leave it out",
+            Self::Polyglot => "make the image anew from the disk that is meant and send that",
+            Self::BackingFile => {
+                "write the whole disk into one file where the other file is (qemu-img convert -O qcow2) and send that"
+            }
+            Self::Encrypted => "decrypt it and send what is inside",
+            Self::Corrupt => {
+                "shut down what uses it, repair it (qemu-img check -r all for a qcow2) and send it again"
+            }
+            Self::BadHeader | Self::BadTable => {
+                "if other programs read it, convert it (qemu-img convert -O qcow2) and send that, else fetch it again"
+            }
+            Self::OutOfBounds | Self::Truncated => {
+                "compare its size with the original's and fetch it again, as its end may be missing"
+            }
+            Self::TooLarge => "make the disk smaller, or ask the operator to raise MaxImageBytes",
+            Self::UnsafeName => {
+                "flatten a qcow2 (qemu-img convert -O qcow2), pack an archive anew with plain file names"
+            }
+            Self::BadData => "test it where it comes from (qemu-img check, gzip -t) and fetch it again",
+            Self::BadArchive => {
+                "pack it anew as a plain tar with one .ovf file, or take the disk out of it (tar -xf) and send that"
+            }
+            Self::BadMap => "tell the operator",
+        }
+    }
 }
 
 codes! {

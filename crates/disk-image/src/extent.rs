@@ -93,6 +93,19 @@ impl Extent {
         Some(Self { start: from, len: to - from, stored: self.stored.skipped(by)? })
     }
 
+    /// The same, that many bytes further on the disk and in the file: of a disk behind another one, of a file in an archive.
+    pub(crate) fn moved(&self, on_disk: u64, in_file: u64) -> Self {
+        let mut stored = self.stored;
+        match &mut stored {
+            Stored::Zero => {}
+            Stored::Raw { offset }
+            | Stored::Deflate { offset, .. }
+            | Stored::Grain { offset, .. }
+            | Stored::Zstd { offset, .. } => *offset += in_file,
+        }
+        Self { start: self.start + on_disk, len: self.len, stored }
+    }
+
     /// Takes in the extent that follows on the disk, if one extent can say both; else changes nothing.
     pub(crate) fn join(&mut self, next: &Self) -> bool {
         let follows = self.end() == next.start && self.stored.skipped(self.len) == Some(next.stored);

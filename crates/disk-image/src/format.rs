@@ -27,7 +27,7 @@ pub enum Format {
     Ari,
     /// Amazon kernel image: opaque, read as raw.
     Aki,
-    /// Open virtual appliance: a tar that holds one VMDK. A container in Glance's terms.
+    /// Open virtual appliance: a tar with a descriptor and disks. A container in Glance's terms.
     Ova,
 }
 
@@ -113,6 +113,10 @@ pub enum Compression {
     Xz,
     /// RFC 8878.
     Zstd,
+    /// bzip2.
+    Bzip2,
+    /// Frames of LZ4, but for the legacy ones, whose end can't be told from a cut.
+    Lz4,
 }
 
 impl Compression {
@@ -122,6 +126,8 @@ impl Compression {
             Self::Gzip => "gzip",
             Self::Xz => "xz",
             Self::Zstd => "zstd",
+            Self::Bzip2 => "bzip2",
+            Self::Lz4 => "lz4",
         }
     }
 }

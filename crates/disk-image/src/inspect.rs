@@ -74,7 +74,7 @@ pub fn inspect(regions: &Regions, declared: Option<Format>) -> Result<Inspection
             Code::UnsupportedFormat,
             format!(
                 "the file is {name}, which is not unpacked here; unpack it ({by}) and send what is inside, \
-                 as it is or as gzip, xz or zstd"
+                 as it is or as gzip, xz, zstd, bzip2 or lz4"
             ),
         )),
         Meaning::Volume(name) => Err(Error::refused(
@@ -253,6 +253,9 @@ mod tests {
             (&b"\x1f\x8b\x08"[..], Compression::Gzip),
             (b"\xfd7zXZ\0", Compression::Xz),
             (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+            (b"BZh9", Compression::Bzip2),
+            (b"\x04\x22\x4d\x18", Compression::Lz4),
+            (b"\x5f\x2a\x4d\x18\x03\0\0\0abc\x04\x22\x4d\x18", Compression::Lz4),
         ] {
             let file = with(4096, &[(0, magic), (510, &[0x55, 0xaa])]);
             for declared in [None, Some(Format::Raw), Some(Format::Ami), Some(Format::Qcow2)] {

@@ -3,7 +3,7 @@
 //! Goal: straight-line parsers without I/O. `read` answers from what is
 //! there or says what is missing; the caller fetches and calls again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::error::{Code, Error, Result};
 
@@ -40,13 +40,26 @@ impl ByteRange {
 #[derive(Debug, Clone)]
 pub struct Regions {
     size: u64,
-    pieces: BTreeMap<u64, Vec<u8>>,
+    /// Where it begins in the file whose bytes are held: not 0 in a file of an archive.
+    base: u64,
+    pieces: Arc<BTreeMap<u64, Vec<u8>>>,
 }
 
 impl Regions {
     /// Nothing known yet of a file of `size` bytes.
     pub fn new(size: u64) -> Self {
-        Self { size, pieces: BTreeMap::new() }
+        Self { size, base: 0, pieces: Arc::default() }
+    }
+
+    /// A stretch of the file seen as a file of its own. What it says to need counts from its own first byte.
+    pub(crate) fn part(&self, offset: u64, size: u64) -> Result<Self> {
+        if offset.checked_add(size).is_none_or(|end| end > self.size) {
+            return Err(Error::refused(
+                Code::OutOfBounds,
+                format!("{size} bytes at offset {offset} are outside of the file of {} bytes", self.size),
+            ));
+        }
+        Ok(Self { size, base: self.base + offset, pieces: Arc::clone(&self.pieces) })
     }
 
     /// Size of the file in bytes.
@@ -64,12 +77,13 @@ impl Regions {
         if bytes.is_empty() {
             return;
         }
-        let mut start = offset;
-        if let Some((&before, piece)) = self.pieces.range(..=start).next_back() {
+        let mut start = self.base.saturating_add(offset);
+        let pieces = Arc::make_mut(&mut self.pieces);
+        if let Some((&before, piece)) = pieces.range(..=start).next_back() {
             let end = before + piece.len() as u64;
             if end >= start {
                 let keep = usize::try_from(start - before).unwrap_or(usize::MAX);
-                let mut joined = self.pieces.remove(&before).unwrap_or_default();
+                let mut joined = pieces.remove(&before).unwrap_or_default();
                 let tail = joined.split_off((keep + bytes.len()).min(joined.len()));
                 joined.truncate(keep);
                 joined.append(&mut bytes);
@@ -78,23 +92,23 @@ impl Regions {
                 start = before;
             }
         }
-        while let Some((&after, _)) = self.pieces.range(start + 1..).next() {
+        while let Some((&after, _)) = pieces.range(start + 1..).next() {
             let end = start + bytes.len() as u64;
             if after > end {
                 break;
             }
-            let piece = self.pieces.remove(&after).unwrap_or_default();
+            let piece = pieces.remove(&after).unwrap_or_default();
             let skip = usize::try_from(end - after).unwrap_or(usize::MAX);
             if skip < piece.len() {
                 bytes.extend_from_slice(&piece[skip..]);
             }
         }
-        self.pieces.insert(start, bytes);
+        pieces.insert(start, bytes);
     }
 
     /// Forgets everything: a walker's caller does so between steps to stay bounded.
     pub fn clear(&mut self) {
-        self.pieces.clear();
+        self.pieces = Arc::default();
     }
 
     /// `len` bytes at `offset`.
@@ -108,8 +122,9 @@ impl Regions {
                 format!("{len} bytes at offset {offset} are needed, but the file has {} bytes", self.size),
             )
         })?;
-        if let Some((&start, piece)) = self.pieces.range(..=offset).next_back() {
-            let from = usize::try_from(offset - start).unwrap_or(usize::MAX);
+        let at = self.base + offset;
+        if let Some((&start, piece)) = self.pieces.range(..=at).next_back() {
+            let from = usize::try_from(at - start).unwrap_or(usize::MAX);
             if let Some(found) = from.checked_add(len).and_then(|to| piece.get(from..to)) {
                 return Ok(found);
             }
@@ -135,6 +150,21 @@ mod tests {
         r.insert(12, vec![9; 2]);
         assert_eq!(r.read(10, 6).unwrap(), [1, 1, 9, 9, 1, 2]);
         assert_eq!(r.held(), 30);
+    }
+
+    #[test]
+    fn a_part_is_a_file_of_its_own() {
+        let mut r = Regions::new(100);
+        r.insert(10, (0..50).collect());
+        let part = r.part(20, 30).unwrap();
+        assert_eq!((part.size(), part.read(0, 3).unwrap()), (30, &[10, 11, 12][..]));
+        assert!(matches!(part.read(28, 3), Err(Error::Refused(x)) if x.code == Code::OutOfBounds));
+        assert_eq!(part.part(5, 5).unwrap().read(4, 1).unwrap(), [19]);
+        let missing = r.part(55, 20).unwrap();
+        assert_eq!(missing.read(0, 10), Err(Error::Need(vec![ByteRange { start: 0, end: 10 }])));
+        for (offset, size) in [(0, 101), (100, 1), (u64::MAX, 2)] {
+            assert!(matches!(r.part(offset, size), Err(Error::Refused(x)) if x.code == Code::OutOfBounds));
+        }
     }
 
     #[test]

@@ -95,6 +95,8 @@ const HEAD: &[(usize, &[u8], Meaning)] = &[
     (0, b"\x1f\x8b\x08", Meaning::Stream(Compression::Gzip)),
     (0, b"\xfd7zXZ\0", Meaning::Stream(Compression::Xz)),
     (0, ZSTD, Meaning::Stream(Compression::Zstd)),
+    (0, b"BZh", Meaning::Stream(Compression::Bzip2)),
+    (0, LZ4, Meaning::Stream(Compression::Lz4)),
     (0, b"LUKS\xba\xbe", Meaning::Encrypted("LUKS")),
     (0, b"QED\0", Meaning::Refused("QED")),
     (0, b"WithoutFreeSpace", Meaning::Refused("Parallels")),
@@ -104,14 +106,12 @@ const HEAD: &[(usize, &[u8], Meaning)] = &[
     (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", Meaning::Refused("cloop")),
     (0, b"COWD", Meaning::Refused("VMDK (ESX 3 sparse)")),
     (0, b"\xbe\xba\xfe\xca\0\0\0\0", Meaning::Refused("VMDK (seSparse)")),
-    (0, b"BZh", Meaning::Packed("bzip2", "bunzip2")),
     (0, b"PK\x03\x04", Meaning::Packed("zip", "unzip")),
     (0, b"PK\x05\x06", Meaning::Packed("zip", "unzip")),
     (0, b"PK\x07\x08", Meaning::Packed("zip", "unzip")),
     (0, b"7z\xbc\xaf\x27\x1c", Meaning::Packed("7z", "7z x")),
     (0, b"Rar!\x1a\x07", Meaning::Packed("RAR", "unrar x")),
     (0, b"LZIP\x01", Meaning::Packed("lzip", "lzip -d")),
-    (0, LZ4, Meaning::Packed("LZ4", "lz4 -d")),
     (0, b"\x02\x21\x4c\x18", Meaning::Packed("LZ4 (legacy frames)", "lz4 -d")),
     (0, b"\x89LZO\0\r\n\x1a\n", Meaning::Packed("LZO", "lzop -d")),
     (0, b"LRZI\0", Meaning::Packed("lrzip", "lrunzip")),
@@ -196,11 +196,8 @@ fn skippable(ends: &Ends<'_>) -> Option<Seen> {
         rest = len.and_then(|len| rest.get(8..)?.get(len..)).unwrap_or_default();
     }
     let skipped = rest.len() < ends.head.len();
-    skipped.then_some(start(if rest.starts_with(LZ4) {
-        Meaning::Packed("LZ4", "lz4 -d")
-    } else {
-        Meaning::Stream(Compression::Zstd)
-    }))
+    let stream = if rest.starts_with(LZ4) { Compression::Lz4 } else { Compression::Zstd };
+    skipped.then_some(start(Meaning::Stream(stream)))
 }
 
 /// Versions 0.1 to 0.7 of zstd wrote other formats, each with a number of its own (`zstd_legacy.h`).

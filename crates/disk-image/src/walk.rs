@@ -5,9 +5,12 @@
 //! Invariants of what comes out: no gaps, no overlap, adjacent extents merged, the last one ends at the virtual size, and every
 //! stored byte lies inside the file.
 
+use std::{collections::VecDeque, sync::Arc};
+
 use crate::{
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, of_part},
     extent::{Extent, Stored},
+    formats::ova::Place,
     regions::{ByteRange, Regions},
 };
 
@@ -47,7 +50,7 @@ pub(crate) trait Tables: std::fmt::Debug + Send {
 #[derive(Debug, Default)]
 pub(crate) struct Stretch {
     at: u64,
-    extents: std::collections::VecDeque<Extent>,
+    extents: VecDeque<Extent>,
 }
 
 impl Stretch {
@@ -62,19 +65,17 @@ impl Stretch {
     }
 }
 
-/// Yields a layout's extents.
+/// Yields a layout's extents: those of its disk, in an archive of several those of one disk behind the other.
 #[derive(Debug)]
 pub struct Walker {
-    tables: Box<dyn Tables>,
-    stretch: Stretch,
-    held: Option<Extent>,
-    virtual_size: u64,
-    file_size: u64,
+    disks: VecDeque<DiskWalker>,
+    /// Bytes of the disks that are done.
+    before: u64,
 }
 
 impl Walker {
-    pub(crate) fn new(tables: Box<dyn Tables>, virtual_size: u64, file_size: u64) -> Self {
-        Self { tables, stretch: Stretch::default(), held: None, virtual_size, file_size }
+    pub(crate) fn new(disks: impl IntoIterator<Item = DiskWalker>) -> Self {
+        Self { disks: disks.into_iter().collect(), before: 0 }
     }
 
     /// The next extent; `None` after the last. After [`Error::Need`] call again once the bytes are there; all that was
@@ -83,6 +84,48 @@ impl Walker {
     /// # Errors
     /// [`Error::Need`], or the refusal of an image whose tables are not sound. Extents seen before a refusal are void.
     pub fn next(&mut self, regions: &Regions) -> Result<Option<Extent>> {
+        while let Some(disk) = self.disks.front_mut() {
+            let (next, base) = match &disk.place {
+                None => (disk.next(regions)?, 0),
+                Some(place) => {
+                    let place = Arc::clone(place);
+                    let part = regions.part(place.offset, place.size)?;
+                    (of_part(disk.next(&part), place.offset, &place.name)?, place.offset)
+                }
+            };
+            match next {
+                Some(extent) => return Ok(Some(extent.moved(self.before, base))),
+                None => self.before = self.before.saturating_add(disk.virtual_size),
+            }
+            self.disks.pop_front();
+        }
+        Ok(None)
+    }
+}
+
+/// Yields a disk's extents.
+#[derive(Debug)]
+pub(crate) struct DiskWalker {
+    /// Where the file of the disk is, if that isn't all.
+    place: Option<Arc<Place>>,
+    tables: Box<dyn Tables>,
+    stretch: Stretch,
+    held: Option<Extent>,
+    virtual_size: u64,
+    file_size: u64,
+}
+
+impl DiskWalker {
+    pub(crate) fn new(
+        tables: Box<dyn Tables>,
+        virtual_size: u64,
+        file_size: u64,
+        place: Option<Arc<Place>>,
+    ) -> Self {
+        Self { place, tables, stretch: Stretch::default(), held: None, virtual_size, file_size }
+    }
+
+    fn next(&mut self, regions: &Regions) -> Result<Option<Extent>> {
         loop {
             while let Some(next) = self.stretch.extents.pop_front() {
                 let Some(next) = self.checked(next)? else { continue };

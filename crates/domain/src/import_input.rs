@@ -70,8 +70,8 @@ const KEYS: &[&str] = &[
 
 /// Most places of the same bytes.
 pub const MAX_SOURCES: usize = 8;
-/// Longest name of a member, characters: POSIX.1-1988 `ustar` has 100 bytes for it.
-const MAX_MEMBER: usize = 100;
+/// Longest name of a member, characters: what file systems have.
+const MAX_MEMBER: usize = 255;
 const MD5_DIGITS: usize = 32;
 pub(crate) const SHA256_DIGITS: usize = 64;
 pub(crate) const SHA512_DIGITS: usize = 128;
@@ -192,7 +192,8 @@ fn member(members: &Members<'_>, declared: Option<&str>, wanted: Option<&str>) -
     const KEY: &str = "import_from_member";
     let Some(name) = members.short_string(KEY, MAX_MEMBER)? else { return Ok(None) };
     if name.is_empty() || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
-        return members.refuse(KEY, "must be the plain name of a disk in an ova, as its descriptor has it");
+        return members
+            .refuse(KEY, "must be the plain name of a disk in an archive, as its descriptor has it");
     }
     match (declared, wanted) {
         (Some(declared), _) if declared != "ova" => {
@@ -200,7 +201,10 @@ fn member(members: &Members<'_>, declared: Option<&str>, wanted: Option<&str>) -
         }
         (_, Some(wanted)) if !CONVERTIBLE.contains(&wanted) => members.refuse(
             KEY,
-            format!("a disk taken out of an ova is stored as {}, not as {wanted}", CONVERTIBLE.join(" or ")),
+            format!(
+                "a disk taken out of an archive is stored as {}, not as {wanted}",
+                CONVERTIBLE.join(" or ")
+            ),
         ),
         _ => Ok(Some(name.to_owned())),
     }
@@ -355,7 +359,7 @@ mod tests {
             (json!({"import_from": url, "import_from_member": 5}), "import_from_member", "a string"),
             (json!({"import_from": url, "import_from_member": ""}), "import_from_member", "plain name"),
             (json!({"import_from": url, "import_from_member": "../a"}), "import_from_member", "plain name"),
-            (json!({"import_from": url, "import_from_member": "a".repeat(101)}), "import_from_member", "100"),
+            (json!({"import_from": url, "import_from_member": "a".repeat(256)}), "import_from_member", "255"),
             (
                 json!({"import_from": url, "import_from_format": "vmdk", "import_from_member": "a"}),
                 "import_from_member",

@@ -35,6 +35,7 @@ pub(crate) async fn found(
         }
         boot => boot?,
     };
+    let Some(boot) = boot else { return Ok(BTreeMap::new()) };
     tracing::info!(?boot, "what firmware finds");
     // As a CD, an ISO is started otherwise than as a disk.
     let firmware = boot.firmware().filter(|_| format != Format::Iso).map(Firmware::name);
@@ -42,12 +43,16 @@ pub(crate) async fn found(
     Ok(told.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect())
 }
 
-async fn look(object: Box<dyn Source>, format: Format, mut regions: Regions) -> Flow<Boot> {
+/// Nothing of an archive of several disks: which of them a machine starts is nowhere said.
+async fn look(object: Box<dyn Source>, format: Format, mut regions: Regions) -> Flow<Option<Boot>> {
     if format.is_verbatim() {
-        return drive(&*object, &mut regions, |regions| boot(regions, u64::MAX)).await;
+        return drive(&*object, &mut regions, |regions| boot(regions, u64::MAX)).await.map(Some);
     }
     let limits = Limits { max_virtual_size: u64::MAX };
     let layout = drive(&*object, &mut regions, |regions| Layout::open(regions, format, &limits)).await?;
+    if layout.disks().len() > 1 {
+        return Ok(None);
+    }
     let size = layout.virtual_size();
     let (mut extents, mut reach) = (Vec::new(), 0);
     let mut walk = Walk::new(&*object, &layout);
@@ -58,5 +63,5 @@ async fn look(object: Box<dyn Source>, format: Format, mut regions: Regions) -> 
     }
     let disk = Disk { source: object, places: Places::Listed(extents) };
     let disk = DiskSource::new(Arc::new(disk), size);
-    drive(&disk, &mut Regions::new(size), |regions| boot(regions, reach)).await
+    drive(&disk, &mut Regions::new(size), |regions| boot(regions, reach)).await.map(Some)
 }

@@ -98,6 +98,8 @@ pub const BUSY_WAIT_MOST: Duration = Duration::from_secs(8);
 pub const MIRRORS: u32 = 3;
 /// A source that has neither ETag nor `Last-Modified` is spooled up to this many bytes: at 1.2 MB/s one call suffices.
 pub const SPOOL_UNPINNED: u64 = 1 << 30;
+/// An OVA is checked against its manifest up to this many bytes, which one call reads in a minute at 75 MB/s.
+pub const MANIFEST_MOST: u64 = 4 << 30;
 /// Bytes of a stream after which it is counted as done.
 pub const REPORT_EVERY: u64 = 8 << 20;
 /// Time between two writes of a task's progress by one worker.
@@ -128,6 +130,8 @@ pub struct Cut {
     pub stage_part: usize,
     /// Most bytes of a source without any validator that is spooled for that.
     pub spool_unpinned: u64,
+    /// Most bytes of an OVA that is checked against its manifest.
+    pub manifest_most: u64,
     /// How a qcow2 is made.
     pub blobs: BlobCut,
 }
@@ -177,6 +181,7 @@ impl Default for Cut {
             part: PART,
             stage_part: STAGE_PART,
             spool_unpinned: SPOOL_UNPINNED,
+            manifest_most: MANIFEST_MOST,
             blobs: BlobCut::S3,
         }
     }

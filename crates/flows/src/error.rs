@@ -59,7 +59,7 @@ impl From<Failure> for Stop {
 /// A refusal has the name of a failure; a map of our own that can't be read is our fault.
 pub(crate) fn refused(refusal: Refusal) -> Failure {
     match FailureCode::from_name(refusal.code.name()) {
-        Some(code) => Failure::new(code, refusal.message),
+        Some(code) => Failure::new(code, refusal.advice()),
         None => internal(refusal),
     }
 }

@@ -144,6 +144,9 @@ pub(crate) struct Plan {
     pub(crate) one_call: bool,
     /// Format of the object's bytes.
     pub(crate) format: Format,
+    /// Of an OVA, the format of the disk inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) inside: Option<Format>,
     /// Their envelope.
     pub(crate) container: String,
     /// Bytes of the disk that a guest sees.
@@ -175,7 +178,7 @@ impl Plan {
 
     /// Glance's name for an OVA's bytes is that of the disk inside, with the archive as envelope.
     pub(crate) fn disk_format(&self) -> Format {
-        if self.format == Format::Ova { Format::Vmdk } else { self.format }
+        if self.format == Format::Ova { self.inside.unwrap_or(Format::Vmdk) } else { self.format }
     }
 }
 

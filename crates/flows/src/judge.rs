@@ -43,6 +43,10 @@ pub(crate) async fn sealed(object: &dyn Source, plan: &Plan, limits: &Limits) ->
     }
     let layout = drive(object, &mut regions, |regions| Layout::open(regions, plan.format, limits)).await?;
     walk(object, &layout, &mut Unused).await?;
+    if layout.is_mere_archive() {
+        let message = "the source gave an archive without a descriptor when it was copied; ask again";
+        return Err(Stop::failed(FailureCode::SourceChanged, message));
+    }
     if plan.virtual_size == Some(layout.virtual_size()) {
         return Ok(regions);
     }

@@ -75,7 +75,7 @@ fn import_input() -> Value {
                 "type": "string", "enum": SOURCE_FORMATS,
             },
             "import_from_member": {
-                "description": "Which disk of an OVA is taken", "type": "string", "minLength": 1, "maxLength": 100,
+                "description": "Which disk of an archive is taken", "type": "string", "minLength": 1, "maxLength": 255,
             },
             "image_properties": reference("schemas", "newImage"),
             "checksum": {"description": "MD5 of the source", "type": "string", "pattern": "^[0-9a-fA-F]{32}$"},

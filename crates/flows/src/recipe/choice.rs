@@ -48,15 +48,37 @@ impl Target {
         if found == Format::Ova && matches!(wanted, Format::Ova | Format::Vmdk) {
             if member.is_some() {
                 return Err(unsupported(
-                    "import_from_member takes one disk out of the ova: ask for it as raw or qcow2, in \
+                    "import_from_member takes one disk out of the archive; ask for it as raw or qcow2, in \
                      image_properties.disk_format; else the ova is stored whole",
+                ));
+            }
+            if layout.is_mere_archive() {
+                return Err(Stop::failed(
+                    FailureCode::BadArchive,
+                    format!(
+                        "the file is a tar archive without an OVF descriptor; its disk {} can be taken out if you ask for it \
+                         as image_properties.disk_format raw or qcow2",
+                        quoted(&layout.disks())
+                    ),
                 ));
             }
             return Ok(Self { format: found, container: "ova".to_owned(), made: Made::AsIs });
         }
+        if layout.disks().len() > 1 {
+            let message = format!(
+                "the ova holds {} disks ({}), and one is stored as {wanted}; name it in import_from_member, or say \
+                 container_format ova and no disk_format to store the ova whole",
+                layout.disks().len(),
+                quoted(&layout.disks())
+            );
+            return Err(Stop::failed(FailureCode::BadArchive, message));
+        }
         let container = said.container_format.unwrap_or("bare").to_owned();
         if container == Format::Ova.name() {
-            let message = format!("container_format is ova, but a {found} stored as {wanted} is none");
+            let message = format!(
+                "container_format is ova, but a {found} stored as {wanted} is none; leave container_format out, or \
+                 leave disk_format out to store an ova whole"
+            );
             return Err(Stop::failed(FailureCode::FormatMismatch, message));
         }
         // Opaque formats are the same bytes by another name, and so is an ISO's disk.
@@ -67,7 +89,9 @@ impl Target {
         } else if wanted == Format::Qcow2 && layout.virtual_size() > 0 {
             Made::Qcow2
         } else if wanted == Format::Qcow2 {
-            return Err(unsupported("the image has no bytes, and a qcow2 of none is of no use"));
+            return Err(unsupported(
+                "the image has no bytes, and a qcow2 of none is of no use; ask for it as raw",
+            ));
         } else {
             return Err(unsupported(&format!(
                 "the image is {found}; it can't be stored as {wanted}, only as {found}, raw or qcow2"
@@ -75,6 +99,15 @@ impl Target {
         };
         Ok(Self { format: wanted, container, made })
     }
+}
+
+/// Names of disks, as a sentence lists them.
+fn quoted(names: &[&str]) -> String {
+    const MOST: usize = 8;
+    let more = if names.len() > MOST { ", ..." } else { "" };
+    let names: Vec<_> =
+        names.iter().take(MOST).map(|name| format!("\"{}\"", name.escape_default())).collect();
+    names.join(", ") + more
 }
 
 /// The format that an image gets where nobody asks for one: the operator's, for whatever is a disk and not asked for as an OVA.

@@ -60,6 +60,7 @@ pub(crate) async fn plan(
         },
         one_call: object.size <= cut.copy_whole,
         format: wanted,
+        inside: None,
         container: "bare".to_owned(),
         virtual_size: image.virtual_size,
         // Of the bytes that are copied; those of others are known where they pass one call.
@@ -89,6 +90,14 @@ pub(crate) async fn plan(
         let mut regions = Regions::new(object.size);
         let open = |regions: &Regions| Layout::open(regions, format, &limits);
         let layout = drive(&source, &mut regions, open).await?;
+        if layout.disks().len() > 1 {
+            let message = format!(
+                "the image is an ova of {} disks, which can't become one {wanted}; download it whole, or import it again \
+                 with one disk in import_from_member",
+                layout.disks().len()
+            );
+            return Err(Stop::failed(FailureCode::UnsupportedFormat, message));
+        }
         let attempt = Attempt::new(stores, task.id, STAGE_PART);
         (layout.virtual_size(), attempt.map_disk(&source, &layout).await?.0)
     };

@@ -5,6 +5,7 @@
 pub(crate) mod glance;
 pub(crate) mod image;
 pub(crate) mod layer;
+pub(crate) mod manifest;
 pub(crate) mod mirrors;
 pub(crate) mod oci;
 pub(crate) mod patient;

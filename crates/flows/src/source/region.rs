@@ -103,6 +103,7 @@ impl RegionImages {
             one_call: cut == CopyCut::Whole,
             recipe: Recipe::ServerCopy { size, cut, crc64nvme: Some(crc64nvme) },
             format,
+            inside: disk.and_then(Format::from_name),
             container: container.unwrap_or("bare").to_owned(),
             virtual_size: source.virtual_size,
             hashing: Hashing::Known(source.hashes()),

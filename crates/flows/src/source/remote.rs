@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use disk_image::{Format, Inspection, Layout, Limits, Regions, inspect};
+use disk_image::{Format, Inspection, Layout, Limits, Regions, Text, inspect};
 use image_tasks_domain::ports::Credentials;
 use image_tasks_domain::source::SourceLocation;
 use image_tasks_domain::{Failure, FailureCode, ImportInput, Login, Secret, SourceHeaders, TaskId};
 
+use super::manifest::Manifest;
 use super::mirrors::{Mirrors, is_of_place};
 use super::patient::{Patient, Waits};
 use super::press::Unpacking;
@@ -42,8 +43,8 @@ pub(crate) const TOKEN: &str = "the token that came with the task";
 
 /// What was found.
 enum Found {
-    /// A disk image, sound as far as can be known without reading its data.
-    Disk(Layout),
+    /// A disk image, sound as far as can be known without reading its data; and what is to be remarked on it.
+    Disk(Layout, Option<String>),
     /// A compressed stream: it has to be unpacked first.
     Stream,
 }
@@ -201,14 +202,14 @@ impl Remote {
             Ok(Draft::Spool(Box::new(SpoolOrder { info: source.info().clone(), location })))
         };
         let size = source.info().size.ok_or_else(|| Stop::internal("an origin without a size"))?;
-        let layout = match self.inspect(&*source, size, &ask.input).await? {
-            Found::Disk(layout) => layout,
+        let (layout, looks) = match self.inspect(&*source, size, &ask.input).await? {
+            Found::Disk(layout, remark) => (layout, remark),
             Found::Stream if ask.record.is_some() => {
                 let message = "the image is a compressed stream, not of the format that its record says";
                 return Err(Stop::failed(FailureCode::FormatMismatch, message));
             }
             Found::Stream if spooled.is_some() => {
-                let message = "the source is compressed more than once";
+                let message = "the source is compressed more than once; unpack it once and send that";
                 return Err(Stop::failed(FailureCode::UnsupportedFormat, message));
             }
             Found::Stream => return spool(),
@@ -221,6 +222,10 @@ impl Remote {
             // A conversion reads the source in any order, and not all of it: only a spool sees its hashes.
             return spool();
         }
+        let unlisted = match self.check_manifest(&*source, &layout, ask, spooled.is_some()).await? {
+            Manifest::Spool => return spool(),
+            Manifest::Known(remark) => remark,
+        };
         let attempt = Attempt::new(stores, id, self.policy.cut.stage_part);
         let (recipe, map) = self.recipe(attempt, &*source, &layout, target.made, spooled.as_ref()).await?;
         let one_call = self.is_one_call(&recipe);
@@ -236,17 +241,20 @@ impl Remote {
             None if is_large && !one_call && !checked_later => Hashing::Later(self.policy.relay),
             None => Hashing::First(self.policy.relay),
         };
-        let remark = match &origin {
+        let unpinned = match &origin {
             Origin::Remote { location, pin } if is_unpinned(ask, location, pin) => Some(UNPINNED.to_owned()),
             _ => None,
         };
+        let looks = looks.filter(|_| ask.record.is_none());
+        let remarks: Vec<_> = [looks, unlisted, unpinned].into_iter().flatten().collect();
         Ok(Draft::Plan(Box::new(Plan {
-            remark,
+            remark: (!remarks.is_empty()).then(|| remarks.join(" ")),
             origin,
             recipe,
             one_call,
             allocation: map.filter(|_| target.format.is_verbatim()),
             format: target.format,
+            inside: layout.disk_format(),
             container: target.container,
             virtual_size: Some(virtual_size),
             hashing,
@@ -342,7 +350,12 @@ impl Remote {
             Format::Ova => Layout::open_ova(regions, member, &limits),
             _ => Layout::open(regions, format, &limits),
         };
-        Ok(Found::Disk(drive(source, &mut regions, open).await?))
+        let layout = drive(source, &mut regions, open).await?;
+        let text = match format {
+            Format::Raw | Format::Ami => drive(source, &mut regions, disk_image::text).await?,
+            _ => None,
+        };
+        Ok(Found::Disk(layout, text.map(remark_on)))
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -357,6 +370,18 @@ impl Remote {
         }
         Ok(())
     }
+}
+
+/// What is remarked on a text that is said to be a disk.
+fn remark_on(text: Text) -> String {
+    let like = match text {
+        Text::WebPage => "a web page",
+        Text::Plain => "a text",
+    };
+    format!(
+        "The source begins like {like}, but was declared to be a raw disk; if a server sent that instead of the file, \
+         delete the image and ask again."
+    )
 }
 
 /// What the source is said to be. Who asks for a kernel or ramdisk has said that it is one: only as that it stays packed.

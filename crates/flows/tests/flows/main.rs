@@ -18,6 +18,7 @@ mod fills;
 mod glance;
 mod glance_download;
 mod import;
+mod inputs;
 mod late_hashes;
 mod lies;
 mod lifecycle;

@@ -29,8 +29,14 @@ pub(crate) const URL: &str = "http://example.com/image";
 pub(crate) const QUOTA: u64 = 1 << 24;
 
 /// Small cuts, so that a few kilobytes are many parts.
-pub(crate) const CUT: Cut =
-    Cut { single_below: 2000, part: 1000, stage_part: 900, spool_unpinned: 3000, blobs: BlobCut::S3 };
+pub(crate) const CUT: Cut = Cut {
+    single_below: 2000,
+    part: 1000,
+    stage_part: 900,
+    spool_unpinned: 3000,
+    manifest_most: 1 << 20,
+    blobs: BlobCut::S3,
+};
 
 pub(crate) struct World {
     pub faults: Arc<Faults>,
@@ -221,7 +227,7 @@ impl World {
                     expected.push(format!("images/{key}.allocation"));
                     let map = self.objects.bytes("images", &format!("{key}.allocation")).expect(context);
                     let converted = task.input["import_from_format"].as_str().and_then(Format::from_name);
-                    let scanned = converted.is_none_or(Format::is_verbatim);
+                    let scanned = converted.is_some_and(Format::is_verbatim);
                     check_map(&AllocationMap::decode(&map).unwrap(), stored, scanned, context);
                 }
                 assert_eq!(everything, expected, "{context}");

@@ -138,7 +138,7 @@ async fn of_an_ova_with_several_disks_the_named_one_is_imported() {
         json!({"import_from": url, "import_from_format": "ova", "image_properties": {"disk_format": "raw"}});
     let unnamed = tenant.refused(input.clone()).await;
     let message = unnamed["message"].as_str().unwrap();
-    assert!(message.starts_with("BadArchive: ") && message.contains("a.vmdk, b.vmdk"), "{message}");
+    assert!(message.starts_with("BadArchive: ") && message.contains("\"a.vmdk\", \"b.vmdk\""), "{message}");
     input["import_from_member"] = json!("b.vmdk");
     let (_, image) = tenant.imported(input).await;
     let mut found = Vec::new();

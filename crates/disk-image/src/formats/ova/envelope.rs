@@ -91,7 +91,7 @@ fn add_file(tag: &BytesStart<'_>, files: &mut HashMap<String, File>) -> Result<(
                 return Err(Error::refused(
                     Code::UnsupportedFeature,
                     format!(
-                        "OVA: a file is compressed ({}), and only a VMDK is read in place; {UNTAR}",
+                        "OVA: a file is compressed ({}), and disks are read where they lie; {UNTAR}",
                         value.escape_default()
                     ),
                 ));
@@ -99,7 +99,7 @@ fn add_file(tag: &BytesStart<'_>, files: &mut HashMap<String, File>) -> Result<(
             "chunkSize" => {
                 return Err(Error::refused(
                     Code::UnsupportedFeature,
-                    "OVA: a file is split in chunks; pack the machine again without them",
+                    "OVA: a file is split in chunks; export the machine again without them",
                 ));
             }
             _ => {}
@@ -133,7 +133,7 @@ fn file_reference(tag: &BytesStart<'_>) -> Result<Option<String>> {
             "parentRef" => {
                 return Err(Error::refused(
                     Code::BackingFile,
-                    "OVA: a disk of the descriptor has a parent disk",
+                    "OVA: a disk of the descriptor has a parent disk; export the machine without snapshots",
                 ));
             }
             _ => {}

@@ -47,8 +47,7 @@ const FLAG_MARKERS: u32 = 1 << 17;
 /// What a walk over the tables needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmdkLayout {
-    /// Where the VMDK begins in the file (an OVA), and its length.
-    base: u64,
+    /// Bytes of the file.
     size: u64,
     /// Bytes of the disk.
     pub(crate) virtual_size: u64,
@@ -213,7 +212,6 @@ impl VmdkLayout {
         }
         let grain = header.grain * SECTOR;
         let layout = Self {
-            base: view.base(),
             size: view.size(),
             virtual_size,
             grain,

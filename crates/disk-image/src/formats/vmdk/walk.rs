@@ -68,13 +68,13 @@ impl VmdkTables {
         let claims = match &mut self.claims {
             Some(claims) => claims,
             none => {
-                let mut claims = Claims::new(layout.base.saturating_add(layout.size));
+                let mut claims = Claims::new(layout.size);
                 let bytes = (self.directory.count() * 4).next_multiple_of(SECTOR);
-                claims.claim(layout.base + layout.directory, bytes, "VMDK grain directory")?;
+                claims.claim(layout.directory, bytes, "VMDK grain directory")?;
                 none.insert(claims)
             }
         };
-        claims.claim(layout.base + offset, len, what)
+        claims.claim(offset, len, what)
     }
 
     /// Reads the next `count` tables. Nothing where all are absent.
@@ -200,7 +200,7 @@ impl VmdkTables {
             } else {
                 let offset = self.check_place(view, *sector, len)?;
                 self.claim(offset, len, "VMDK grain")?;
-                Stored::Raw { offset: view.base() + offset }
+                Stored::Raw { offset }
             };
             out.push(len, stored);
         }
@@ -219,7 +219,7 @@ impl VmdkTables {
         let (len, unit) = sizes.ok_or_else(|| {
             Error::refused(Code::BadTable, format!("VMDK: the grain at sector {sector} has no end"))
         })?;
-        Ok(Stored::Grain { offset: view.base() + offset, len, skip: 0, unit })
+        Ok(Stored::Grain { offset, len, skip: 0, unit })
     }
 
     /// Bytes of the disk in a grain; the last one may be cut.
@@ -233,7 +233,7 @@ impl VmdkTables {
 
 impl Tables for VmdkTables {
     fn step(&mut self, regions: &Regions, out: &mut Stretch) -> Result<()> {
-        let view = View::part(regions, self.layout.base, self.layout.size)?;
+        let view = View::whole(regions);
         let mut window = match self.window.take() {
             Some(window) => window,
             None => {
