@@ -16,6 +16,8 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) struct Progress {
     output: Output,
     bar: Option<ProgressBar>,
+    /// How the bar looks when it isn't taken away.
+    style: ProgressStyle,
     /// Where there is no bar.
     bytes: Bytes,
     last: String,
@@ -60,16 +62,15 @@ impl Progress {
     }
 
     fn with_bar(output: Output, total: u64, template: &str) -> Self {
+        let style = ProgressStyle::with_template(template)
+            .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("=> "));
         let bar = (!output.quiet && std::io::stderr().is_terminal()).then(|| {
-            let bar = ProgressBar::new(total);
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
+            let bar = ProgressBar::new(total).with_style(style.clone());
             bar.enable_steady_tick(TICK);
             bar
         });
         let bytes = Bytes { total, ..Bytes::default() };
-        Self { output, bar, bytes, last: String::new(), pace: Pace::default() }
+        Self { output, bar, style, bytes, last: String::new(), pace: Pace::default() }
     }
 
     /// The task as it is now.
@@ -132,6 +133,10 @@ impl Progress {
         match &self.bar {
             Some(bar) => {
                 bar.disable_steady_tick();
+                // `suspend` alone paints the bar again as soon as the question stands there, behind it.
+                if let Ok(nothing) = ProgressStyle::with_template("") {
+                    bar.set_style(nothing);
+                }
                 bar.suspend(ask);
             }
             None => ask(),
@@ -141,6 +146,7 @@ impl Progress {
     /// The question has its answer.
     pub(crate) fn resume(&self) {
         if let Some(bar) = &self.bar {
+            bar.set_style(self.style.clone());
             bar.enable_steady_tick(TICK);
         }
     }

@@ -41,8 +41,6 @@ const PARALLEL: u8 = 4;
 /// The service may take so long to join parts, and to show a task that it started.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_millis(500);
-/// The newest tasks that are looked at for the one of this upload.
-const NEWEST: usize = 100;
 
 /// What is asked for.
 struct Asked {
@@ -226,7 +224,7 @@ async fn uploaded(
         }
         // What was uploaded before was given up, or its import failed.
         ("queued", _) => begin(service, asked, state, &id).await?,
-        ("importing", Some(begun)) => return Ok(Uploaded::Importing(task_of(service, &begun).await?)),
+        ("importing", Some(begun)) => return Ok(Uploaded::Importing(task_of(service, &begun, &id).await?)),
         ("active", Some(_)) => return Ok(Uploaded::Imported(image)),
         (status, _) => {
             return Err(Failure::Here(format!(
@@ -249,6 +247,11 @@ async fn uploaded(
     sending.check_sent(&begun, state).await?;
     let range = |number: &u32| begun.range(*number);
     progress.begin_at(state.sent.keys().map(range).map(|range| range.end - range.start).sum());
+    if is_resumed {
+        let parts = begun.missing(&state.sent).len();
+        progress.say(&format!("Going on with {file}, image {id}: {parts} parts to send"));
+    }
+    let sending = Sending { service, image: &id, file: &asked.file, parallel, progress: &progress };
     if let Err(failure) = sending.send_missing(&begun, state).await {
         if matches!(failure, Failure::Absent(_)) {
             state.clear_upload()?;
@@ -357,20 +360,20 @@ async fn imported(
     image: &str,
     is_resumed: bool,
 ) -> Result<Uploaded, Failure> {
-    if is_resumed && let Some(task) = newest_of(service, begun).await? {
+    if is_resumed && let Some(task) = found(service, begun, image).await? {
         return Ok(Uploaded::Importing(task));
     }
     let body = json!({"method": {"name": "glance-direct"}});
     let call = Call::new(Method::POST, format!("{}/import", path_of(image)));
     service.ask(&call.with_body("application/json", &body)).await?;
-    Ok(Uploaded::Importing(task_of(service, begun).await?))
+    Ok(Uploaded::Importing(task_of(service, begun, image).await?))
 }
 
 /// The task that brings this upload in. A list may lag behind.
-async fn task_of(service: &Service, begun: &Begun) -> Result<Value, Failure> {
+async fn task_of(service: &Service, begun: &Begun, image: &str) -> Result<Value, Failure> {
     let since = Instant::now();
     loop {
-        if let Some(task) = newest_of(service, begun).await? {
+        if let Some(task) = found(service, begun, image).await? {
             return Ok(task);
         }
         if since.elapsed() > LONGEST_WAIT {
@@ -381,13 +384,9 @@ async fn task_of(service: &Service, begun: &Begun) -> Result<Value, Failure> {
     }
 }
 
-async fn newest_of(service: &Service, begun: &Begun) -> Result<Option<Value>, Failure> {
-    let list = service.get(&format!("/v2/tasks?type=api_image_import&limit={NEWEST}")).await?;
-    for listed in list["tasks"].as_array().into_iter().flatten() {
-        let task = service.find(&format!("/v2/tasks/{}", text_of(listed, "id"))).await?;
-        if let Some(task) = task.filter(|task| text_of(&task["input"], "staged") == begun.upload_id) {
-            return Ok(Some(task));
-        }
-    }
-    Ok(None)
+/// Among the image's tasks, which has it from its acceptance.
+async fn found(service: &Service, begun: &Begun, image: &str) -> Result<Option<Value>, Failure> {
+    let mut list = service.get(&format!("{}/tasks", path_of(image))).await?;
+    let Value::Array(tasks) = list["tasks"].take() else { return Ok(None) };
+    Ok(tasks.into_iter().find(|task| text_of(&task["input"], "staged") == begun.upload_id))
 }

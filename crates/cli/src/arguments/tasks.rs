@@ -26,7 +26,7 @@ pub(crate) struct Import {
     /// What the source must be; say raw where it is, any other format is found
     #[arg(long, value_name = "FORMAT")]
     pub(crate) from_format: Option<String>,
-    /// The disk to take of an OVA with several
+    /// The disk to take of an OVA with several, with --disk-format
     #[arg(long, value_name = "FILE")]
     pub(crate) member: Option<String>,
     /// Format to store the image in: raw or qcow2 converts it

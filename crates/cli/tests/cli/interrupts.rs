@@ -33,8 +33,8 @@ fn in_a_terminal(server: &Server) -> (Child, File) {
     (child, terminal.into())
 }
 
-/// Reads what the terminal shows until that text.
-async fn shows(terminal: &File, text: &'static str) {
+/// Reads what the terminal shows until that text, and with it.
+async fn shows(terminal: &File, text: &'static str) -> String {
     let mut terminal = terminal.try_clone().unwrap();
     let read = tokio::task::spawn_blocking(move || {
         let (mut seen, mut block) = (String::new(), [0; 1024]);
@@ -42,8 +42,9 @@ async fn shows(terminal: &File, text: &'static str) {
             let read = terminal.read(&mut block).unwrap();
             seen.push_str(&String::from_utf8_lossy(&block[..read]));
         }
+        seen
     });
-    read.await.unwrap();
+    read.await.unwrap()
 }
 
 /// The command in a terminal, which waits for this task and asks what to do with it, since Ctrl-C was pressed.
@@ -90,6 +91,8 @@ async fn a_no_waits_on_and_a_second_ctrl_c_leaves() {
     let path = format!("/v2/tasks/{}", task.id);
     let before = server.seen_of(&Method::GET, &path).len();
     terminal.write_all(b"\n").unwrap();
+    // The echo of the answer comes right behind the question: no bar is painted there meanwhile.
+    assert!(!shows(&terminal, "\n").await.contains('%'));
     server.asked_beyond(before + 1, &Method::GET, &path).await;
     interrupt(&child);
     shows(&terminal, "[y/N] ").await;
