@@ -55,7 +55,7 @@ const MANY: u64 = 20_000;
 /// Runs in which a mutation must be noticed.
 const NOTICED_WITHIN: u64 = 2000;
 /// Mutations that must be noticed within so many runs. The others take an order of events that seldom comes.
-const NOTICED: usize = 17;
+const NOTICED: usize = 20;
 
 /// What runs are made of. Each thread has its own.
 struct Cases {
