@@ -302,7 +302,12 @@ async fn of_an_ova_with_several_disks_the_named_one_is_taken() {
     }
     let only = json!({"import_from_member": "a.vmdk"});
     for (source, input, code, part) in [
-        (&ova, json!({}), FailureCode::BadArchive, "(a.vmdk, b.vmdk); import_from_member"),
+        (
+            &ova,
+            json!({"image_properties": {"disk_format": "raw"}}),
+            FailureCode::BadArchive,
+            "import_from_member",
+        ),
         (&ova, named("c.vmdk", "raw"), FailureCode::BadArchive, "no disk \"c.vmdk\""),
         (&ova, only.clone(), FailureCode::UnsupportedFormat, "raw or qcow2"),
         (&a, only, FailureCode::FormatMismatch, "import_from_member"),

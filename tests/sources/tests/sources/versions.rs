@@ -37,9 +37,11 @@ pub(crate) fn rows() -> Vec<Row> {
             true => good(asked),
             false => serves(asked, &[&IMAGE[..], b"more"].concat(), "ETag: \"v1\""),
         }),
-        Row::new("has a shorter file once it is read", changed(), |asked| match asked.is_look() {
-            true => good(asked),
-            false => serves(asked, &IMAGE[..190_000], "ETag: \"v1\""),
+        Row::new("has a shorter file once it is read", Ends::Badly(SourceChanged, "x.img"), |asked| {
+            match asked.is_look() {
+                true => good(asked),
+                false => serves(asked, &IMAGE[..190_000], "ETag: \"v1\""),
+            }
         }),
         Row::new("has an empty file once it is read", Ends::Badly(SourceChanged, "answered 416"), |asked| {
             match asked.is_look() {
