@@ -33,7 +33,7 @@ pub(super) fn text(coordinates: &Coordinates, layout: &Layout, path: &Path) -> S
         r"
 Emulators: AWS_ENDPOINT_URL={} AWS_ENDPOINT_URL_S3={} (any credentials)
 Objects that imports may read: s3://{}/
-Where exports may go: s3://{}/
+Where exports may go: s3://{exports}/ (curl -O {s3}/{exports}/KEY fetches one)
 Coordinates for tests: {}={}
 Logs: {}
 
@@ -42,10 +42,11 @@ Ctrl-C stops everything.
         coordinates.aws_endpoint,
         coordinates.s3_endpoint,
         coordinates.source_bucket,
-        coordinates.export_bucket,
         image_tasks_local::COORDINATES_VARIABLE,
         path.display(),
         coordinates.logs.display(),
+        exports = coordinates.export_bucket,
+        s3 = coordinates.s3_endpoint,
     );
     text
 }
@@ -86,7 +87,7 @@ fn of_clients(text: &mut String, coordinates: &Coordinates, layout: &Layout) {
     let _infallible = write!(
         text,
         "  glance task-list\n  openstack image list\n\nThe same lines: . {}\nEvery user is a cloud of its own in \
-         {clouds}:\n\n  OS_CLIENT_CONFIG_FILE={clouds} openstack --os-cloud bob image list\n",
+         {clouds}, for a shell without the lines above:\n\n  OS_CLIENT_CONFIG_FILE={clouds} openstack --os-cloud bob image list\n",
         layout.openrc().display(),
         clouds = coordinates.clouds.display(),
     );
