@@ -103,7 +103,8 @@ impl Lifecycle {
                 Some(failure) => failure,
                 None => self.reason(&task, end).await?,
             };
-            tracing::info!(task_id = %id, code = %failure.code, reason = failure.message, "task failed");
+            let (request_id, code, reason) = (&task.request_id, failure.code, &failure.message);
+            tracing::info!(task_id = %id, request_id, %code, reason, "task failed");
             let (ttl, now) = (self.stores.settings.task_ttl, self.stores.clock.now());
             match self.stores.life.fail(id, &failure, ttl, now).await {
                 // Read again: the task may have begun since, and made its image.
