@@ -35,8 +35,11 @@ fn inputs(name: &str, bytes: &[u8]) -> Vec<Input> {
     if let Some((_, code, _)) = REFUSED.into_iter().find(|(end, ..)| name.ends_with(end)) {
         return vec![refused(name, bytes.to_vec(), from("raw"), code)];
     }
-    let is_gzip = bytes.starts_with(b"\x1f\x8b");
-    let disk = if is_gzip { program("gzip -dc", bytes).unwrap() } else { bytes.to_vec() };
+    let disk = match bytes {
+        [0x1f, 0x8b, ..] => program("gzip -dc", bytes).unwrap(),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => program("xz -dc", bytes).unwrap(),
+        _ => bytes.to_vec(),
+    };
     let is_iso = disk.get(0x8001..0x8006) == Some(b"CD001");
     let mut all = vec![
         if is_iso {
