@@ -1,6 +1,6 @@
 //! A raw disk of which an archive holds only what isn't a hole: GNU tar's sparse files, as Google Cloud packs its disks.
 //!
-//! Threat model: runs that overlap or aren't in order would give one byte two values; [`HolesLayout::new`] refuses them. How
+//! Threat model: runs that overlap or aren't in order would give one byte two values; `HolesLayout::new` refuses them. How
 //! many there may be is the archive's reader's to say, before it reads them.
 
 use serde::{Deserialize, Serialize};
